@@ -1,0 +1,39 @@
+# Two commands do it all: make demo, make test. Both build .venv first, from the pins in requirements.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+COCO_ROOT ?=
+BASE ?=
+RUN_ROOT ?= runs/demo
+
+.PHONY: env demo test lab readme notebooks clean
+
+env: .venv/ready
+
+.venv/ready: requirements.txt setup.py settings.ini
+	$(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(v not in ((3, 11), (3, 12)) and f'the pinned environment needs Python 3.11 or 3.12, this is {v[0]}.{v[1]}; say make PYTHON=python3.11')"
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch .venv/ready
+
+demo: env
+	@test -n "$(COCO_ROOT)" && test -n "$(BASE)" || { echo "make demo needs your data and weights: make demo COCO_ROOT=path/to/coco BASE=path/to/yolov10n.pt"; exit 2; }
+	$(BIN)/yolov10-qat run --profile smoke --imgsz 320 --epochs 3 --device cpu --coco-root $(COCO_ROOT) --base $(BASE) --run-root $(RUN_ROOT)
+
+test: env
+	$(BIN)/python -m pytest -q --durations=10 tests
+
+lab: env
+	$(BIN)/jupyter lab nbs/index.ipynb
+
+readme: env
+	$(BIN)/python tests/render_readme.py
+
+# After editing a notebook: write the package, strip what does not belong in version control.
+notebooks: env
+	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_export
+	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_clean
+	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_clean --fname yolov10_qat/templates
+
+clean:
+	rm -rf .venv build dist *.egg-info

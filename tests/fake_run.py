@@ -1,0 +1,157 @@
+"A made-up run root with plausible numbers, written in milliseconds: what report, summary and comparison tests read."
+import json
+import math
+import random
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from yolov10_qat.config import RunConfig, save_config
+from yolov10_qat.summary import PRIMARY, RunSummary, judge, save_summary, status_word
+
+CLASSES = ['person', 'bicycle', 'traffic light', 'cat', 'stop sign']
+IMAGES, EPOCHS = 8, 6
+CURVES = {  # score of the primary weights after each epoch, as a share of FP
+    'stable': [.35, .58, .66, .71, .75, .74],
+    'collapsed': [.35, .58, .66, .30, .12, .04],
+    'degenerate': [0., 0., 0., 0., 0., 0.],
+}
+FP = .312
+
+
+def make_run(root, method='ema', outcome='stable', stage='complete', classes=CLASSES, run_id='fake-run', epochs=EPOCHS):
+    """Write a run root. `stage`: start (summary and configuration only), before (data, FP and PTQ scored), training (half of the
+    epochs, then a crash) or complete."""
+    root = Path(root)
+    root.mkdir(parents=True, exist_ok=True)
+    config = RunConfig(method=method, run_root=str(root), coco_root='data/coco', epochs=epochs, imgsz=320, train_max_images=288, val_max_images=IMAGES)
+    save_config(config, root/'run_config.yaml')
+    summary = RunSummary(run_id=run_id, created_at='2026-01-02T03:04:05+00:00')
+    if stage == 'start': return _finish(root, summary)
+    rungs = {'fp': 1., 'ptq': .08}
+    _describe(summary, config, stage)
+    truth = write_dataset(root, classes)
+    if stage != 'before':
+        done = epochs if stage == 'complete' else epochs//2
+        shares = [CURVES[outcome][min(i, EPOCHS-1)] for i in range(done)]
+        write_results(root, [FP*s for s in shares], [FP*s*.93 for s in shares] if method == 'ema' else None)
+        _score(summary, [FP*s for s in shares])
+    if stage == 'complete':
+        rungs |= {'qat_raw': CURVES[outcome][-1]*(.93 if method == 'ema' else 1)} | ({'qat_ema': CURVES[outcome][-1]} if method == 'ema' else {})
+        (root/'evaluation').mkdir(exist_ok=True)
+        (root/'evaluation'/'weights.json').write_text(json.dumps({'layers': [_layer('model.0.conv'), _layer('model.23.one2one_cv2.0.0.conv')]}))
+        summary.status, summary.error = status_word(summary.metrics.best_value, summary.stability), None
+        for name in ('last', 'best'):
+            (root/f'ultralytics/train/weights/{name}.pt').parent.mkdir(parents=True, exist_ok=True)
+            (root/f'ultralytics/train/weights/{name}.pt').write_bytes(b'0'*4096)
+    for rung, share in rungs.items():
+        for head in ('one2one', 'one2many'): summary.metrics.rungs += write_evaluation(root, rung, head, share, classes, truth)
+    return _finish(root, summary)
+
+
+def _finish(root, summary):
+    save_summary(summary, root)
+    return root
+
+
+def _describe(summary, config, stage):
+    summary.git.commit, summary.git.branch, summary.git.dirty = '0123456789abcdef0123456789abcdef01234567', 'main', True
+    summary.environment = {'python': '3.11.7', 'torch': '2.15.0', 'ultralytics': '8.4.190', 'brevitas': '0.13.4', 'platform': 'Linux x86_64, 2 cores'}
+    shapes = [[16, 3, 3, 3], [32, 16, 3, 3], [32, 1, 3, 3], [64, 32, 1, 1]]
+    layers = [dict(name=f'model.{i}.conv', kind=('conv', 'conv', 'depthwise', 'pointwise')[i % 4], shape=shapes[i % 4], bits=4, granularity='per_channel')
+              for i in range(11)]
+    layers.append(dict(name='model.23.dfl.conv', kind='dfl', shape=[1, 16, 1, 1], bits=None, granularity=None, kept_why='fixed 0..15 ramp: nothing is learned in it'))
+    ema = config.method == 'ema'
+    blocks = dict(
+        model=dict(variant=config.variant, checkpoint='weights/base.pt', checkpoint_sha256='ab'*32, imgsz=config.imgsz),
+        quantization=dict(mode='w4a16', weight_bit_width=4, granularity='per_channel', scale='stats', layers_quantized=11, layers_kept=1, average_bits=4.01, layers=layers),
+        method=dict(variant=config.method, ema=dict(enabled=ema, decay=.907 if ema else None, tau=5.4 if ema else None), qc=dict(enabled=False)),
+        dataset=dict(coco_root='data/coco', dataset_yaml='dataset/dataset.yaml', train_images=288, val_images=IMAGES, fingerprint='cd'*32, selection=dict(seed=0)),
+        training=dict(framework='ultralytics 8.4.190', epochs=config.epochs, batch=16, seed=0, device='cpu', amp=False, overrides=dict(lr0=1e-4)),
+        timings=dict(dataset=1.5, baseline=21., training=262., evaluation=31.))
+    full = RunSummary.model_validate(summary.model_dump() | blocks)
+    for name in blocks: setattr(summary, name, getattr(full, name))
+    failure = dict(type='KeyboardInterrupt', message='interrupted by SIGINT', epoch=4 if stage == 'training' else None)
+    summary.error = RunSummary.model_validate(summary.model_dump() | {'error': failure}).error
+
+
+def _score(summary, history):
+    found, summary.stability = judge(history)
+    for name, value in found.items(): setattr(summary.metrics, name, value)
+    summary.metrics.history = [dict(epoch=i+1, value=v) for i, v in enumerate(history)]
+
+
+def write_results(root, primary, raw=None):
+    "Ultralytics' table, with the project's raw/ columns where there is a second score."
+    rows = []
+    for i, score in enumerate(primary):
+        fall = math.exp(-.4*i)
+        row = {'epoch': i+1, 'time': 40.*(i+1)}
+        row |= {f'{split}/{part}_loss': round(base*(floor+.5*fall), 5) for split, floor in (('train', 1.), ('val', 1.15)) for part, base in (('box', 1.2), ('cls', 1.8), ('dfl', .9))}
+        row |= {'metrics/precision(B)': score*1.6, 'metrics/recall(B)': score*1.3, 'metrics/mAP50(B)': score*1.5, PRIMARY: score, 'lr/pg0': 1e-4*(1-.9*i/len(primary))}
+        if raw: row |= {'raw/precision(B)': raw[i]*1.6, 'raw/recall(B)': raw[i]*1.3, 'raw/mAP50(B)': raw[i]*1.5, 'raw/mAP50-95(B)': raw[i]}
+        rows.append(row)
+    file = Path(root)/'ultralytics/train/results.csv'
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text('\n'.join([','.join(rows[0])] + [','.join(f'{v:.6g}' for v in r.values()) for r in rows]) + '\n')
+
+
+def write_dataset(root, classes):
+    "Small pictures of coloured rectangles; returns their annotations."
+    dice, images, annotations = random.Random(0), [], []
+    folder = Path(root)/'dataset'
+    (folder/'images/val').mkdir(parents=True, exist_ok=True)
+    for i in range(IMAGES):
+        picture = Image.new('RGB', (320, 240), (205-8*i, 214, 222))
+        for _ in range(3+i % 3):
+            x, y, w, h = dice.randrange(0, 200), dice.randrange(0, 140), dice.randrange(50, 110), dice.randrange(40, 95)
+            category = dice.randrange(len(classes))
+            ImageDraw.Draw(picture).rectangle([x, y, x+w, y+h], fill=tuple(dice.randrange(60, 230) for _ in 'rgb'))
+            annotations.append(dict(id=len(annotations)+1, image_id=100+i, category_id=category+1, bbox=[x, y, w, h], area=w*h, iscrowd=0))
+        picture.save(folder/f'images/val/{100+i:012d}.jpg')
+        images.append(dict(id=100+i, file_name=f'{100+i:012d}.jpg', width=320, height=240))
+    (folder/'annotations').mkdir(exist_ok=True)
+    categories = [dict(id=i+1, name=name) for i, name in enumerate(classes)]
+    (folder/'annotations/instances_val.json').write_text(json.dumps(dict(images=images, annotations=annotations, categories=categories)))
+    (folder/'provenance.json').write_text(json.dumps(dict(
+        coco_root='data/coco', fingerprint='cd'*32, selection=dict(seed=0, train='rank by sha256 of seed:id', val='first by image id'),
+        train=dict(images=288, boxes=2110, skipped=dict(crowd=12, zero_area=1)), val=dict(images=IMAGES, boxes=len(annotations), skipped={}))))
+    return annotations
+
+
+def write_evaluation(root, rung, head, share, classes, truth):
+    "Scores, classes and detections of one state; returns its rungs for the summary."
+    dice = random.Random(f'{rung}{head}')
+    folder = Path(root)/'evaluation'
+    folder.mkdir(exist_ok=True)
+    ap = FP*share*(1 if head == 'one2one' else 1.02)
+    coco = dict(AP=ap, AP50=ap*1.5, AP75=ap*1.08, APs=ap*.4, APm=ap*.9, APl=ap*1.4)
+    ultralytics = dict(AP=ap*1.004, AP50=ap*1.5, AP75=ap*1.08)
+    per_class = []
+    for i, name in enumerate(classes):
+        mine = [t for t in truth if t['category_id'] == i+1]
+        score = min(1., max(0., (.5-.06*i)*share*dice.uniform(.75, 1.2))) if mine else None
+        per_class.append(dict(category_id=i+1, name=name, instances=len(mine), images=len({t['image_id'] for t in mine}), AP=score, AP50=score and min(1., score*1.4)))
+    data = dict(rung=rung, head=head, images=IMAGES, pycocotools=coco, ultralytics_val=ultralytics, per_class=per_class)
+    (folder/f'{rung}-{head}.json').write_text(json.dumps(data))
+    kept = [t for t in truth if dice.random() < .25+.7*share]
+    found = [dict(image_id=t['image_id'], category_id=t['category_id'], bbox=[t['bbox'][0]+2, t['bbox'][1]-2, *t['bbox'][2:]], score=round(dice.uniform(.3, .95), 3)) for t in kept]
+    (folder/f'{rung}-{head}-detections.json').write_text(json.dumps(found))
+    return [dict(rung=rung, head=head, metrics_source=source, images=IMAGES, **values) for source, values in (('pycocotools', coco), ('ultralytics_val', ultralytics))]
+
+
+def _layer(name):
+    "A layer whose weights gather on the grid during training."
+    dice = random.Random(name)
+    before = [max(-7., min(7., dice.gauss(0, 2.2))) for _ in range(3000)]
+    after = [w+.25*(round(w)-w)+dice.gauss(0, .12) for w in before]
+    edges = [round(-8+.1*i, 1) for i in range(161)]
+
+    def histogram(values):
+        counts = [0]*(len(edges)-1)
+        for v in values: counts[min(len(counts)-1, max(0, int((v+8)/.1)))] += 1
+        return dict(edges=edges, counts=counts)
+
+    def levels(values): return [sum(round(v) == k for v in values) for k in range(-7, 8)]
+    return dict(name=name, kind='conv', bits=4, before=histogram(before), after=histogram(after), scale=.021, levels=list(range(-7, 8)),
+                level_counts_before=levels(before), level_counts=levels(after))

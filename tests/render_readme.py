@@ -1,0 +1,38 @@
+"Render nbs/index.ipynb to README.md: `python tests/render_readme.py`, or `make readme`."
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).parents[1]
+
+
+def fenced(text, language=''):
+    "A code block; its fence is longer than any fence in `text`."
+    fence = '```'
+    while fence in text: fence += '`'
+    return f'{fence}{language}\n{text.rstrip()}\n{fence}'
+
+
+def output_text(output):
+    "What a cell printed or showed, as text; empty for anything else."
+    return output.text if output.output_type == 'stream' else output.get('data', {}).get('text/plain', '')
+
+
+def render(notebook):
+    "Markdown of a notebook: prose as it is, code and its text output as blocks, hidden cells dropped."
+    blocks = []
+    for cell in notebook.cells:
+        if cell.source.startswith('#| hide'): continue
+        if cell.cell_type == 'markdown': blocks.append(cell.source.strip())
+        if cell.cell_type == 'code':
+            text = ''.join(output_text(o) for o in cell.outputs)
+            blocks += [fenced(cell.source, 'python')] + ([fenced(text)] if text.strip() else [])
+    return '\n\n'.join(blocks) + '\n'
+
+
+def readme():
+    "What README.md must say."
+    return render(nbformat.read(ROOT/'nbs'/'index.ipynb', as_version=4))
+
+
+if __name__ == '__main__': (ROOT/'README.md').write_text(readme(), encoding='utf-8')
