@@ -33,7 +33,8 @@ readme: env
 notebooks: env
 	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_export
 	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_clean
-	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_clean --fname yolov10_qat/templates
+	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_clean --fname yolov10_qat/templates/run.ipynb
+	$(BIN)/python -c "from yolov10_qat.summary import schema_text; print(schema_text(), end='')" > yolov10_qat/schemas/run_summary.schema.json
 
 clean:
 	rm -rf .venv build dist *.egg-info

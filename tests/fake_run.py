@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from yolov10_qat.config import RunConfig, save_config
-from yolov10_qat.summary import PRIMARY, RunSummary, judge, save_summary, status_word
+from yolov10_qat.summary import PRIMARY, Failure, Rung, RunSummary, judge, save_summary, status_word
 
 CLASSES = ['person', 'bicycle', 'traffic light', 'cat', 'stop sign']
 IMAGES, EPOCHS = 8, 6
@@ -71,8 +71,7 @@ def _describe(summary, config, stage):
         timings=dict(dataset=1.5, baseline=21., training=262., evaluation=31.))
     full = RunSummary.model_validate(summary.model_dump() | blocks)
     for name in blocks: setattr(summary, name, getattr(full, name))
-    failure = dict(type='KeyboardInterrupt', message='interrupted by SIGINT', epoch=4 if stage == 'training' else None)
-    summary.error = RunSummary.model_validate(summary.model_dump() | {'error': failure}).error
+    summary.error = Failure(type='KeyboardInterrupt', message='interrupted by SIGINT', epoch=4 if stage == 'training' else None)
 
 
 def _score(summary, history):
@@ -113,9 +112,15 @@ def write_dataset(root, classes):
     (folder/'annotations').mkdir(exist_ok=True)
     categories = [dict(id=i+1, name=name) for i, name in enumerate(classes)]
     (folder/'annotations/instances_val.json').write_text(json.dumps(dict(images=images, annotations=annotations, categories=categories)))
+    def facts(split, count, boxes, crowd):
+        return dict(split=f'{split}2017', requested=count, available=count+5, images=count, backgrounds=2, annotations=boxes+crowd, boxes=boxes, clipped=1, repeated=0,
+                    skipped={'unknown image': dict(count=0, first_ids=[]), 'crowd': dict(count=crowd, first_ids=[7])}, faults={}, instances=[])
     (folder/'provenance.json').write_text(json.dumps(dict(
-        coco_root='data/coco', fingerprint='cd'*32, selection=dict(seed=0, train='rank by sha256 of seed:id', val='first by image id'),
-        train=dict(images=288, boxes=2110, skipped=dict(crowd=12, zero_area=1)), val=dict(images=IMAGES, boxes=len(annotations), skipped={}))))
+        schema_version=1, request=dict(coco_root='data/coco', train_split='train2017', val_split='val2017', train_max_images=288, val_max_images=IMAGES, seed=0),
+        fingerprint='cd'*32, selection=dict(train='first by sha256 of "seed:id"', val='first by id', seed=0),
+        sources={key: dict(file=f'instances_{key}2017.json', bytes=123456, mtime_ns=0, sha256='ef'*32) for key in ('train', 'val')},
+        splits=dict(train=facts('train', 288, 2110, 12), val=facts('val', IMAGES, len(annotations), 0)),
+        classes=[dict(index=i, category_id=i+1, name=name) for i, name in enumerate(classes)], warnings=[])))
     return annotations
 
 
@@ -137,7 +142,7 @@ def write_evaluation(root, rung, head, share, classes, truth):
     kept = [t for t in truth if dice.random() < .25+.7*share]
     found = [dict(image_id=t['image_id'], category_id=t['category_id'], bbox=[t['bbox'][0]+2, t['bbox'][1]-2, *t['bbox'][2:]], score=round(dice.uniform(.3, .95), 3)) for t in kept]
     (folder/f'{rung}-{head}-detections.json').write_text(json.dumps(found))
-    return [dict(rung=rung, head=head, metrics_source=source, images=IMAGES, **values) for source, values in (('pycocotools', coco), ('ultralytics_val', ultralytics))]
+    return [Rung(rung=rung, head=head, metrics_source=source, images=IMAGES, **values) for source, values in (('pycocotools', coco), ('ultralytics_val', ultralytics))]
 
 
 def _layer(name):

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['COLLAPSE_RATIO', 'Status', 'SCHEMA_VERSION', 'RUNGS', 'SUMMARY_FILE', 'Stability', 'judge', 'status_word',
            'read_results', 'Block', 'Git', 'Model', 'Layer', 'Quantization', 'Ema', 'Qc', 'Method', 'Dataset', 'Rung',
-           'Metrics', 'Training', 'Failure', 'RunSummary', 'find_rung', 'save_summary', 'SummaryError', 'load_summary']
+           'Metrics', 'Training', 'Failure', 'RunSummary', 'schema_text', 'find_rung', 'save_summary', 'SummaryError',
+           'load_summary']
 
 # %% ../nbs/12_summary.ipynb #12_summary-002
 import json
@@ -186,6 +187,11 @@ class RunSummary(Block):
     timings:dict[str,float] = {}   # seconds a stage
 
 # %% ../nbs/12_summary.ipynb #12_summary-019
+def schema_text() -> str: # JSON
+    "The JSON schema of `run_summary.json`."
+    return json.dumps(RunSummary.model_json_schema(), indent=1) + '\n'
+
+# %% ../nbs/12_summary.ipynb #12_summary-022
 def find_rung(
     summary:RunSummary,        # A run
     rung:str,                  # One of `RUNGS`
@@ -196,7 +202,7 @@ def find_rung(
     match = [r for r in summary.metrics.rungs if (r.rung, r.head, r.metrics_source) == (rung, head, source)]
     return match[0] if match else None
 
-# %% ../nbs/12_summary.ipynb #12_summary-021
+# %% ../nbs/12_summary.ipynb #12_summary-024
 SUMMARY_FILE = 'run_summary.json'
 
 def _finite(value:Any) -> Any:
@@ -212,7 +218,7 @@ def save_summary(
     "Write the summary atomically."
     return write_atomic(Path(run_root)/SUMMARY_FILE, json.dumps(_finite(summary.model_dump(mode='json')), indent=1) + '\n')
 
-# %% ../nbs/12_summary.ipynb #12_summary-022
+# %% ../nbs/12_summary.ipynb #12_summary-025
 class SummaryError(ValueError):
     "A `run_summary.json` that cannot be used; the message names the file and the reason."
 

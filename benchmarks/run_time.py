@@ -1,0 +1,72 @@
+"""Whole run against plain Ultralytics with the same arguments and validations, one after the other in the same session.
+
+    python benchmarks/run_time.py --coco-root DIR --base yolov10n.pt [--epochs 6 --imgsz 320 --repeats 1]
+
+`plain` trains the unquantised model with Ultralytics' own trainer and scores as many states of a model as our run does: raw and average each epoch (ours) are two validations an epoch;
+fp, ptq, raw and average at the end are scored with both heads. `training only` leaves all but Ultralytics' own validations out.
+"""
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+
+def ours(args, folder):
+    words = ['run', '--method', 'ema', '--device', 'cpu', '--imgsz', args.imgsz, '--epochs', args.epochs, '--train-max-images', 0, '--val-max-images', 0,
+             '--coco-root', args.coco_root, '--base', args.base, '--run-root', folder/'ours']
+    return timed([sys.executable, '-m', 'yolov10_qat', *map(str, words)])
+
+
+PLAIN = '''
+import json, sys
+from ultralytics import YOLO
+data, base, imgsz, epochs, folder, extra = json.loads(sys.argv[1])
+model = YOLO(base)
+common = dict(data=data, imgsz=imgsz, device='cpu', plots=False, verbose=False)
+score = lambda: [model.val(**common, batch=32, nms=n, project=folder, name='val', exist_ok=True) for n in (False, None)]
+if extra: score(); score()                                             # fp and ptq, both heads
+if extra: model.add_callback('on_fit_epoch_end', lambda t: t.validator(t))  # the second score of each epoch
+model.train(**common, epochs=epochs, batch=16, nbs=16, optimizer='Adam', lr0=1e-4, lrf=.1, momentum=.9, weight_decay=0, warmup_epochs=0, mosaic=0, close_mosaic=0, amp=False,
+            patience=0, nms=False, project=folder, name='train', exist_ok=True)
+if extra: score(); score()                                             # raw and average, both heads
+'''
+
+
+def plain(args, folder, extra):
+    data = folder/'ours'/'dataset'/'dataset.yaml'
+    return timed([sys.executable, '-c', PLAIN, json.dumps([str(data), str(args.base), args.imgsz, args.epochs, str(folder/f'plain{extra}'), extra])])
+
+
+def timed(words):
+    started = time.monotonic()
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode: sys.exit(done.stderr[-3000:])
+    return time.monotonic() - started
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--coco-root', type=Path, required=True)
+    parser.add_argument('--base', type=Path, required=True)
+    parser.add_argument('--epochs', type=int, default=6)
+    parser.add_argument('--imgsz', type=int, default=320)
+    parser.add_argument('--repeats', type=int, default=1)
+    args = parser.parse_args()
+    args.coco_root, args.base = args.coco_root.resolve(), args.base.resolve()
+    rows = []
+    for _ in range(args.repeats):
+        with tempfile.TemporaryDirectory() as d:
+            a = ours(args, Path(d))
+            rows.append(dict(ours_s=a, plain_s=plain(args, Path(d), True), training_only_s=plain(args, Path(d), False)))
+            print('  '.join(f'{k} {v:.1f}' for k, v in rows[-1].items()), flush=True)
+    ratios = {k: statistics.median(r['ours_s']/r[k] for r in rows) for k in ('plain_s', 'training_only_s')}
+    print(f"ours / plain, same validations: {ratios['plain_s']:.3f}    ours / plain training only: {ratios['training_only_s']:.3f}")
+    print(json.dumps(dict(benchmark='run_time', machine=platform.platform(), python=platform.python_version(), rows=rows, ratios=ratios)))
+
+
+if __name__ == '__main__': main()

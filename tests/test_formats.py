@@ -1,0 +1,85 @@
+"Public formats: what is on disk today must stay readable, and what ships must be what the code says."
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import jsonschema
+import nbformat
+import torch
+from conftest import REPOSITORY, command
+
+from yolov10_qat.checkpoint import FORMAT_VERSION, KEYS, load_checkpoint
+from yolov10_qat.config import RunConfig
+from yolov10_qat.folder import TEMPLATE
+from yolov10_qat.summary import SCHEMA_VERSION, find_rung, load_summary, schema_text
+
+EXAMPLES = Path(__file__).parent/'examples'
+
+
+def test_shipped_schema_is_the_code_s():
+    assert (REPOSITORY/'yolov10_qat'/'schemas'/'run_summary.schema.json').read_text() == schema_text()
+
+
+def test_summary_example_of_version_1():
+    file = EXAMPLES/'run_summary-v1.json'
+    jsonschema.validate(json.loads(file.read_text()), json.loads(schema_text()))
+    summary = load_summary(file)
+    assert SCHEMA_VERSION == 1 and summary.status == 'completed-success'
+    assert find_rung(summary, 'fp', 'one2one', 'ultralytics_val').images == 158
+
+
+def test_checkpoint_example_of_version_1():
+    file = EXAMPLES/'checkpoint-v1.pt'
+    content = load_checkpoint(file)
+    assert FORMAT_VERSION == 1 and set(KEYS) <= set(content)
+    assert content['epoch'] == 7 and content['manifest'][0]['bits'] == 4
+    recipe = torch.load(file, map_location='cpu', weights_only=False)  # the documented recipe
+    assert torch.equal((recipe['ema_state_dict'] or recipe['model_state_dict'])['model.0.conv.weight'], torch.full((1, 1, 1, 1), .5))
+
+
+def parameter_cell():
+    return next(c for c in nbformat.read(TEMPLATE, 4).cells if 'parameters' in c.metadata.get('tags', []))
+
+
+def test_template_has_every_parameter_once():
+    lines = [line for line in parameter_cell().source.splitlines() if line.strip()]
+    names = [line.split(':')[0] for line in lines]
+    assert names == [*RunConfig.model_fields, 'resume']
+    variables = {}
+    exec(parameter_cell().source, variables)
+    for line, (name, field) in zip(lines, RunConfig.model_fields.items()):
+        assert variables[name] == field.default, name
+        assert line.endswith(f'# {field.description}'), name
+
+
+def test_papermill_explains_and_runs_the_template(tiny, tmp_path):
+    "The papermill command, by hand, in a folder of its own."
+    papermill = [sys.executable, '-m', 'papermill', str(TEMPLATE)]
+    told = subprocess.run([*papermill, '--help-notebook'], capture_output=True, text=True)
+    assert told.returncode == 0 and 'word length of a quantised weight' in told.stdout
+    words = dict(run_root='r', coco_root=tiny/'coco', base=tiny/'base.pt', imgsz=64, epochs=1, batch=2, method='baseline')
+    done = subprocess.run([*papermill, 'out.ipynb', *(w for k, v in words.items() for w in ('-p', k, str(v)))], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path/'r/report.html').is_file() and load_summary(tmp_path/'r').status == 'completed-failed'
+
+
+def test_wheel_works_in_an_empty_folder(tiny, tmp_path):
+    "Built from the tree, laid out as an installer would, run where no checkout is in sight."
+    tree = subprocess.run(['git', 'ls-files', '-co', '--exclude-standard'], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split('\n')
+    for name in filter(None, tree):
+        if not (REPOSITORY/name).is_file(): continue
+        (tmp_path/'tree'/name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path/'tree'/name).write_bytes((REPOSITORY/name).read_bytes())
+    subprocess.run([sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--no-build-isolation', '-w', tmp_path/'dist', tmp_path/'tree'], check=True)
+    wheel, = (tmp_path/'dist').glob('*.whl')
+    zipfile.ZipFile(wheel).extractall(tmp_path/'site')
+    (tmp_path/'empty').mkdir()
+    where = 'import yolov10_qat; print(yolov10_qat.__file__)'
+    environment = {'PYTHONPATH': str(tmp_path/'site'), 'PATH': '/usr/bin:/bin', 'HOME': str(tmp_path)}
+    found = subprocess.run([sys.executable, '-c', where], cwd=tmp_path/'empty', env=environment, capture_output=True, text=True).stdout
+    assert found.startswith(str(tmp_path/'site'))
+    done = command('run', '--coco-root', tiny/'coco', '--base', tiny/'base.pt', '--imgsz', 64, '--epochs', 1, '--batch', 2, '--run-root', 'r', cwd=tmp_path/'empty', env=environment)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path/'empty/r/report.html').is_file() and 'commit' in (tmp_path/'empty/r/run_summary.json').read_text()

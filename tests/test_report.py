@@ -1,0 +1,216 @@
+"The report, read back as a browser would: verdict, figures, links, escaping, and every state a run can be left in."
+import base64
+import re
+import shlex
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+from fake_run import EPOCHS, make_run
+
+from yolov10_qat import report
+from yolov10_qat.config import RunConfig, load_config
+from yolov10_qat.report import artefact_rows, figures, read_run, render, reproduce_command, rung_rows, write_summary_md
+from yolov10_qat.summary import load_summary, save_summary
+
+SECTIONS = ['result', 'curves', 'classes', 'weights', 'examples', 'data', 'layers', 'parameters', 'environment', 'reproduce', 'artefacts', 'timings']
+VOID = {'meta', 'link', 'img', 'br', 'hr', 'input'}
+
+
+class Page(HTMLParser):
+    "Tags with attributes, text by heading, ids, and whether every tag is closed."
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.open, self.texts = [], [], []
+        self.feed(html)
+        self.close()
+        assert not self.open, f'never closed: {self.open}'
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID: self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f'</{tag}> closes another tag'
+
+    def handle_data(self, data):
+        if 'style' not in self.open: self.texts.append((self.open[-1] if self.open else '', data))
+
+    def all(self, tag): return [attrs for name, attrs in self.tags if name == tag]
+    def text(self, tag=None): return ' '.join(' '.join(data for inside, data in self.texts if tag in (None, inside)).split())
+
+
+def page_of(root):
+    file = render(root)
+    html = file.read_text(encoding='utf-8')
+    assert file.stat().st_size < 2_000_000
+    return Page(html), html
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    "For tests that read words: drawing is most of the time."
+    monkeypatch.setattr(report, '_draw_all', lambda run: {})
+
+
+def check_offline(page, html):
+    "No address but an anchor, a data URI or a relative path; nothing that runs."
+    assert not page.all('script') and not page.all('iframe')
+    for name, attrs in page.tags:
+        assert not [k for k in attrs if k.startswith('on')], (name, attrs)
+        for key in ('src', 'href'):
+            if key in attrs: assert re.match(r'#|data:|(?![a-z]+:|/)', attrs[key]), (name, attrs[key])
+    styles = re.search('<style>(.*?)</style>', html, re.S)[1]
+    assert 'url(' not in styles and '@import' not in styles
+    svgs = [base64.b64decode(a['src'].partition(',')[2]).decode() for a in page.all('img') if a['src'].startswith('data:image/svg')]
+    for svg in svgs: assert not re.search(r'(href|src)="(?!#)|url\((?!#)|<script|@import', svg)
+
+
+def check_readable(page, html):
+    "Each picture speaks, each anchor leads somewhere, each table scrolls in its own box."
+    for image in page.all('img'):
+        assert re.search(r'\d', image['alt']) and image['alt'].endswith('.'), image['alt']
+        assert image['src'].startswith('data:image/')
+    ids = [attrs['id'] for _, attrs in page.tags if 'id' in attrs]
+    assert len(ids) == len(set(ids)) and [i for i in ids if i in SECTIONS] == SECTIONS
+    assert [a['href'][1:] for a in page.all('a') if a['href'].startswith('#')] == SECTIONS
+    assert len(re.findall(r'<div class="scroll[^>]*><table', html)) == len(page.all('table'))
+
+
+STATES = [dict(), dict(method='baseline'), dict(outcome='collapsed'), dict(outcome='degenerate'), dict(epochs=1), dict(stage='training'),
+          dict(stage='training', method='baseline'), dict(stage='before'), dict(stage='start')]
+
+
+@pytest.mark.parametrize('state', STATES, ids=lambda s: '-'.join(map(str, s.values())) or 'stable')
+def test_page_of_every_state(tmp_path, state):
+    root = make_run(tmp_path/'run', **state)
+    page, html = page_of(root)
+    check_offline(page, html)
+    check_readable(page, html)
+    drawn = [name for name, *_ in figures(root)]
+    assert sorted(p.name for p in (root/'figures').iterdir()) == sorted(f'{n}.{kind}' for n in drawn for kind in ('svg', 'png'))
+    for link in page.all('a'):
+        if not link['href'].startswith('#'): assert (root/link['href']).is_file(), link
+
+
+@pytest.mark.parametrize('state,headline', [
+    (dict(), 'STABLE at 74% of FP32'), (dict(method='baseline'), 'STABLE at 74% of FP32'), (dict(outcome='collapsed'), 'COLLAPSED to 6% of its best'),
+    (dict(outcome='degenerate'), 'NEVER LEARNED (degenerate)'), (dict(stage='training'), f'INCOMPLETE after {EPOCHS//2} of {EPOCHS} epochs'),
+    (dict(stage='start'), f'INCOMPLETE after 0 of {EPOCHS} epochs')])
+def test_verdict_comes_first(tmp_path, no_figures, state, headline):
+    page, _ = page_of(make_run(tmp_path/'run', **state))
+    assert page.text('h1') == headline
+    assert write_summary_md(tmp_path/'run').read_text().startswith(f'# {headline}\n')
+
+
+def test_verdict_carries_its_numbers(tmp_path, no_figures):
+    page, _ = page_of(make_run(tmp_path/'run', outcome='collapsed'))
+    for part in ('Best mAP50-95 0.206 at epoch 3, final 0.012', 'ratio of 0.06, below the threshold of 0.5', '8 validation images', 'one2one head', 'Ultralytics validator', 'pycocotools'):
+        assert part in page.text()
+
+
+def test_stable_far_below_floating_point_is_not_praised(tmp_path, no_figures):
+    root = make_run(tmp_path/'run')
+    summary = load_summary(root)
+    for rung in summary.metrics.rungs:
+        if rung.rung.startswith('qat'): rung.AP = .003
+    save_summary(summary, root)
+    page, html = page_of(root)
+    assert page.text('h1') == 'STABLE at 1% of FP32' and 'class="verdict warn"' in html and 'not that this is near FP32' in page.text()
+
+
+def test_interrupted_run_names_error_and_resume(tmp_path, no_figures):
+    root = make_run(tmp_path/'my run', stage='training')
+    page, _ = page_of(root)
+    command = f"yolov10-qat run --resume --run-root '{root}'"
+    assert command in page.text('code') and command in write_summary_md(root).read_text()
+    assert 'KeyboardInterrupt' in page.text() and 'in epoch 4' in page.text()
+
+
+def test_killed_run_takes_scores_from_results(tmp_path, no_figures):
+    root = make_run(tmp_path/'run', stage='training')
+    summary = load_summary(root)
+    summary.error = None
+    summary.metrics = type(summary.metrics)()   # a killed process never wrote them
+    save_summary(summary, root)
+    page, _ = page_of(root)
+    assert 'Best mAP50-95 0.206 at epoch 3' in page.text() and 'its process was killed' in page.text()
+    assert len(rung_rows(read_run(root))) == 8
+
+
+@pytest.mark.parametrize('state,sentences', [
+    (dict(stage='start'), ['No state of the model was scored.', 'No epoch was finished.', 'Two states must be scored', 'No weight histograms', 'No dataset was built.', 'No model was quantised.', 'No stage was finished.']),
+    (dict(stage='before'), ['No epoch was finished.', 'No weight histograms'])])
+def test_empty_sections_say_why(tmp_path, no_figures, state, sentences):
+    page, _ = page_of(make_run(tmp_path/'run', **state))
+    for sentence in sentences: assert sentence in page.text()
+
+
+@pytest.mark.parametrize('name', ['ultralytics/train/results.csv', 'evaluation/fp-one2one.json', 'evaluation/weights.json', 'evaluation/fp-one2one-detections.json', 'dataset/provenance.json',
+                                  'dataset/annotations/instances_val.json', 'run_config.yaml'])
+@pytest.mark.parametrize('content', ['', '{"a": ['])
+def test_torn_file_is_a_sentence(tmp_path, no_figures, name, content):
+    root = make_run(tmp_path/'run')
+    (root/name).write_text(content)
+    page, _ = page_of(root)
+    assert 'cannot be read' in page.text() and name.split('/')[-1].split('.')[0] in page.text()
+    assert page.text('h1').startswith('STABLE')
+
+
+def test_baseline_says_whose_curve_it_is(tmp_path):
+    page, _ = page_of(make_run(tmp_path/'run', method='baseline'))
+    assert 'the curve is the raw weights' in page.text() and 'QAT EMA 0' not in page.text('h3')
+    assert {r['rung'] for r in rung_rows(read_run(tmp_path/'run'))} == {'fp', 'ptq', 'qat_raw'}
+
+
+def test_hostile_names_are_text(tmp_path):
+    names = ['<script>alert(1)</script>', '"><img src=x onerror=y>', 'a$b$c', "quote'", '人']
+    root = make_run(tmp_path/'run', classes=names, run_id='</title><script>')
+    page, html = page_of(root)
+    check_offline(page, html)
+    for name in names: assert name in page.text()
+    assert '<script' not in html
+
+
+def test_numbers_name_head_source_and_images(tmp_path, no_figures):
+    page, _ = page_of(make_run(tmp_path/'run'))
+    heads = [data.strip() for inside, data in page.texts if inside == 'td']
+    assert heads.count('one2one') == heads.count('one2many') == heads.count('pycocotools') == heads.count('ultralytics_val') == 8
+    assert 'Small subsets lie' in page.text()
+
+
+def test_command_repeats_the_configuration(tmp_path):
+    config = RunConfig(method='baseline', profile='short', seed=3, run_root='runs/my run', coco_root="it's", first_last_bits=8, quantize_dfl=True, epochs=2)
+    words = shlex.split(reproduce_command(config))
+    assert words[:2] == ['yolov10-qat', 'run']
+    given = {}
+    for word in words[2:]:
+        if word.startswith('--'): name = word[2:].replace('-', '_'); given[name] = True
+        else: given[name] = word
+    assert RunConfig(**given) == config.model_copy(update=dict(run_root='runs/my run-again'))
+
+
+def test_parameters_and_artefacts(tmp_path, no_figures):
+    root = make_run(tmp_path/'run')
+    page, html = page_of(root)
+    assert html.count('class="changed"') == 6 and all(name in page.text() for name in RunConfig.model_fields)
+    assert load_config(root/'run_config.yaml').imgsz == 320
+    assert {'ultralytics/train/weights/best.pt', 'run_summary.json'} <= {r['path'] for r in artefact_rows(root)}
+    assert '4.1 kB' in page.text() and 'dirty: there were uncommitted changes' in page.text()
+
+
+def test_rendering_twice_gives_the_same_page(tmp_path):
+    root = make_run(tmp_path/'run')
+    first = render(root).read_bytes()
+    assert render(root).read_bytes() == first
+
+
+def test_needs_no_torch(tmp_path):
+    root = make_run(tmp_path/'run')
+    code = 'import sys; from yolov10_qat.report import render; render(sys.argv[1]); print([m for m in ("torch", "ultralytics", "brevitas", "matplotlib.pyplot") if m in sys.modules])'
+    assert subprocess.run([sys.executable, '-c', code, root], capture_output=True, text=True, check=True).stdout.strip() == '[]'
+
+
+def test_without_summary_it_is_no_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match='is this a run root'): render(tmp_path)

@@ -1,0 +1,190 @@
+"Whole runs through the command line: artefacts, exit status, resume after kill -9, interrupt, two processes, orphans."
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+
+import jsonschema
+import nbformat
+import pytest
+import torch
+from conftest import REPOSITORY, command
+from torch.testing import assert_close
+
+from yolov10_qat.checkpoint import load_checkpoint
+from yolov10_qat.config import load_config
+from yolov10_qat.folder import Layout
+from yolov10_qat.summary import load_summary
+
+SCHEMA = json.loads((REPOSITORY/'yolov10_qat'/'schemas'/'run_summary.schema.json').read_text())
+
+
+def start(words, run_root):
+    "A run in the background, in a process group of its own."
+    return subprocess.Popen([sys.executable, '-m', 'yolov10_qat', *map(str, words), '--run-root', str(run_root)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def wait_for(condition, timeout_s=120):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, 'waited in vain'
+        time.sleep(.02)
+
+
+def same_end(a, b):
+    "Two runs ended with the same weights, bit for bit."
+    one, two = (load_checkpoint(Layout(r).weights/'last.pt') for r in (a, b))
+    assert one['epoch'] == two['epoch']
+    for key in ('model_state_dict', 'ema_state_dict'): assert_close(two[key], one[key], rtol=0, atol=0)
+    assert_close(two['optimizer']['state'], one['optimizer']['state'], rtol=0, atol=0)
+    untimed = [[{k: v for k, v in row.items() if k != 'time'} for row in c['resume']['rows']] for c in (one, two)]
+    assert untimed[0] == untimed[1]
+
+
+@pytest.fixture(scope='module')
+def whole(tiny, tmp_path_factory):
+    "One run that nobody disturbed."
+    root = tmp_path_factory.mktemp('whole')/'run'
+    words = ['run', '--coco-root', tiny/'coco', '--base', tiny/'base.pt', '--imgsz', 64, '--epochs', 3, '--batch', 2, '--lr0', 1e-3, '--ema-decay', .5, '--ema-tau', 2, '--save-period', 2]
+    done = command(*words, '--run-root', root)
+    assert done.returncode == 0, done.stderr
+    return root, done
+
+
+def test_everything_is_there(whole):
+    root, done = whole
+    for name in ('run_config.yaml', 'run_summary.json', 'summary.md', 'run.ipynb', 'report.html', 'run.log', 'dataset/provenance.json', 'dataset/dataset.yaml',
+                 'ultralytics/train/args.yaml', 'ultralytics/train/results.csv', 'ultralytics/train/weights/last.pt', 'ultralytics/train/weights/best.pt',
+                 'ultralytics/train/weights/epoch002.pt', 'evaluation/fp-one2one.json', 'evaluation/qat_ema-one2many-detections.json'):
+        assert (root/name).is_file(), name
+    assert list((root/'ultralytics/train/tensorboard').glob('events*'))
+    assert list((root/'figures').glob('*.svg')) and list((root/'figures').glob('*.png'))
+    assert not list(root.rglob('*.part')), 'temporary files stayed behind'
+    assert done.stdout.splitlines()[0].startswith('settings:') and done.stdout.splitlines()[-1].endswith('report.html')
+
+
+def test_summary_keeps_its_contract(whole):
+    root, _ = whole
+    raw = json.loads((root/'run_summary.json').read_text())
+    jsonschema.validate(raw, SCHEMA)
+    summary = load_summary(root)
+    assert summary.status == 'completed-failed'  # an untrained network on four images never scores
+    assert summary.quantization.layers_kept == 1 and summary.method.ema.decay == .5
+    assert [h['epoch'] for h in summary.metrics.history] == [1, 2, 3]
+    assert {(r.rung, r.head) for r in summary.metrics.rungs} == {(r, h) for r in ('fp', 'ptq', 'qat_raw', 'qat_ema') for h in ('one2one', 'one2many')}
+    assert all(r.images == 4 for r in summary.metrics.rungs)
+    for name, path in summary.artifacts.items(): assert not os.path.isabs(path) and (root/path).exists(), name
+
+
+def test_notebook_holds_what_a_reader_wants(whole):
+    notebook = nbformat.read(whole[0]/'run.ipynb', 4)
+    streams = [o for c in notebook.cells if c.cell_type == 'code' for o in c.outputs if o.output_type == 'stream' and o.name == 'stdout']
+    assert len('\n'.join(o.text for o in streams).splitlines()) < 10
+    assert not any(o.output_type == 'error' for c in notebook.cells if c.cell_type == 'code' for o in c.outputs)
+
+
+def test_same_command_same_weights(whole, tiny_run, tmp_path):
+    assert command(*tiny_run, '--save-period', 2, '--run-root', tmp_path/'again').returncode == 0
+    same_end(whole[0], tmp_path/'again')
+
+
+def test_config_repeats_the_run_and_flags_win(whole, tmp_path):
+    done = command('run', '--config', whole[0]/'run_config.yaml', '--run-root', tmp_path/'r', '--epochs', 1)
+    assert done.returncode == 0, done.stderr
+    one, two = (load_config(Layout(r).config).model_dump() for r in (whole[0], tmp_path/'r'))
+    assert {k for k in one if one[k] != two[k]} == {'epochs', 'run_root'}
+
+
+def test_baseline_starts_from_the_same_numbers(whole, tiny_run, tmp_path):
+    assert command(*tiny_run, '--method', 'baseline', '--epochs', 1, '--run-root', tmp_path/'b').returncode == 0
+    for rung in ('fp', 'ptq'):
+        name = f'evaluation/{rung}-one2one-detections.json'
+        assert (whole[0]/name).read_text() == (tmp_path/'b'/name).read_text()
+    summary = load_summary(tmp_path/'b')
+    assert not summary.method.ema.enabled and {r.rung for r in summary.metrics.rungs} == {'fp', 'ptq', 'qat_raw'}
+    assert all(h['raw'] is None for h in summary.metrics.history)
+
+
+def kernel_pid(root): return int((root/'.lock').read_text())
+
+
+def alive(pid):
+    try: os.kill(pid, 0)
+    except ProcessLookupError: return False
+    return open(f'/proc/{pid}/stat').read().rsplit(')', 1)[1].split()[0] != 'Z'
+
+
+def test_kill_9_and_resume(whole, tiny_run, tmp_path):
+    root = tmp_path/'killed'
+    run = start([*tiny_run, '--save-period', 2], root)
+    wait_for(lambda: (root/'ultralytics/train/weights/last.pt').is_file())
+    kernel = kernel_pid(root)
+    os.kill(run.pid, signal.SIGKILL)  # the launcher dies; the kernel must not train on as an orphan
+    wait_for(lambda: not alive(kernel), timeout_s=10)
+    assert load_summary(root).status == 'incomplete'
+    assert load_checkpoint(Layout(root).weights/'last.pt')['epoch'] < 3
+    done = command('run', '--resume', '--run-root', root)
+    assert done.returncode == 0, done.stderr
+    same_end(whole[0], root)
+    assert load_summary(root).metrics == load_summary(whole[0]).metrics
+
+
+def test_interrupt(tiny_run, tmp_path):
+    root = tmp_path/'stopped'
+    run = start([*tiny_run, '--epochs', 500], root)
+    wait_for(lambda: (root/'ultralytics/train/weights/last.pt').is_file())
+    busy = command(*tiny_run, '--run-root', root, '--resume', '--epochs', 500)
+    assert busy.returncode == 1 and 'is in use by process' in busy.stderr and len(busy.stderr.splitlines()) == 1
+    os.kill(run.pid, signal.SIGINT)
+    began = time.monotonic()
+    out, err = run.communicate(timeout=60)
+    assert time.monotonic() - began < 10
+    assert run.returncode == 130 and 'Traceback' not in err
+    summary = load_summary(root)
+    assert summary.status == 'incomplete' and summary.error.type == 'KeyboardInterrupt' and summary.error.epoch >= 1
+    page = (root/'report.html').read_text()
+    assert 'INCOMPLETE' in page.upper() and '--resume' in page
+    assert (root/'run.ipynb').is_file()
+
+
+def test_loss_that_becomes_nan(tiny, tmp_path):
+    state = torch.load(tiny/'base.pt', weights_only=False)
+    state['model'].model[0].conv.weight.data.fill_(float('nan'))
+    torch.save(state, tmp_path/'nan.pt')
+    done = command('run', '--coco-root', tiny/'coco', '--base', tmp_path/'nan.pt', '--imgsz', 64, '--epochs', 2, '--batch', 2, '--run-root', tmp_path/'nan')
+    assert done.returncode == 1 and 'in epoch 1' in done.stderr, done.stderr
+    summary = load_summary(tmp_path/'nan')
+    assert (summary.status, summary.error.type, summary.error.epoch) == ('incomplete', 'TrainingDiverged', 1)
+    assert 'in epoch 1' in (tmp_path/'nan/report.html').read_text()
+    notebook = nbformat.read(tmp_path/'nan/run.ipynb', 4)  # kept also when a cell failed
+    assert any(o.output_type == 'error' for c in notebook.cells if c.cell_type == 'code' for o in c.outputs)
+
+
+def test_report_again(whole):
+    before = (whole[0]/'report.html').read_text()
+    done = command('report', whole[0])
+    assert done.returncode == 0 and done.stdout.strip().endswith('report.html')
+    assert len((whole[0]/'report.html').read_text()) == pytest.approx(len(before), rel=.05)
+
+
+def test_report_needs_no_network(whole):
+    class Links(HTMLParser):
+        found = []
+        def handle_starttag(self, tag, attrs):
+            self.found += [(tag, k, v) for k, v in attrs if k in ('src', 'href') and v]
+    page = (whole[0]/'report.html').read_text()
+    links = Links()
+    links.feed(page)
+    assert links.found and not [x for x in links.found if x[2].startswith(('http', '//'))] and 'url(http' not in page
+    assert len(page.encode()) < 2e6
+
+
+def test_folder_can_be_moved(whole, tmp_path):
+    "Relative paths in the summary, and a checkpoint that needs nothing from where it was made."
+    moved = tmp_path/'elsewhere'
+    subprocess.run(['cp', '-r', whole[0], moved], check=True)
+    assert command('report', moved).returncode == 0
+    assert command('checkpoint', 'verify', moved/load_summary(moved).artifacts['best']).returncode == 0
