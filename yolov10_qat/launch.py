@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from .config import RunConfig
 from .files import PROGRESS_VARIABLE, RunLock, heard
-from .folder import TEMPLATE, Layout, open_root, record_failure
+from .folder import TEMPLATE, Layout, absolute, open_root, record_failure
 from .report import render, write_summary_md
 from .summary import RunSummary, load_summary
 
@@ -61,7 +61,7 @@ PATIENCE_S = 5  # from an interrupt to the end of the kernel
 class Kernel:
     "The process that computes."
     def __init__(self):
-        self.manager, self.error, self.interrupted = AsyncKernelManager(kernel_name='python3'), None, False
+        self.manager, self.error, self.interrupted = AsyncKernelManager(kernel_name='python3', transport='ipc'), None, False
 
     def execute(self,
         parameters:dict[str,Any], # For the template
@@ -101,7 +101,7 @@ def _wait(kernel:Kernel, worker:threading.Thread, progress:Path):
 
 def _compute(config:RunConfig, resume:bool, root:Path) -> Kernel:
     kernel = Kernel()
-    parameters = config.model_dump() | dict(run_root=str(root), resume=resume)
+    parameters = config.model_dump() | {'resume': resume}
     with tempfile.TemporaryDirectory() as scratch:
         os.environ[PROGRESS_VARIABLE] = str(Path(scratch)/'progress.json')
         worker = threading.Thread(target=kernel.execute, args=(parameters, Layout(root).notebook), daemon=True)
@@ -128,7 +128,8 @@ def launch(
     resume:bool=False,   # Go on with the run in `config.run_root`
 ) -> tuple[RunSummary,int]: # What became of it; exit status: 0 completed, 1 crashed or could not start, 130 interrupted
     "Execute one run in a notebook kernel and see to its report."
-    root = Path(config.run_root).expanduser().resolve()
+    config = absolute(config)
+    root = Path(config.run_root)
     lock = _enter(root)
     open_root(config, resume)
     lock.release()  # the kernel takes it over

@@ -7,9 +7,10 @@ __all__ = ['LOOKS', 'RC', 'RAW', 'FEW', 'FIGURES', 'SCORE', 'IOU', 'LIMIT', 'ART
            'time_text', 'Look', 'Run', 'read_run', 'primary_rungs', 'last_rung', 'Verdict', 'history_sentence',
            'fp_sentence', 'verdict', 'plot_ladder', 'curves', 'plot_map', 'map_message', 'loss_columns', 'plot_loss',
            'plot_lr', 'class_changes', 'class_message', 'plot_classes', 'near_share', 'plot_weights', 'plot_levels',
-           'last_changes', 'figures', 'Box', 'Photo', 'Category', 'Truth', 'iou', 'match', 'Example', 'losers',
-           'draw_boxes', 'draw_labels', 'shots', 'examples', 'reproduce_command', 'resume_command', 'rung_rows', 'card',
-           'parameter_rows', 'split_rows', 'source_rows', 'artefact_rows', 'render', 'write_summary_md']
+           'last_changes', 'figures', 'Box', 'Photo', 'Category', 'Truth', 'iou', 'match', 'Example', 'read_detections',
+           'losers', 'draw_boxes', 'draw_labels', 'shots', 'examples', 'reproduce_command', 'resume_command',
+           'rung_rows', 'card', 'parameter_rows', 'split_rows', 'source_rows', 'artefact_rows', 'render',
+           'write_summary_md']
 
 # %% ../nbs/14_report.ipynb #14_report-002
 import base64
@@ -180,7 +181,8 @@ def history_sentence(
     m, s = run.summary.metrics, run.summary.stability
     if m.best_value is None: return 'No epoch was finished.'
     source = f'Scored after every epoch on {_images(run)}, one2one head, {_weights(run)}, Ultralytics validator.'
-    if not m.best_value > 0: return f'mAP50-95 was 0 after every epoch, so there was nothing to lose: a degenerate result. {source}'
+    if not m.best_value > 0:
+        return f'mAP50-95 was 0 after every finished epoch{"" if run.summary.status == "incomplete" else ", so there was nothing to lose: a degenerate result"}. {source}'
     ratio = 'no number' if s.final_over_best_ratio is None else f'{s.final_over_best_ratio:.2f}'
     side = 'below' if s.collapsed else 'not below'
     return (f'Best mAP50-95 {ap_text(m.best_value)} at epoch {m.best_epoch}, {"last" if run.summary.status == "incomplete" else "final"} {ap_text(m.final_value)}: '
@@ -512,7 +514,7 @@ def figures(
 # %% ../nbs/14_report.ipynb #14_report-047
 SCORE, IOU = .25, .5
 
-class Box(msgspec.Struct):
+class Box(msgspec.Struct, gc=False):
     "An annotation or a detection."
     image_id:int
     category_id:int
@@ -550,10 +552,14 @@ def match(
 ) -> dict[int,int]: # Index of a detection -> index of the object it finds
     "Greedy matching, best score first; each object is found at most once."
     hits:dict[int,int] = {}
+    free:dict[int,list[int]] = {}  # category -> objects not found yet
+    for i, t in enumerate(truth): free.setdefault(t.category_id, []).append(i)
     for j in sorted(range(len(found)), key=lambda j: -found[j].score):
-        free = [i for i, t in enumerate(truth) if i not in hits.values() and t.category_id == found[j].category_id]
-        best = max(free, key=lambda i: iou(truth[i].bbox, found[j].bbox), default=None)
-        if best is not None and iou(truth[best].bbox, found[j].bbox) >= IOU: hits[j] = best
+        rest = free.get(found[j].category_id, [])
+        best = max(rest, key=lambda i: iou(truth[i].bbox, found[j].bbox), default=None)
+        if best is not None and iou(truth[best].bbox, found[j].bbox) >= IOU:
+            hits[j] = best
+            rest.remove(best)
     return hits
 
 # %% ../nbs/14_report.ipynb #14_report-050
@@ -566,6 +572,12 @@ class Example(NamedTuple):
     hits_before:dict[int,int]    # from `match`
     hits_after:dict[int,int]
 
+def read_detections(
+    file:Path, # COCO results: image_id, category_id, bbox, score
+) -> list[Box]: # Those with a score of at least `SCORE`
+    "Detections worth showing; most of a results file is below the threshold."
+    return [b for b in msgspec.json.decode(file.read_bytes(), type=list[Box]) if b.score >= SCORE]
+
 def _by_image(boxes:list[Box]) -> dict[int,list[Box]]:
     grouped:dict[int,list[Box]] = {}
     for box in boxes: grouped.setdefault(box.image_id, []).append(box)
@@ -573,12 +585,12 @@ def _by_image(boxes:list[Box]) -> dict[int,list[Box]]:
 
 def losers(
     truth:Truth,       # Annotations of the validation images
-    before:list[Box],  # Detections of floating point
-    after:list[Box],   # Detections of another state
+    before:list[Box],  # Detections of floating point, from `read_detections`
+    after:list[Box],   # The same of another state
 ) -> list[Example]: # Images that lost an object, largest loss first
     "Images in which fewer objects are found than before."
     objects = _by_image([b for b in truth.annotations if not b.iscrowd])
-    old, new = (_by_image([b for b in boxes if b.score >= SCORE]) for boxes in (before, after))
+    old, new = _by_image(before), _by_image(after)
     rows = []
     for photo in truth.images:
         mine, a, b = (group.get(photo.id, []) for group in (objects, old, new))
@@ -665,7 +677,7 @@ def examples(
     files = [run.root/'dataset/annotations/instances_val.json', *(run.root/f'evaluation/{rung}-one2one-detections.json' for rung in ('fp', last.rung))]
     missing = [str(f.relative_to(run.root)) for f in files if not f.is_file()]
     if missing: return [], f'There are no examples, because {", ".join(missing)} is missing.'
-    try: truth, before, after = (msgspec.json.decode(f.read_bytes(), type=kind) for f, kind in zip(files, (Truth, list[Box], list[Box])))
+    try: truth, before, after = msgspec.json.decode(files[0].read_bytes(), type=Truth), *map(read_detections, files[1:])
     except msgspec.DecodeError as e: return [], f'There are no examples, because their annotations or detections cannot be read: {e}.'
     lost, label = losers(truth, before, after), LOOKS[last.rung].label
     if not lost: return [], f'In none of the {len(truth.images):,} validation images does {label} find fewer objects than FP32.'
@@ -744,7 +756,7 @@ def split_rows(
     rows = [(name, *(f.get(key, 0) for f in facts)) for name, key in counts.items()]
     rows.append(('image files left out', *(len(f.get('faults', {})) for f in facts)))
     reasons = dict.fromkeys(reason for f in facts for reason in f.get('skipped', {}))
-    rows += [(f'annotations left out: {r}', *(f.get('skipped', {}).get(r, {}).get('count', 0) for f in facts)) for r in reasons]
+    rows += [(f'not learned from: {r}', *(f.get('skipped', {}).get(r, {}).get('count', 0) for f in facts)) for r in reasons]
     return [(name, f'{a:,}', f'{b:,}') for name, a, b in rows if a or b]
 
 def source_rows(

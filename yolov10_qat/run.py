@@ -28,7 +28,7 @@ from .coco import View, build_view
 from .config import PRIMARY, ConfigError, RunConfig, save_config
 from .evaluate import HEADS, evaluate, rungs_of, save_scores
 from .files import RunLock, tell, write_atomic
-from .folder import Layout, open_root, record_failure
+from .folder import Layout, absolute, open_root, record_failure
 from .quantizer import average_bits, deployable, histogram, plan, quantize, quantized_layers
 from .report import write_summary_md
 from .summary import Dataset, Ema, Method, Metrics, Model, Qc, Quantization, Rung, RunSummary, Stability, Training, judge, load_summary, read_results, save_summary, status_word
@@ -153,10 +153,12 @@ class Stages:
         config:RunConfig,   # What to run
         resume:bool=False,  # Go on with what is in `config.run_root`
     ):
-        root = Path(config.run_root).expanduser().resolve()
-        root.mkdir(parents=True, exist_ok=True)
-        self.lock = RunLock(root)
-        self.root, self.config, self.files = open_root(config, resume), config, Layout(root)
+        self.config = absolute(config)
+        self.root = Path(self.config.run_root)
+        self.files = Layout(self.root)
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.lock = RunLock(self.root)
+        open_root(self.config, resume)
         self.summary = load_summary(self.root)
         log_to(self.files.log)
         self.files.evaluation.mkdir(exist_ok=True)
@@ -242,7 +244,7 @@ class Experiment(Stages):
     def _find_weights(self):
         found = find_base(self.config.variant, self.config.base, progress=_tell)
         if found.warning: log.warning(found.warning)
-        self.config = self.config.model_copy(update=dict(base=str(found.path.resolve()), run_root=str(self.root)))
+        self.config = self.config.model_copy(update={'base': str(found.path.resolve())})
         save_config(self.config, self.files.config)  # the stored configuration names the file that was used
         self.summary.model = Model(variant=self.config.variant, checkpoint=inside(self.root, self.config.base), checkpoint_sha256=found.sha256, imgsz=self.config.imgsz)
 
