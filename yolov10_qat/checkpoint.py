@@ -10,7 +10,6 @@ __all__ = ['FORMAT_VERSION', 'KEYS', 'CheckpointError', 'save_checkpoint', 'load
 import pickle
 import zipfile
 from collections.abc import Iterable
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from ultralytics.nn.tasks import DetectionModel, load_checkpoint as load_ultraly
 
 from .config import VARIANTS
 from .files import file_sha256, replace_file
-from .quantizer import QuantDetectionModel, average_bits, deployable, plan, quantize
+from .quantizer import average_bits, deployable, quantize
 
 # %% ../nbs/05_checkpoint.ipynb #05_checkpoint-005
 FORMAT_VERSION = 1

@@ -522,7 +522,7 @@ def load_view(
     root = Path(os.path.abspath(out))
     advice = 'remove the folder and build it again'
     try: found = json.loads((root/'provenance.json').read_bytes())
-    except FileNotFoundError: raise FileNotFoundError(f'{root} is no finished dataset view, provenance.json is missing{_nearest_in(root)}; {advice}') from None
+    except FileNotFoundError: raise FileNotFoundError(f'{root} is no finished dataset view, provenance.json is missing; name another folder, or build one there after emptying it') from None
     except ValueError: raise DataError(f'{root}/provenance.json is damaged; {advice}') from None
     if found.get('schema_version') != SCHEMA: raise DataError(f"{root}/provenance.json has schema_version {found.get('schema_version')}, expected {SCHEMA}; {advice}")
     changed = [name for name in _FILES if not (root/name).is_file() or file_sha256(root/name) != found['files'][name]]
@@ -610,7 +610,8 @@ def build_view(
     request = dict(coco_root=os.path.abspath(coco_root), train_split=train_split, val_split=val_split,
                    train_max_images=train_max_images, val_max_images=val_max_images, seed=seed)
     for name in (train_split, val_split): split_paths(request['coco_root'], name)
-    if out.exists() and (not out.is_dir() or os.listdir(out)): return reuse_view(out, request)
+    if out.exists() and not out.is_dir(): raise FileExistsError(f'{out} is a file; choose another folder')
+    if out.exists() and os.listdir(out): return reuse_view(out, request)
     splits = [read_split(key, request['coco_root'], request[f'{key}_split'], request[f'{key}_max_images'], seed, tell) for key in ('train', 'val')]
     part = out.with_name(f'.{out.name}.{os.getpid()}.part')
     shutil.rmtree(part, ignore_errors=True)  # of a killed process that had our number

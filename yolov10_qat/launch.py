@@ -11,7 +11,6 @@ import signal
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ from jupyter_client import AsyncKernelManager
 from tqdm import tqdm
 
 from .config import RunConfig
-from .files import PROGRESS_VARIABLE, RunLock, heard
-from .folder import TEMPLATE, Layout, absolute, open_root, record_failure
+from .files import PROGRESS_VARIABLE, heard
+from .folder import TEMPLATE, Layout, absolute, enter, open_root, record_failure
 from .report import render, write_summary_md
 from .summary import RunSummary, load_summary
 
@@ -60,8 +59,11 @@ PATIENCE_S = 5  # from an interrupt to the end of the kernel
 
 class Kernel:
     "The process that computes."
-    def __init__(self):
-        self.manager, self.error, self.interrupted = AsyncKernelManager(kernel_name='python3', transport='ipc'), None, False
+    def __init__(self,
+        scratch:Path, # Folder for the sockets
+    ):
+        self.manager = AsyncKernelManager(kernel_name='python3', transport='ipc', connection_file=str(scratch/'kernel.json'))
+        self.error, self.interrupted = None, False
 
     def execute(self,
         parameters:dict[str,Any], # For the template
@@ -100,9 +102,9 @@ def _wait(kernel:Kernel, worker:threading.Thread, progress:Path):
     bar.close()
 
 def _compute(config:RunConfig, resume:bool, root:Path) -> Kernel:
-    kernel = Kernel()
     parameters = config.model_dump() | {'resume': resume}
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        kernel = Kernel(Path(scratch))
         os.environ[PROGRESS_VARIABLE] = str(Path(scratch)/'progress.json')
         worker = threading.Thread(target=kernel.execute, args=(parameters, Layout(root).notebook), daemon=True)
         old = {s: signal.signal(s, kernel.interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -130,7 +132,7 @@ def launch(
     "Execute one run in a notebook kernel and see to its report."
     config = absolute(config)
     root = Path(config.run_root)
-    lock = _enter(root)
+    lock = enter(root, resume)
     open_root(config, resume)
     lock.release()  # the kernel takes it over
     kernel = _compute(config, resume, root)
@@ -141,7 +143,3 @@ def launch(
     write_summary_md(root)
     render(root)
     return summary, 130 if kernel.interrupted else 1
-
-def _enter(root:Path) -> RunLock:
-    root.mkdir(parents=True, exist_ok=True)
-    return RunLock(root)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['log', 'config_from', 'log_to', 'inside', 'quantization_block', 'method_block', 'dataset_block', 'training_block',
-           'metrics_block', 'artifacts_block', 'weight_histograms', 'Stages', 'Experiment']
+           'metrics_block', 'artifacts_block', 'weight_histograms', 'Stages', 'check_device', 'Experiment']
 
 # %% ../nbs/15_run.ipynb #15_run-002
 import json
@@ -19,16 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 import ultralytics
 from torch import nn
 from ultralytics.utils import LOGGER
+from ultralytics.utils.torch_utils import select_device
 
 from .checkpoint import CheckpointError, build_model, load_checkpoint, open_base
 from .coco import View, build_view
 from .config import PRIMARY, ConfigError, RunConfig, save_config
 from .evaluate import HEADS, evaluate, rungs_of, save_scores
-from .files import RunLock, tell, write_atomic
-from .folder import Layout, absolute, open_root, record_failure
+from .files import tell, write_atomic
+from .folder import Layout, absolute, enter, open_root, record_failure
 from .quantizer import average_bits, deployable, histogram, plan, quantize, quantized_layers
 from .report import write_summary_md
 from .summary import Dataset, Ema, Method, Metrics, Model, Qc, Quantization, Rung, RunSummary, Stability, Training, judge, load_summary, read_results, save_summary, status_word
@@ -156,12 +158,10 @@ class Stages:
         self.config = absolute(config)
         self.root = Path(self.config.run_root)
         self.files = Layout(self.root)
-        self.root.mkdir(parents=True, exist_ok=True)
-        self.lock = RunLock(self.root)
+        self.lock = enter(self.root, resume)
         open_root(self.config, resume)
         self.summary = load_summary(self.root)
         log_to(self.files.log)
-        self.files.evaluation.mkdir(exist_ok=True)
 
     @contextmanager
     def stage(self,
@@ -186,11 +186,23 @@ class Stages:
         self.summary = record_failure(self.root, type(error).__name__, reason, done+1 if stage == 'train' else None)
 
 # %% ../nbs/15_run.ipynb #15_run-019
+def check_device(
+    device:str, # Ultralytics device string: cpu, 0, 0,1
+) -> None:
+    "Refuse a device that this machine does not have."
+    try: found = select_device(device, verbose=False)
+    except ValueError: found = None
+    if isinstance(found, torch.device) and (found.type != 'cpu' or device.lower() == 'cpu'): return
+    here = ['cpu', *map(str, range(torch.cuda.device_count()))]
+    raise ValueError(f"device '{device}' is not on this machine; choose from {', '.join(here)}")
+
+# %% ../nbs/15_run.ipynb #15_run-022
 class Experiment(Stages):
     "One run in one folder."
     def prepare(self) -> View: # The data
         "Base weights and the dataset view; the summary learns what the run is about."
         with self.stage('data'):
+            check_device(self.config.device)
             self._find_weights()
             c = self.config
             self.view = build_view(c.coco_root, self.files.dataset, train_split=c.train_split, val_split=c.val_split, train_max_images=c.train_max_images,
@@ -204,6 +216,7 @@ class Experiment(Stages):
     def score_before(self) -> pd.DataFrame: # Rungs so far
         "Epoch 0: the base in floating point (fp), and rounded without training (ptq)."
         with self.stage('score_before'):
+            self.files.evaluation.mkdir(exist_ok=True)
             self._score('fp', lambda: deepcopy(self.base))
             self._score('ptq', lambda: deployable(self._quantised_base()))
         return self.rungs()

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from .config import VARIANTS, nearest
+from .config import nearest
 from .files import RunLock, RunLocked, file_sha256
 
 # %% ../nbs/03_weights.ipynb #03_weights-006
@@ -149,7 +149,7 @@ def _existing(path:Path) -> Path:
     if not path.is_file():
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         why = 'it is a folder' if path.is_dir() else f'nothing is there{nearest(path.name, beside)}' if beside else 'its folder is missing or empty'
-        raise FileNotFoundError(f'no base weights {path}: {why}')
+        raise FileNotFoundError(f'no base weights {path}: {why}; name an existing file with --base')
     if not zipfile.is_zipfile(path):
         raise WeightsError(f'base weights {path} ({path.stat().st_size} bytes): the file is cut short or not a PyTorch file; replace it by a whole copy')
     return path
