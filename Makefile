@@ -34,7 +34,9 @@ notebooks: env
 	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_export
 	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_clean
 	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_clean --fname yolov10_qat/templates/run.ipynb
+	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_clean --fname yolov10_qat/templates/compare.ipynb
 	$(BIN)/python -c "from yolov10_qat.summary import schema_text; print(schema_text(), end='')" > yolov10_qat/schemas/run_summary.schema.json
+	$(BIN)/python -c "from yolov10_qat.compare import comparison_schema; print(comparison_schema(), end='')" > yolov10_qat/schemas/comparison.schema.json
 
 clean:
 	rm -rf .venv build dist *.egg-info

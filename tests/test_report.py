@@ -78,7 +78,7 @@ def check_readable(page, html):
     assert len(re.findall(r'<div class="scroll[^>]*><table', html)) == len(page.all('table'))
 
 
-STATES = [dict(), dict(method='baseline'), dict(outcome='collapsed'), dict(outcome='degenerate'), dict(epochs=1), dict(stage='training'),
+STATES = [dict(), dict(method='ema+qc'), dict(method='qc', epochs=1), dict(method='baseline'), dict(outcome='collapsed'), dict(outcome='degenerate'), dict(epochs=1), dict(stage='training'),
           dict(stage='training', method='baseline'), dict(stage='before'), dict(stage='start')]
 
 
@@ -148,10 +148,10 @@ def test_empty_sections_say_why(tmp_path, no_figures, state, sentences):
 
 
 @pytest.mark.parametrize('name', ['ultralytics/train/results.csv', 'evaluation/fp-one2one.json', 'evaluation/weights.json', 'evaluation/fp-one2one-detections.json', 'dataset/provenance.json',
-                                  'dataset/annotations/instances_val.json', 'run_config.yaml'])
+                                  'dataset/annotations/instances_val.json', 'qc/history.csv', 'run_config.yaml'])
 @pytest.mark.parametrize('content', ['', '{"a": ['])
 def test_torn_file_is_a_sentence(tmp_path, no_figures, name, content):
-    root = make_run(tmp_path/'run')
+    root = make_run(tmp_path/'run', method='ema+qc' if name.startswith('qc/') else 'ema')
     (root/name).write_text(content)
     page, _ = page_of(root)
     assert 'cannot be read' in page.text() and name.split('/')[-1].split('.')[0] in page.text()
@@ -162,6 +162,15 @@ def test_baseline_says_whose_curve_it_is(tmp_path):
     page, _ = page_of(make_run(tmp_path/'run', method='baseline'))
     assert 'the curve is the raw weights' in page.text() and 'QAT EMA 0' not in page.text('h3')
     assert {r['rung'] for r in rung_rows(read_run(tmp_path/'run'))} == {'fp', 'ptq', 'qat_raw'}
+
+
+def test_correction_has_its_own_words(tmp_path):
+    page, _ = page_of(make_run(tmp_path/'run', method='ema+qc'))
+    assert page.text('h1') == 'STABLE at 77% of FP32' and 'Best mAP50-95 0.241 after QC, final 0.241 after QC' in page.text()
+    assert 'The gain of QC is indistinguishable from zero: +0.009 AP from QAT EMA, 95% interval −0.002 to +0.019. 8 validation images' in page.text()
+    titles = page.text('h3')
+    assert 'QC has AP 0.240, 77% of FP32' in titles and 'QC makes it 0.241' in titles and 'QC moves scales by 0.0011' in titles
+    assert '1 epoch at 0.0001, scope all' in page.text()
 
 
 def test_hostile_names_are_text(tmp_path):

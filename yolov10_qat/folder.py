@@ -20,7 +20,7 @@ from typing import Any
 import yolov10_qat
 from .config import ConfigError, RunConfig, load_config, save_config
 from .files import RunLock
-from .summary import SUMMARY_FILE, Failure, Git, RunSummary, load_summary, save_summary
+from .summary import SUMMARY_FILE, Failure, Gate, Git, RunSummary, load_summary, save_summary
 
 # %% ../nbs/13_folder.ipynb #13_folder-005
 TEMPLATE = Path(yolov10_qat.__file__).parent/'templates'/'run.ipynb'  # the run notebook that papermill executes
@@ -44,6 +44,8 @@ class Layout:
     @property
     def weights(self): return self.training/'weights'
     @property
+    def correction(self): return self.root/'qc'
+    @property
     def evaluation(self): return self.root/'evaluation'
     @property
     def figures(self): return self.root/'figures'
@@ -58,7 +60,8 @@ def check_free(
 ):
     "Raise `FileExistsError` when a folder holds a run or other things."
     if run_root.exists() and not run_root.is_dir(): raise FileExistsError(f'{run_root} is a file; choose another --run-root')
-    found = sorted(p.name for p in run_root.iterdir() if p.name not in BEFORE_START) if run_root.is_dir() else []
+    ours = BEFORE_START | ({'dataset'} if (run_root/SUMMARY_FILE).is_file() else set())  # a view is built before the base is looked at, and used again
+    found = sorted(p.name for p in run_root.iterdir() if p.name not in ours) if run_root.is_dir() else []
     if not found: return
     advice = 'continue it with --resume, or choose another --run-root' if (run_root/SUMMARY_FILE).is_file() else 'choose another --run-root'
     raise FileExistsError(f"{run_root} exists and is not empty (it has {', '.join(found[:3])}); {advice}")
@@ -77,11 +80,11 @@ def absolute(
     config:RunConfig, # As given
 ) -> RunConfig: # Run root, data and base weights as absolute paths
     "The same run, told so that it can be repeated from anywhere."
-    paths = {k: getattr(config, k) for k in ('run_root', 'coco_root', 'base')}
+    paths = {k: getattr(config, k) for k in ('run_root', 'coco_root', 'base', 'gate_root')}
     return config.model_copy(update={k: str(Path(v).expanduser().resolve()) for k, v in paths.items() if v is not None})
 
 # %% ../nbs/13_folder.ipynb #13_folder-014
-RESUME_MAY_CHANGE = {'run_root', 'device', 'workers', 'save_period'}
+RESUME_MAY_CHANGE = {'run_root', 'device', 'workers', 'save_period', 'gate_root', 'ungated'}
 
 def resumed_config(
     run_root:Path,          # Folder of the run
@@ -125,6 +128,7 @@ def now() -> str: # ISO 8601 with time zone
 def open_root(
     config:RunConfig,    # The run
     resume:bool=False,   # Go on with what is in the folder
+    gate:Gate|None=None, # What the gate said of a new run; a resumed one keeps what it was told
 ) -> Path: # The run root, absolute
     "Create a run folder, or open one again, with its configuration and an `incomplete` summary in it."
     config = absolute(config)
@@ -133,7 +137,8 @@ def open_root(
     root.mkdir(parents=True, exist_ok=True)
     old = load_summary(root) if resume and (root/SUMMARY_FILE).is_file() else None
     run_id = old.run_id if old else f"{datetime.now():%Y%m%d-%H%M%S}-{config.variant}-{config.method}-s{config.seed}-{secrets.token_hex(2)}"
-    started = RunSummary(run_id=run_id, created_at=old.created_at if old else now(), git=git_state(), environment=environment(), timings=old.timings if old else {})
+    started = RunSummary(run_id=run_id, created_at=old.created_at if old else now(), git=git_state(), environment=environment(),
+                         gate=old.gate if old else gate, timings=old.timings if old else {})
     save_config(config, Layout(root).config)
     save_summary(started, root)
     return root

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['LOOKS', 'RC', 'RAW', 'FEW', 'FIGURES', 'SCORE', 'IOU', 'LIMIT', 'ARTEFACTS', 'ap_text', 'signed_text', 'size_text',
-           'time_text', 'Look', 'Run', 'read_run', 'primary_rungs', 'last_rung', 'Verdict', 'history_sentence',
-           'fp_sentence', 'verdict', 'plot_ladder', 'curves', 'plot_map', 'map_message', 'loss_columns', 'plot_loss',
-           'plot_lr', 'class_changes', 'class_message', 'plot_classes', 'near_share', 'plot_weights', 'plot_levels',
-           'last_changes', 'figures', 'Box', 'Photo', 'Category', 'Truth', 'iou', 'match', 'Example', 'read_detections',
-           'losers', 'draw_boxes', 'draw_labels', 'shots', 'examples', 'reproduce_command', 'resume_command',
-           'rung_rows', 'card', 'parameter_rows', 'split_rows', 'source_rows', 'artefact_rows', 'render',
-           'write_summary_md']
+           'time_text', 'Look', 'Run', 'read_correction', 'read_run', 'primary_rungs', 'last_rung', 'Verdict',
+           'gate_sentence', 'history_sentence', 'fp_sentence', 'gain_sentence', 'verdict', 'figure_legend',
+           'figure_title', 'plot_ladder', 'curves', 'plot_map', 'map_message', 'loss_columns', 'plot_loss', 'plot_lr',
+           'plot_qc_loss', 'plot_movement', 'qc_message', 'class_changes', 'class_message', 'plot_classes',
+           'near_share', 'plot_weights', 'plot_levels', 'last_changes', 'flat_title', 'figures', 'Box', 'Photo',
+           'Category', 'Truth', 'iou', 'match', 'Example', 'read_detections', 'losers', 'draw_boxes', 'draw_labels',
+           'shots', 'examples', 'reproduce_command', 'resume_command', 'rung_rows', 'card', 'parameter_rows',
+           'split_rows', 'source_rows', 'artefact_rows', 'keep_figures', 'page_template', 'render', 'write_summary_md']
 
 # %% ../nbs/14_report.ipynb #14_report-002
 import base64
@@ -21,7 +22,7 @@ import re
 import shlex
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -36,7 +37,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from .config import RunConfig, changed_fields, load_config
 from .files import replace_file, write_atomic
-from .summary import COLLAPSE_RATIO, PRIMARY, RUNGS, Rung, RunSummary, find_rung, judge, load_summary, read_results
+from .summary import COLLAPSE_RATIO, PRIMARY, RUNGS, QcGain, Rung, RunSummary, find_rung, judge, load_summary, read_results
 
 # %% ../nbs/14_report.ipynb #14_report-005
 def ap_text(
@@ -103,10 +104,21 @@ class Run(NamedTuple):
     evaluations:dict[tuple[str,str],dict]    # (rung, head) -> evaluation/<rung>-<head>.json
     layers:list[dict]                        # evaluation/weights.json
     provenance:dict|None                     # dataset/provenance.json
+    correction:pd.DataFrame|None             # qc/history.csv, one row a step of QC
     problems:list[str]                       # sentences about files that cannot be read
 
 # %% ../nbs/14_report.ipynb #14_report-012
 def _json(path:Path) -> Any: return json.loads(path.read_text(encoding='utf-8'))
+
+def read_correction(
+    path:Path, # qc/history.csv
+) -> pd.DataFrame: # step, the losses, gamma_mean, gamma_max, beta_mean, beta_max
+    "What happened during QC."
+    try: table = pd.read_csv(path)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as e: raise ValueError(f'not a table: {e}') from None
+    missing = [c for c in ('step', 'gamma_mean', 'gamma_max', 'beta_mean', 'beta_max') if c not in table]
+    if missing or table.empty: raise ValueError(f"no rows, or no column {', '.join(missing)}")
+    return table
 
 def read_run(
     run_root:Path|str, # Folder of a run, finished or not
@@ -124,7 +136,7 @@ def read_run(
     files = [p for p in sorted(root.glob('evaluation/*-one2*.json')) if not p.stem.endswith('-detections')]
     evaluations = {(e['rung'], e['head']): e for e in (attempt(_json, p) for p in files) if e}
     layers = (attempt(_json, root/'evaluation/weights.json') or {}).get('layers', [])
-    run = Run(root, summary, attempt(load_config, root/'run_config.yaml'), results, evaluations, layers, attempt(_json, root/'dataset/provenance.json'), problems)
+    run = Run(root, summary, attempt(load_config, root/'run_config.yaml'), results, evaluations, layers, attempt(_json, root/'dataset/provenance.json'), attempt(read_correction, root/'qc/history.csv'), problems)
     _complete(run)
     return run
 
@@ -171,6 +183,15 @@ def _images(run:Run) -> str:
     count = run.summary.dataset.val_images if run.summary.dataset else next((r.images for r in run.summary.metrics.rungs), None)
     return f'{count:,} validation images' if count else 'an unknown number of validation images'
 
+def gate_sentence(
+    summary:RunSummary, # A run
+) -> str: # Empty when the run needed no gate
+    "Whether the smaller sizes had held before this one was started."
+    g = summary.gate
+    if g is None: return ''
+    if g.allowed: return f'Started through the gate: {" ".join(g.reasons)}'
+    return f'Started without a passing gate (--ungated): {" ".join(g.reasons)}'
+
 def _weights(run:Run) -> str: return 'EMA weights' if run.config and 'ema' in run.config.method.split('+') else 'raw weights'
 
 # %% ../nbs/14_report.ipynb #14_report-018
@@ -183,9 +204,11 @@ def history_sentence(
     source = f'Scored after every epoch on {_images(run)}, one2one head, {_weights(run)}, Ultralytics validator.'
     if not m.best_value > 0:
         return f'mAP50-95 was 0 after every finished epoch{"" if run.summary.status == "incomplete" else ", so there was nothing to lose: a degenerate result"}. {source}'
+    best_at = f'at epoch {m.best_epoch}' if m.best_epoch else 'after QC'
+    end = ('last ' if run.summary.status == 'incomplete' else 'final ') + ap_text(m.final_value) + (' after QC' if find_rung(run.summary, 'qc') else '')
     ratio = 'no number' if s.final_over_best_ratio is None else f'{s.final_over_best_ratio:.2f}'
     side = 'below' if s.collapsed else 'not below'
-    return (f'Best mAP50-95 {ap_text(m.best_value)} at epoch {m.best_epoch}, {"last" if run.summary.status == "incomplete" else "final"} {ap_text(m.final_value)}: '
+    return (f'Best mAP50-95 {ap_text(m.best_value)} {best_at}, {end}: '
             f'a ratio of {ratio}, {side} the threshold of {s.collapse_threshold_ratio:g}. {source}')
 
 def fp_sentence(
@@ -198,13 +221,23 @@ def fp_sentence(
     return (f'{LOOKS[last.rung].label} has AP {ap_text(last.AP)}, {share:.0%} of the {ap_text(fp.AP)} of FP32{alone}. '
             f'{last.images:,} validation images, one2one head, pycocotools.')
 
-# %% ../nbs/14_report.ipynb #14_report-019
+# %% ../nbs/14_report.ipynb #14_report-020
+def gain_sentence(
+    gain:QcGain|None, # From a summary
+) -> str: # Empty when the run has no QC
+    "What QC brought, in words no stronger than the interval."
+    if gain is None: return ''
+    word = 'positive' if gain.low > 0 else 'negative' if gain.high < 0 else 'indistinguishable from zero'
+    return (f'The gain of QC is {word}: {signed_text(gain.difference)} AP from {LOOKS[gain.before].label}, {gain.level:.0%} interval {signed_text(gain.low)} to {signed_text(gain.high)}. '
+            f'{gain.images:,} validation images, drawn {gain.resamples} times with replacement; {gain.head} head, {gain.metrics_source}.')
+
+# %% ../nbs/14_report.ipynb #14_report-022
 def verdict(
     run:Run, # A run
 ) -> Verdict: # For the head of the page
     "The outcome in one word, one line and the numbers behind it."
     s, share = run.summary, _fp_share(run)
-    sentences = [t for t in (history_sentence(run), fp_sentence(run)) if t]
+    sentences = [t for t in (history_sentence(run), fp_sentence(run), gate_sentence(s)) if t]
     if s.status == 'incomplete':
         done = 0 if run.results is None else len(run.results)
         rest = f'{done} of {run.config.epochs} epochs' if run.config else f'{done} epochs'
@@ -218,12 +251,21 @@ def verdict(
         return Verdict('COLLAPSED', 'bad', 'COLLAPSED' if ratio is None else f'COLLAPSED to {ratio:.0%} of its best', sentences)
     return Verdict('NEVER LEARNED', 'bad', 'NEVER LEARNED (degenerate)', sentences)
 
-# %% ../nbs/14_report.ipynb #14_report-023
-def _legend(ax:Axes):  # above the axes, in one row or two
-    count = len(ax.get_legend_handles_labels()[1])
-    ax.legend(loc='lower left', bbox_to_anchor=(0, 1.02), ncols=count if count <= 3 else (count+1)//2, columnspacing=1.4)
+# %% ../nbs/14_report.ipynb #14_report-028
+def figure_legend(
+    ax:Axes, # With labelled lines or bars
+):
+    "Set the legend above the axes, in one row or two."
+    labels = ax.get_legend_handles_labels()[1]
+    wanted = len(labels) if len(labels) <= 3 else (len(labels)+1)//2
+    fitting = 80//(6+max(map(len, labels)))  # characters in the width of a figure, a handle counted as six
+    ax.legend(loc='lower left', bbox_to_anchor=(0, 1.02), ncols=max(1, min(wanted, fitting)), columnspacing=1.4)
 
-def _title(ax:Axes, message:str):  # of the figure, from its left edge; 10.3 bold characters fit into an inch
+def figure_title(
+    ax:Axes,     # In the figure
+    message:str, # What the figure says; 10.3 bold characters fit into an inch
+):
+    "Set the message as the title of the figure, from its left edge."
     figure = ax.figure
     figure.suptitle(textwrap.fill(message, int(10.3*figure.bbox.width/figure.dpi)), x=.01, ha='left')
 
@@ -247,10 +289,10 @@ def plot_ladder(
     ax.set_xlabel(f'AP (mAP50-95, 0 to 1), {rungs[0].head}, {rungs[0].metrics_source}, {rungs[0].images:,} images')
     first, last = rungs[0], rungs[-1]
     share = f', {last.AP/first.AP:.0%} of {LOOKS[first.rung].label}' if first is not last and first.AP and last.AP is not None else ''
-    _title(ax, f'{LOOKS[last.rung].label} has AP {ap_text(last.AP)}{share}')
+    figure_title(ax, f'{LOOKS[last.rung].label} has AP {ap_text(last.AP)}{share}')
     return ax
 
-# %% ../nbs/14_report.ipynb #14_report-025
+# %% ../nbs/14_report.ipynb #14_report-030
 RAW = 'raw/mAP50-95(B)'
 
 def curves(
@@ -263,6 +305,7 @@ def plot_map(
     table:pd.DataFrame,        # `results.csv`
     ax:Axes,                   # Where to draw
     lines:dict[str,float]={},  # Rung -> AP by the same validator, drawn across: fp, ptq
+    corrected:float|None=None, # AP after QC by the same validator, a point after the last epoch; None: no QC
 ) -> Axes: # The same
     "mAP after each epoch against floating point and plain rounding; below half of the best is shaded."
     if PRIMARY not in table or table[PRIMARY].isna().all(): raise ValueError('no epoch has a score; draw nothing and say so')
@@ -271,13 +314,19 @@ def plot_map(
         ax.plot(table.epoch, values, color=look.color, ls=look.dash, marker=look.marker, ms=4.5, markevery=max(1, len(table)//12), label=f'{look.label} {ap_text(values.iloc[-1])}')
     for rung, value in lines.items():
         ax.axhline(value, color=LOOKS[rung].color, ls=LOOKS[rung].dash, lw=1.3, label=f'{LOOKS[rung].label} {ap_text(value)}')
-    _collapse_zone(ax, table[PRIMARY].max())
-    ax.set_ylim(0, max(1e-3, 1.08*max([*(v.max() for v in curves(table).values() if v.notna().any()), *lines.values()])))
+    _collapse_zone(ax, max(table[PRIMARY].max(), corrected or 0.))
+    ax.set_ylim(0, max(1e-3, 1.08*max([*(v.max() for v in curves(table).values() if v.notna().any()), *lines.values(), corrected or 0.])))
     ax.set_ylabel('mAP50-95 (0 to 1)')
     _epoch_axis(ax, table)
-    _legend(ax)
-    _title(ax, map_message(table, lines))
+    if corrected is not None: _corrected_point(ax, table.epoch.iloc[-1], corrected)
+    figure_legend(ax)
+    figure_title(ax, map_message(table, lines, corrected))
     return ax
+
+def _corrected_point(ax:Axes, last:int, value:float):
+    look = LOOKS['qc']
+    ax.plot([last+.6], [value], color=look.color, ls='', marker=look.marker, ms=7, label=f'{look.label} {ap_text(value)}')
+    ax.set_xlim(right=last+.95)
 
 def _collapse_zone(ax:Axes, best:float):
     if not best > 0: return
@@ -287,6 +336,7 @@ def _collapse_zone(ax:Axes, best:float):
 def map_message(
     table:pd.DataFrame,     # `results.csv` with at least one score
     lines:dict[str,float],  # As in `plot_map`
+    corrected:float|None=None, # As in `plot_map`
 ) -> str: # For titles
     "Where the primary score is best and where it ends."
     rung, values = next(iter(curves(table).items()))
@@ -295,9 +345,10 @@ def map_message(
     if count == 1 or not best > 0: message = f'{label} has {ap_text(best)} after {count} epoch{"s" if count > 1 else ""}'
     elif at == table.epoch.iloc[-1]: message = f'{label} is best with {ap_text(best)} in the last epoch'
     else: message = f'{label} is best with {ap_text(best)} in epoch {at} and ends at {ap_text(values.iloc[-1])}'
+    if corrected is not None: message += f'; QC makes it {ap_text(corrected)}'
     return message + (f'; FP32 has {ap_text(lines["fp"])}' if 'fp' in lines else '')
 
-# %% ../nbs/14_report.ipynb #14_report-029
+# %% ../nbs/14_report.ipynb #14_report-036
 def loss_columns(
     table:pd.DataFrame, # `results.csv`
     split:str,          # train or val
@@ -321,7 +372,7 @@ def plot_loss(
     _epoch_axis(ax, table)
     return ax
 
-# %% ../nbs/14_report.ipynb #14_report-030
+# %% ../nbs/14_report.ipynb #14_report-037
 def plot_lr(
     table:pd.DataFrame, # `results.csv`
     ax:Axes,            # Where to draw
@@ -332,15 +383,52 @@ def plot_lr(
     unit = math.floor(math.log10(max(rates.max().max(), 1e-12)))
     for name, style in zip(rates, ('-', '--', ':', '-.', (0, (7, 3)))):
         ax.plot(table.epoch, rates[name]/10**unit, color='#3C4654', ls=style, marker='.', markevery=max(1, len(table)//12), label=name)
-    if len(rates.columns) > 1: _legend(ax)
+    if len(rates.columns) > 1: figure_legend(ax)
     ax.set_ylim(bottom=0)
     ax.set_ylabel(f'learning rate (1e{unit})')
     _epoch_axis(ax, table)
     first, last = rates.iloc[0, 0], rates.iloc[-1, 0]
-    _title(ax, f'The learning rate goes from {first:.2g} to {last:.2g}' if len(table) > 1 else f'The learning rate is {first:.2g}')
+    figure_title(ax, f'The learning rate goes from {first:.2g} to {last:.2g}' if len(table) > 1 else f'The learning rate is {first:.2g}')
     return ax
 
-# %% ../nbs/14_report.ipynb #14_report-033
+# %% ../nbs/14_report.ipynb #14_report-040
+def plot_qc_loss(
+    history:pd.DataFrame, # qc/history.csv
+    ax:Axes,              # Where to draw
+) -> Axes: # The same
+    "Sum of the losses after each step of QC."
+    total = _qc_loss(history)
+    ax.plot(history.step, total, color=LOOKS['qc'].color, alpha=.35, lw=1, label='loss of a batch')
+    ax.plot(history.step, total.rolling(max(1, len(total)//10), min_periods=1).mean(), color=LOOKS['qc'].color, label='running mean')
+    ax.set_ylabel('loss')
+    ax.grid(axis='y')
+    return ax
+
+def _qc_loss(history:pd.DataFrame) -> pd.Series: return history[[c for c in history if c.endswith('_loss')]].sum(axis=1)
+
+def plot_movement(
+    history:pd.DataFrame, # qc/history.csv
+    ax:Axes,              # Where to draw
+) -> Axes: # The same
+    "How far scale and shift of the channels have moved from the identity."
+    for name, label, dash in (('gamma', '|gamma − 1|', '-'), ('beta', '|beta|', '--')):
+        for kind, alpha, marker in (('mean', 1, 'o'), ('max', .45, '')):
+            ax.plot(history.step, history[f'{name}_{kind}'], color=LOOKS['qc'].color, ls=dash, alpha=alpha, marker=marker, ms=3.5, markevery=max(1, len(history)//12), label=f'{label} {kind}')
+    ax.set_ylim(bottom=0)
+    ax.set_ylabel('over all channels')
+    ax.set_xlabel('step of QC')
+    ax.grid(axis='y')
+    return ax
+
+def qc_message(
+    history:pd.DataFrame, # qc/history.csv
+) -> str: # For titles
+    "How far QC went, and what that did to the loss."
+    total, last, fifth = _qc_loss(history), history.iloc[-1], max(1, len(history)//5)
+    moved = f'QC moves scales by {last.gamma_mean:.2g} and shifts by {last.beta_mean:.2g} on average'
+    return f'{moved}; the loss goes from {total.head(fifth).mean():.2f} to {total.tail(fifth).mean():.2f}'
+
+# %% ../nbs/14_report.ipynb #14_report-043
 FEW = 20  # boxes; below this the AP of a class is noise
 
 def class_changes(
@@ -354,7 +442,7 @@ def class_changes(
     table = pd.DataFrame(rows, columns=['category_id', 'name', 'instances', 'images', 'before', 'after'])
     return table.assign(change=table.after-table.before).sort_values('change', ignore_index=True)
 
-# %% ../nbs/14_report.ipynb #14_report-035
+# %% ../nbs/14_report.ipynb #14_report-045
 def class_message(
     changes:pd.DataFrame, # From `class_changes`, not empty
 ) -> str: # For titles and alt texts
@@ -386,10 +474,10 @@ def plot_classes(
     ax.margins(x=.3)
     ax.tick_params(axis='y', length=0)
     ax.set_xlabel(f'change of AP (hatched: fewer than {FEW} boxes)')
-    _title(ax, class_message(changes))
+    figure_title(ax, class_message(changes))
     return ax
 
-# %% ../nbs/14_report.ipynb #14_report-038
+# %% ../nbs/14_report.ipynb #14_report-048
 def near_share(
     histogram:dict, # edges and counts, in steps of the grid; 0.2 is a whole number of bins
 ) -> float: # 0 to 1; evenly spread weights give 0.4
@@ -413,12 +501,12 @@ def plot_weights(
     ax.set_xticks(_ticks(layer['levels']))
     ax.set_xlabel('latent weight, in steps of its channel')
     ax.set_ylabel('% of the weights, each bin')
-    _legend(ax)
+    figure_legend(ax)
     old, new = near_share(layer['before']), near_share(layer['after'])
-    _title(ax, f'{layer["name"]}: {new:.0%} of the weights are within 0.2 steps of a level, {old:.0%} before training')
+    figure_title(ax, f'{layer["name"]}: {new:.0%} of the weights are within 0.2 steps of a level, {old:.0%} before training')
     return ax
 
-# %% ../nbs/14_report.ipynb #14_report-039
+# %% ../nbs/14_report.ipynb #14_report-049
 def plot_levels(
     layer:dict, # Entry of `evaluation/weights.json`
     ax:Axes,    # Where to draw
@@ -432,12 +520,12 @@ def plot_levels(
     ax.set_xlabel(f'level of the {layer["bits"]}-bit grid')
     ax.set_ylabel('% of the weights')
     ax.grid(axis='y')
-    _legend(ax)
+    figure_legend(ax)
     old, new = (values[layer['levels'].index(0)] for values in shares.values())
-    _title(ax, f'{layer["name"]}: {new:.0f}% of the weights are 0, {old:.0f}% without training')
+    figure_title(ax, f'{layer["name"]}: {new:.0f}% of the weights are 0, {old:.0f}% without training')
     return ax
 
-# %% ../nbs/14_report.ipynb #14_report-042
+# %% ../nbs/14_report.ipynb #14_report-052
 def _axes(height:float, rows:int=1): return Figure((5.6, height), layout='constrained').subplots(rows, sharex=True)
 
 def _ladder(run:Run):
@@ -452,7 +540,9 @@ def _map(run:Run):
     lines = {k: r.AP for k, r in scored.items() if r and r.AP is not None}
     ends = [f'{LOOKS[k].label} goes from {ap_text(v.iloc[0])} to {ap_text(v.iloc[-1])}, best {ap_text(v.max())}' for k, v in curves(run.results).items()]
     ends += [f'{LOOKS[k].label} is at {ap_text(v)}' for k, v in lines.items()]
-    return plot_map(run.results, _axes(3.4), lines), f'mAP50-95 over {len(run.results)} epochs: {"; ".join(ends)}.'
+    qc = find_rung(run.summary, 'qc', source='ultralytics_val')
+    if qc: ends.append(f'QC ends at {ap_text(qc.AP)}')
+    return plot_map(run.results, _axes(3.4), lines, qc and qc.AP), f'mAP50-95 over {len(run.results)} epochs: {"; ".join(ends)}.'
 
 def _losses(run:Run):
     if run.results is None: return None
@@ -461,17 +551,28 @@ def _losses(run:Run):
     panels = _axes(1.+1.5*len(parts), len(parts)) if len(parts) > 1 else [_axes(2.5)]
     for ax, part in zip(panels, parts): plot_loss(run.results, ax, part).label_outer()
     total = {s: [sum(loss_columns(run.results, s, p).iloc[i] for p in parts if loss_columns(run.results, s, p) is not None) for i in (0, -1)] for s in ('train', 'val')}
-    _legend(panels[0])
+    figure_legend(panels[0])
     panels[0].figure.align_ylabels()
     message = 'Loss: ' + ', '.join(f'{first:.2f} to {last:.2f} in {LOOKS[s].label}' if len(run.results) > 1 else f'{last:.2f} in {LOOKS[s].label}' for s, (first, last) in total.items())
-    _title(panels[0], message)
+    figure_title(panels[0], message)
     return panels[0], f'Losses {", ".join(parts)} over {len(run.results)} epochs, summed: {message}.'
 
-# %% ../nbs/14_report.ipynb #14_report-043
+# %% ../nbs/14_report.ipynb #14_report-053
 def _lr(run:Run):
     if run.results is None or not any(c.startswith('lr/') for c in run.results): return None
     ax = plot_lr(run.results, _axes(2.))
-    return ax, f'{_flat(ax)} over {len(run.results)} epochs.'
+    return ax, f'{flat_title(ax)} over {len(run.results)} epochs.'
+
+def _correction(run:Run):
+    if run.correction is None: return None
+    loss, movement = _axes(4.2, 2)
+    plot_qc_loss(run.correction, loss).label_outer()
+    plot_movement(run.correction, movement)
+    for ax in (loss, movement): ax.legend(loc='upper left', bbox_to_anchor=(1.01, 1))
+    loss.figure.align_ylabels()
+    figure_title(loss, qc_message(run.correction))
+    last = run.correction.iloc[-1]
+    return loss, f'{flat_title(loss)}, over {len(run.correction)} steps; the largest scale moved by {last.gamma_max:.2g}, the largest shift by {last.beta_max:.2g}.'
 
 def last_changes(
     run:Run, # A run
@@ -491,19 +592,23 @@ def _classes(run:Run):
 def _layer(run:Run, plot:Callable, what:str):
     if not run.layers or not last_rung(run): return None
     ax = plot(run.layers[0], _axes(3.1), last_rung(run).rung)
-    return ax, f'{what}: {_flat(ax)}.'
+    return ax, f'{what}: {flat_title(ax)}.'
 
-def _flat(ax:Axes) -> str: return ' '.join(ax.figure.get_suptitle().split())
+def flat_title(
+    ax:Axes, # In the figure
+) -> str: # One line
+    "What `figure_title` set."
+    return ' '.join(ax.figure.get_suptitle().split())
 
-FIGURES = {'ladder': _ladder, 'map': _map, 'losses': _losses, 'learning-rate': _lr, 'classes': _classes,
+FIGURES = {'ladder': _ladder, 'map': _map, 'losses': _losses, 'learning-rate': _lr, 'correction': _correction, 'classes': _classes,
            'weights': lambda run: _layer(run, plot_weights, 'Histogram of latent weights'),
            'levels': lambda run: _layer(run, plot_levels, 'Bars of the share of weights on each level')}
 
-# %% ../nbs/14_report.ipynb #14_report-044
+# %% ../nbs/14_report.ipynb #14_report-054
 def _figures(run:Run) -> Iterator[tuple[str,str,str,Figure]]:
     for name, draw in FIGURES.items():
         with rc_context(RC): drawn = draw(run)
-        if drawn: yield name, _flat(drawn[0]), ' '.join(drawn[1].split()), drawn[0].figure
+        if drawn: yield name, flat_title(drawn[0]), ' '.join(drawn[1].split()), drawn[0].figure
 
 def figures(
     run_root:Path|str, # Folder of a run, finished or not
@@ -511,7 +616,7 @@ def figures(
     "Every figure that this run has the data for."
     return _figures(read_run(run_root))
 
-# %% ../nbs/14_report.ipynb #14_report-047
+# %% ../nbs/14_report.ipynb #14_report-057
 SCORE, IOU = .25, .5
 
 class Box(msgspec.Struct, gc=False):
@@ -545,7 +650,7 @@ def iou(
     h = min(a[1]+a[3], b[1]+b[3]) - max(a[1], b[1])
     return 0. if w <= 0 or h <= 0 else w*h/(a[2]*a[3] + b[2]*b[3] - w*h)
 
-# %% ../nbs/14_report.ipynb #14_report-048
+# %% ../nbs/14_report.ipynb #14_report-058
 def match(
     truth:list[Box], # Annotated objects of one image
     found:list[Box], # Detections in it
@@ -562,7 +667,7 @@ def match(
             rest.remove(best)
     return hits
 
-# %% ../nbs/14_report.ipynb #14_report-050
+# %% ../nbs/14_report.ipynb #14_report-060
 class Example(NamedTuple):
     "One validation image as two states see it."
     file:str                     # file_name in the annotations
@@ -598,7 +703,7 @@ def losers(
     lost = [e for e in rows if len(e.hits_after) < len(e.hits_before)]
     return sorted(lost, key=lambda e: len(e.hits_after)-len(e.hits_before))
 
-# %% ../nbs/14_report.ipynb #14_report-053
+# %% ../nbs/14_report.ipynb #14_report-063
 LIMIT = 520, 400  # pixels, width and height of an example picture
 
 def draw_boxes(
@@ -640,7 +745,7 @@ def draw_labels(
         pen.text((place[0]+3, place[1]+1), text, font=font, fill='black' if color == LOOKS['qat_raw'].color else 'white')
     return picture
 
-# %% ../nbs/14_report.ipynb #14_report-055
+# %% ../nbs/14_report.ipynb #14_report-065
 def _uri(mime:str, data:bytes) -> str: return f'data:{mime};base64,{base64.b64encode(data).decode()}'
 
 def _shot(picture:Image.Image, truth:list[Box], lost:set[int], found:list[Box], hits:dict[int,int], names:dict[int,str], color:str) -> dict:
@@ -666,7 +771,7 @@ def shots(
         pair.append(drawn | dict(alt=alt, label=LOOKS[state].label, hits=len(hits), objects=len(example.truth)))
     return pair
 
-# %% ../nbs/14_report.ipynb #14_report-056
+# %% ../nbs/14_report.ipynb #14_report-066
 def examples(
     run:Run,      # A run
     count:int=6,  # Pictures at most
@@ -687,7 +792,7 @@ def examples(
     drawn = [dict(file=e.file, shots=shots(open_photo(e), e, names, last.rung)) for e in shown]
     return drawn, f'{label} finds fewer objects than FP32 in {len(lost):,} of {len(truth.images):,} validation images (same class, IoU at least {IOU}, score at least {SCORE}).'
 
-# %% ../nbs/14_report.ipynb #14_report-059
+# %% ../nbs/14_report.ipynb #14_report-069
 def reproduce_command(
     config:RunConfig, # A resolved configuration
 ) -> str: # One line for a shell
@@ -704,7 +809,7 @@ def resume_command(
     "The command that continues a run."
     return shlex.join(['yolov10-qat', 'run', '--resume', '--run-root', str(run.root)])
 
-# %% ../nbs/14_report.ipynb #14_report-062
+# %% ../nbs/14_report.ipynb #14_report-072
 def rung_rows(
     run:Run, # A run
 ) -> list[dict]: # One a scored state, primary ones first; APs, image count and the difference to FP32 of the same head and source
@@ -729,6 +834,7 @@ def card(
         done = 0 if run.results is None else len(run.results)
         steps = f', {done*math.ceil(s.dataset.train_images/c.batch):,} steps of {c.batch} images' if s.dataset else ''
         rows.append(('Training', f'{done} of {c.epochs} epochs{steps}'))
+    if s.method and s.method.qc.enabled: rows.append(('QC', f'{s.method.qc.epochs} epoch{"s" if s.method.qc.epochs != 1 else ""} at {s.method.qc.lr:g}, scope {s.method.qc.scope}'))
     if s.dataset: rows.append(('Images', f'{s.dataset.train_images:,} train, {s.dataset.val_images:,} validation'))
     if s.timings: rows.append(('Time', time_text(_total(s.timings))))
     if c: rows.append(('Device', c.device))
@@ -737,7 +843,7 @@ def card(
 
 def _total(timings:dict[str,float]) -> float: return timings.get('total', sum(timings.values()))
 
-# %% ../nbs/14_report.ipynb #14_report-064
+# %% ../nbs/14_report.ipynb #14_report-074
 def parameter_rows(
     config:RunConfig, # A resolved configuration
 ) -> list[dict]: # name, value, default, changed, help; changed ones first
@@ -771,12 +877,12 @@ def source_rows(
                  (f'{name} annotations', f"{source.get('file')}, {size_text(source.get('bytes', 0))}, sha256 {source.get('sha256')}")]
     return [*rows, ('Classes', f"{len(provenance.get('classes', []))}")]
 
-# %% ../nbs/14_report.ipynb #14_report-066
+# %% ../nbs/14_report.ipynb #14_report-076
 ARTEFACTS = {
     'run.ipynb': 'executed notebook', 'run.log': 'log', 'summary.md': 'short summary', 'run_summary.json': 'result for machines', 'run_config.yaml': 'every parameter',
     'ultralytics/*/weights/*.pt': 'checkpoint', 'ultralytics/*/results.csv': 'losses and scores of each epoch', 'ultralytics/*/args.yaml': "trainer's arguments",
     'ultralytics/*/tensorboard/*': 'TensorBoard events', 'dataset/dataset.yaml': 'data for Ultralytics', 'dataset/provenance.json': 'where the data comes from',
-    'evaluation/*.json': 'scores, detections, weight histograms',
+    'qc/corrected.pt': 'corrected checkpoint', 'qc/history.csv': 'losses and corrections of each step of QC', 'evaluation/*.json': 'scores, detections, weight histograms, gain of QC',
 }
 
 def artefact_rows(
@@ -787,7 +893,7 @@ def artefact_rows(
     files = [(what, p) for pattern, what in ARTEFACTS.items() for p in sorted(root.glob(pattern)) if p.is_file()]
     return [dict(what=what, path=p.relative_to(root).as_posix(), href=quote(p.relative_to(root).as_posix()), size=p.stat().st_size) for what, p in files]
 
-# %% ../nbs/14_report.ipynb #14_report-069
+# %% ../nbs/14_report.ipynb #14_report-079
 def _save(figure:Figure, path:Path, kind:str): replace_file(path, lambda part: figure.savefig(part, format=kind, dpi=192, metadata={'Date': None} if kind == 'svg' else None))
 
 def _embed(figure:Figure) -> str:
@@ -796,23 +902,32 @@ def _embed(figure:Figure) -> str:
     figure.savefig(out, format='svg', metadata={'Date': None})
     return _uri('image/svg+xml', out.getvalue())
 
-def _draw_all(run:Run) -> dict[str,dict]:
-    (run.root/'figures').mkdir(exist_ok=True)
+def keep_figures(
+    found:Iterable[tuple[str,str,str,Figure]], # Name, title, alt text, figure
+    folder:Path,                               # Where the files go, made if need be
+) -> dict[str,dict]: # Name -> name, title, alt, uri (embedded), width and height (pixels)
+    "Write each figure as SVG and PNG, and prepare it for the page."
+    folder.mkdir(exist_ok=True)
     drawn = {}
-    for name, title, alt, figure in _figures(run):
+    for name, title, alt, figure in found:
         with rc_context(RC), warnings.catch_warnings():
             warnings.filterwarnings('ignore', message='Glyph')  # a class name in a script that the font lacks: the table has it
-            for kind in ('svg', 'png'): _save(figure, run.root/f'figures/{name}.{kind}', kind)
+            for kind in ('svg', 'png'): _save(figure, folder/f'{name}.{kind}', kind)
             width, height = figure.get_size_inches()*96
             drawn[name] = dict(name=name, title=title, alt=alt, uri=_embed(figure), width=round(width), height=round(height))
     return drawn
 
-def _template() -> Any:
+def _draw_all(run:Run) -> dict[str,dict]: return keep_figures(_figures(run), run.root/'figures')
+
+def page_template(
+    name:str, # File in templates/
+) -> Any: # jinja2 template with the formats of this module as filters
+    "A page that ships with the package."
     environment = Environment(loader=PackageLoader('yolov10_qat'), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= dict(ap=ap_text, signed=signed_text, size=size_text, time=time_text)
-    return environment.get_template('report.html.j2')
+    return environment.get_template(name)
 
-# %% ../nbs/14_report.ipynb #14_report-070
+# %% ../nbs/14_report.ipynb #14_report-080
 def render(
     run_root:Path|str, # Folder of a run, finished or not
 ) -> Path: # `report.html` in it
@@ -821,15 +936,15 @@ def render(
     shown, sentence = examples(run)
     changes, rows = last_changes(run), rung_rows(run)
     few = 0 if changes is None else int((changes.instances < FEW).sum())
-    html = _template().render(
-        run=run, s=run.summary, verdict=verdict(run), resume=resume_command(run), card=card(run), rungs=rows, few_images=0 < min((r['images'] for r in rows), default=0) < 1000,
+    html = page_template('report.html.j2').render(
+        run=run, s=run.summary, verdict=verdict(run), gain=gain_sentence(run.summary.metrics.qc_gain), resume=resume_command(run), card=card(run), rungs=rows, few_images=0 < min((r['images'] for r in rows), default=0) < 1000,
         figures=_draw_all(run), classes=[] if changes is None else changes.to_dict('records'), FEW=FEW, few=few, last=last_rung(run) and LOOKS[last_rung(run).rung].label,
         examples=shown, examples_sentence=sentence, splits=split_rows(run.provenance['splits']) if run.provenance else [], sources=source_rows(run.provenance) if run.provenance else [], parameters=parameter_rows(run.config) if run.config else [],
         command=reproduce_command(run.config) if run.config else None, artefacts=artefact_rows(run.root),
         timings=[(k, v) for k, v in run.summary.timings.items() if k != 'total'], total=_total(run.summary.timings))
     return write_atomic(run.root/'report.html', html)
 
-# %% ../nbs/14_report.ipynb #14_report-073
+# %% ../nbs/14_report.ipynb #14_report-083
 def write_summary_md(
     run_root:Path|str, # Folder of a run, finished or not
 ) -> Path: # `summary.md` in it
@@ -840,6 +955,7 @@ def write_summary_md(
     if found.word == 'INCOMPLETE':
         why = f'{error.type}: {error.message}' if error else 'No error was recorded: the run still goes on, or its process was killed.'
         lines += [why, '', f'Continue: `{resume_command(run)}`', '']
+    if gain := gain_sentence(run.summary.metrics.qc_gain): lines += [gain, '']
     rows = rung_rows(run)
     if rows: lines += ['| state | head | source | images | AP | AP50 | AP75 | to FP32 |', '|---|---|---|--:|--:|--:|--:|--:|']
     for r in rows:

@@ -27,12 +27,14 @@ from ultralytics.utils.torch_utils import select_device
 
 from .checkpoint import CheckpointError, build_model, load_checkpoint, open_base
 from .coco import View, build_view
+from .compare import ask_gate
 from .config import PRIMARY, ConfigError, RunConfig, save_config
-from .evaluate import HEADS, evaluate, rungs_of, save_scores
+from .correction import correct
+from .evaluate import HEADS, evaluate, rungs_of, save_gain, save_scores
 from .files import tell, write_atomic
 from .folder import Layout, absolute, enter, open_root, record_failure
 from .quantizer import average_bits, deployable, histogram, plan, quantize, quantized_layers
-from .report import write_summary_md
+from .report import read_correction, write_summary_md
 from .summary import Dataset, Ema, Method, Metrics, Model, Qc, Quantization, Rung, RunSummary, Stability, Training, judge, load_summary, read_results, save_summary, status_word
 from .trainer import QATTrainer, ema_constants, overrides
 from .weights import find_base
@@ -90,7 +92,8 @@ def method_block(
     "Which remedies are on, with their constants."
     averaging = 'ema' in config.method.split('+')
     decay, tau = ema_constants(config, steps) if averaging else (None, None)
-    return Method(variant=config.method, ema=Ema(enabled=averaging, decay=decay, tau=tau), qc=Qc(enabled=False))
+    qc = dict(epochs=config.qc_epochs, lr=config.qc_lr, bn_stats_fixed=True, scope=config.qc_scope) if 'qc' in config.method.split('+') else {}
+    return Method(variant=config.method, ema=Ema(enabled=averaging, decay=decay, tau=tau), qc=Qc(enabled=bool(qc), **qc))
 
 def dataset_block(
     config:RunConfig, # The run
@@ -109,7 +112,7 @@ def training_block(
     arguments = {k: inside(root, v) for k, v in overrides(config, root).items()}
     return Training(framework=f'ultralytics {ultralytics.__version__}', epochs=config.epochs, batch=config.batch, seed=config.seed, device=config.device, amp=config.amp, overrides=arguments)
 
-# %% ../nbs/16_run.ipynb #16_run-013
+# %% ../nbs/16_run.ipynb #16_run-014
 def metrics_block(
     results:Path,    # results.csv
     evaluation:Path, # Folder of the scored rungs
@@ -118,9 +121,11 @@ def metrics_block(
     rows = read_results(results)
     values, second = rows[PRIMARY].tolist(), rows.get(PRIMARY.replace('metrics/', 'raw/'))
     raw = [None]*len(rows) if second is None else second.tolist()
-    found, stability = judge(values)
+    rungs, gain = rungs_of(evaluation), evaluation/'qc-gain.json'
+    corrected = next((r['AP'] for r in rungs if (r['rung'], r['head'], r['metrics_source']) == ('qc', 'one2one', 'ultralytics_val')), None)
+    found, stability = judge(values, corrected)
     history = [dict(epoch=int(e), value=v, raw=r) for e, v, r in zip(rows['epoch'], values, raw)]
-    return Metrics(**found, history=history, rungs=rungs_of(evaluation)), stability
+    return Metrics(**found, history=history, rungs=rungs, qc_gain=json.loads(gain.read_text(encoding='utf-8')) if gain.is_file() else None), stability
 
 def artifacts_block(
     root:Path, # Run root
@@ -130,9 +135,10 @@ def artifacts_block(
     paths = dict(results_csv=files.results, tensorboard_log_dir=files.training/'tensorboard', last=files.weights/'last.pt', best=files.weights/'best.pt',
         dataset_yaml=files.dataset/'dataset.yaml', evaluation=files.evaluation, figures=files.figures, config=files.config, notebook=files.notebook, log=files.log,
         summary_md=root/'summary.md', report=files.report)
-    return {'run_root': '.'} | {k: inside(root, v) for k, v in paths.items()}
+    optional = dict(corrected=files.correction/'corrected.pt', qc_history=files.correction/'history.csv')
+    return {'run_root': '.'} | {k: inside(root, v) for k, v in (paths | {k: v for k, v in optional.items() if v.is_file()}).items()}
 
-# %% ../nbs/16_run.ipynb #16_run-015
+# %% ../nbs/16_run.ipynb #16_run-016
 def weight_histograms(
     before:nn.Module, # Quantised, untrained
     after:nn.Module,  # Quantised, trained
@@ -148,7 +154,7 @@ def _histogram_row(name:str, before, after) -> dict[str,Any]:
     return dict(name=name, kind='depthwise' if after.groups == after.in_channels else 'conv', bits=int(after.quant_weight().bit_width), scale=float(after.quant_weight().scale.mean()),
         levels=new['levels'], level_counts_before=old['level_counts'], level_counts=new['level_counts'], **{k: {x: h[x] for x in ('edges', 'counts')} for k, h in (('before', old), ('after', new))})
 
-# %% ../nbs/16_run.ipynb #16_run-017
+# %% ../nbs/16_run.ipynb #16_run-018
 class Stages:
     "A run folder in use: timing, progress and failure of what happens in it."
     def __init__(self,
@@ -158,8 +164,9 @@ class Stages:
         self.config = absolute(config)
         self.root = Path(self.config.run_root)
         self.files = Layout(self.root)
+        gate = None if resume else ask_gate(self.config)
         self.lock = enter(self.root, resume)
-        open_root(self.config, resume)
+        open_root(self.config, resume, gate)
         self.summary = load_summary(self.root)
         log_to(self.files.log)
 
@@ -185,7 +192,7 @@ class Stages:
         save_summary(self.summary, self.root)
         self.summary = record_failure(self.root, type(error).__name__, reason, done+1 if stage == 'train' else None)
 
-# %% ../nbs/16_run.ipynb #16_run-019
+# %% ../nbs/16_run.ipynb #16_run-020
 def check_device(
     device:str, # Ultralytics device string: cpu, 0, 0,1
 ) -> None:
@@ -196,7 +203,7 @@ def check_device(
     here = ['cpu', *map(str, range(torch.cuda.device_count()))]
     raise ValueError(f"device '{device}' is not on this machine; choose from {', '.join(here)}")
 
-# %% ../nbs/16_run.ipynb #16_run-022
+# %% ../nbs/16_run.ipynb #16_run-023
 class Experiment(Stages):
     "One run in one folder."
     def prepare(self) -> View: # The data
@@ -231,12 +238,19 @@ class Experiment(Stages):
             self._measure()
         return read_results(self.files.results)
 
+    def correct(self) -> pd.DataFrame|None: # qc/history.csv; None when the method has no qc
+        "Quantisation correction of what the training ended with, unless it is done already."
+        if 'qc' not in self.config.method.split('+'): return None
+        with self.stage('correct'): correct(self.root)
+        return read_correction(self.files.correction/'history.csv')
+
     def score_after(self) -> pd.DataFrame: # All rungs
-        "The last epoch's raw weights and, where there is one, their average; and how the weights lie on their grid."
+        "The last epoch's raw weights and, where there are, their average and the corrected model; and how the weights lie on their grid."
         with self.stage('score_after'):
             content = load_checkpoint(self.files.weights/'last.pt')
             self._score('qat_raw', lambda: deployable(build_model(content, 'raw')))
             if content['ema_state_dict'] is not None: self._score('qat_ema', lambda: deployable(build_model(content, 'ema')))
+            if 'qc' in self.config.method.split('+'): self._score_corrected('qat_raw' if content['ema_state_dict'] is None else 'qat_ema')
             layers = weight_histograms(self._quantised_base(), build_model(content))
             write_atomic(self.files.evaluation/'weights.json', json.dumps({'layers': layers}))
         return self.rungs()
@@ -253,6 +267,10 @@ class Experiment(Stages):
     def rungs(self) -> pd.DataFrame: # rung, head, source, images, APs
         "Scores so far, as a table."
         return pd.DataFrame([Rung(**r).model_dump() for r in rungs_of(self.files.evaluation)]).round(4)
+
+    def _score_corrected(self, before:str):
+        self._score('qc', lambda: deployable(build_model(load_checkpoint(self.files.correction/'corrected.pt'))))
+        if not (self.files.evaluation/'qc-gain.json').is_file(): save_gain(before, self.files.evaluation, self.view.val_annotations)
 
     def _find_weights(self):
         found = find_base(self.config.variant, self.config.base, progress=_tell)

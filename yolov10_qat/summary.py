@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['COLLAPSE_RATIO', 'Status', 'SCHEMA_VERSION', 'RUNGS', 'SUMMARY_FILE', 'Stability', 'judge', 'status_word',
            'read_results', 'Block', 'Git', 'Model', 'Layer', 'Quantization', 'Ema', 'Qc', 'Method', 'Dataset', 'Rung',
-           'Metrics', 'Training', 'Failure', 'RunSummary', 'schema_text', 'find_rung', 'save_summary', 'SummaryError',
-           'load_summary']
+           'QcGain', 'Metrics', 'Training', 'Failure', 'Gate', 'RunSummary', 'schema_text', 'find_rung', 'save_summary',
+           'SummaryError', 'load_summary']
 
 # %% ../nbs/12_summary.ipynb #12_summary-002
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .config import PRIMARY
 from .files import write_atomic
@@ -32,7 +32,7 @@ class Stability(BaseModel):
 def judge(
     history:list[float], # Primary score after each epoch, 0 to 1
     final:float|None=None, # Score the run ends with; None: the last of `history`
-) -> tuple[dict,Stability]: # best_value, best_epoch (1-based), final_value; the verdict
+) -> tuple[dict,Stability]: # best_value, best_epoch (1-based; None when `final` is better than every epoch), final_value; the verdict
     "Best, final and whether final is less than half of best."
     if not history: return dict(best_value=None, best_epoch=None, final_value=None), Stability()
     final = history[-1] if final is None else final
@@ -41,7 +41,7 @@ def judge(
     ratio = final/best if best > 0 else None
     # `not >=` instead of `<`: a final score that is not a number counts as lost
     stability = Stability(final_over_best_ratio=ratio, collapsed=best > 0 and not final >= COLLAPSE_RATIO*best)
-    return dict(best_value=best, best_epoch=best_epoch+1, final_value=final), stability
+    return dict(best_value=best, best_epoch=None if final > history[best_epoch] else best_epoch+1, final_value=final), stability
 
 # %% ../nbs/12_summary.ipynb #12_summary-008
 Status = Literal['completed-success', 'completed-failed', 'incomplete']
@@ -115,6 +115,7 @@ class Qc(Block):
     epochs:int|None = None
     lr:float|None = None
     bn_stats_fixed:bool|None = None
+    scope:str|None = None      # all, backbone or no-head
 
 class Method(Block):
     variant:str                # canonical method string
@@ -145,13 +146,28 @@ class Rung(Block):
     APm:float|None = None
     APl:float|None = None
 
+class QcGain(Block):
+    "AP after QC minus AP before it, with a bootstrap confidence interval over images."
+    model_config = ConfigDict(populate_by_name=True)
+    before:Literal['qat_raw', 'qat_ema'] = Field(alias='from')  # rung that QC started from; 'from' is a Python keyword
+    to:Literal['qc'] = 'qc'
+    head:Literal['one2one'] = 'one2one'
+    metrics_source:Literal['pycocotools'] = 'pycocotools'
+    difference:float
+    low:float                  # ends of the interval
+    high:float
+    images:int
+    resamples:int
+    level:float                # share of the resamples inside the interval
+
 class Metrics(Block):
     primary_name:str = PRIMARY
     best_value:float|None = None
     final_value:float|None = None
-    best_epoch:int|None = None
+    best_epoch:int|None = None    # None also when the corrected model is better than every epoch
     history:list[dict[str,float|int|None]] = []  # epoch, value (primary), raw (second score, None if there is none)
     rungs:list[Rung] = []
+    qc_gain:QcGain|None = None    # None: the run has no QC
 
 class Training(Block):
     framework:str              # ultralytics and its version
@@ -166,6 +182,12 @@ class Failure(Block):
     type:str                   # exception class
     message:str                # one line: what is wrong, where, what to do
     epoch:int|None = None      # epoch during which it happened, 1-based
+
+class Gate(Block):
+    allowed:bool               # whether the runs in `root` let this one start
+    ungated:bool               # whether it was to start in any case
+    reasons:list[str]          # a sentence each
+    root:str|None = None       # folder that was asked; None: none was named
 
 class RunSummary(Block):
     "The machine-readable result of one run."
@@ -184,6 +206,7 @@ class RunSummary(Block):
     artifacts:dict[str,str] = {}
     metrics:Metrics = Metrics()
     stability:Stability = Stability()
+    gate:Gate|None = None          # None: this variant needs none
     timings:dict[str,float] = {}   # seconds a stage
 
 # %% ../nbs/12_summary.ipynb #12_summary-019
@@ -216,7 +239,7 @@ def save_summary(
     run_root:Path|str,  # Folder of the run
 ) -> Path: # `run_summary.json`
     "Write the summary atomically."
-    return write_atomic(Path(run_root)/SUMMARY_FILE, json.dumps(_finite(summary.model_dump(mode='json')), indent=1) + '\n')
+    return write_atomic(Path(run_root)/SUMMARY_FILE, json.dumps(_finite(summary.model_dump(mode='json', by_alias=True)), indent=1) + '\n')
 
 # %% ../nbs/12_summary.ipynb #12_summary-025
 class SummaryError(ValueError):

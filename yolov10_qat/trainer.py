@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RAW_COLUMNS', 'epoch_seed', 'seed_epoch', 'ema_constants', 'NoEMA', 'EqualHeadLoss', 'QATValidator', 'overrides',
-           'TrainingDiverged', 'check_finite', 'QATTrainer']
+           'TrainingDiverged', 'check_finite', 'plain_arguments', 'QATTrainer']
 
 # %% ../nbs/08_trainer.ipynb #08_trainer-002
 import hashlib
@@ -12,6 +12,7 @@ import math
 import random
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -168,6 +169,13 @@ class _Resumable(DetectionTrainer):
         write_atomic(self.csv, '\n'.join(lines) + '\n')
 
 # %% ../nbs/08_trainer.ipynb #08_trainer-026
+def plain_arguments(
+    args:SimpleNamespace, # Arguments of an Ultralytics trainer
+) -> dict[str,Any]: # Numbers, truth values and None as they are, the rest as text
+    "Trainer arguments without objects."
+    return {k: v if isinstance(v, (int, float, bool, type(None))) else str(v) for k, v in vars(args).items()}
+
+# %% ../nbs/08_trainer.ipynb #08_trainer-029
 RAW_COLUMNS = ('precision(B)', 'recall(B)', 'mAP50(B)', 'mAP50-95(B)')
 
 class _Scored(_Resumable):
@@ -212,7 +220,7 @@ class _Scored(_Resumable):
         save_checkpoint(self.last, dict(
             epoch=self.epoch+1, model_state_dict=unwrap_model(self.model).state_dict(),
             ema_state_dict=self.ema.ema.state_dict() if averaging else None, optimizer=self.optimizer.state_dict(),
-            train_args={k: v if isinstance(v, (int, float, bool, type(None))) else str(v) for k, v in vars(self.args).items()},
+            train_args=plain_arguments(self.args),
             model_yaml=unwrap_model(self.model).yaml, names=dict(self.data['names']), manifest=self.manifest, ema_updates=self.ema.updates,
             resume=dict(scaler=self.scaler.state_dict(), best_fitness=self.best_fitness, rows=self.rows)))
         period = self.config.save_period
@@ -223,7 +231,7 @@ class _Scored(_Resumable):
     def final_eval(self): "Nothing: the last epoch has been scored, and Ultralytics would re-pickle the checkpoints."
     def plot_metrics(self): "Nothing: the report draws the curves."
 
-# %% ../nbs/08_trainer.ipynb #08_trainer-028
+# %% ../nbs/08_trainer.ipynb #08_trainer-031
 class QATTrainer(_Scored):
     "Trains a YOLOv10 with quantised weights in the run folder that `overrides['project']` lies in."
     def __init__(self, cfg=DEFAULT_CFG, overrides:dict|None=None, _callbacks:dict|None=None):

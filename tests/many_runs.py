@@ -1,0 +1,65 @@
+"Stored summaries made from the example by small changes: what comparison and gate are shown and tested on."
+import json
+from copy import deepcopy
+from pathlib import Path
+
+from yolov10_qat.summary import judge, status_word
+
+EXAMPLE = json.loads((Path(__file__).parent/'examples'/'run_summary-v1.json').read_text(encoding='utf-8'))
+OUTCOMES = {
+    'stable': [.087, .157, .195, .202, .208, .204],
+    'collapsed': [.087, .157, .195, .090, .030, .012],
+    'degenerate': [0.]*6,
+}
+GAIN = {'difference': .004, 'low': -.002, 'high': .010, 'level': .95, 'images': 158, 'resamples': 1000, 'from': 'qat_ema', 'to': 'qc', 'head': 'one2one'}
+
+
+def vary(variant='yolo10n', method='ema+qc', seed=0, outcome='stable', shift=0., gain=None, run_id=None, changes=None):
+    """A summary as it lies on disk. `shift` is added to every score after training, `gain` becomes the difference of QC,
+    `changes` maps dotted paths (`model.imgsz`) to values."""
+    s = deepcopy(EXAMPLE)
+    parts = set(method.split('+'))
+    s['quantization']['layers'] = s['quantization']['layers'][:1]
+    s['run_id'] = run_id or f'{variant}-{method}-s{seed}'
+    s['model']['variant'], s['method']['variant'] = variant, method
+    s['training']['seed'] = s['dataset']['selection']['seed'] = s['training']['overrides']['seed'] = seed
+    s['method']['ema'] = {'enabled': True, 'decay': .907, 'tau': 5.4} if 'ema' in parts else {'enabled': False}
+    s['method']['qc'] = {'enabled': True, 'epochs': 1, 'lr': 1e-4, 'bn_stats_fixed': True} if 'qc' in parts else {'enabled': False}
+    _score(s, parts, [max(0., v+shift) if v else 0. for v in OUTCOMES[outcome]], .004 if gain is None else gain)
+    for path, value in (changes or {}).items():
+        *way, last = path.split('.')
+        block = s
+        for name in way: block = block[name]
+        block[last] = value
+    return s
+
+
+def _score(s, parts, history, gain):
+    final = history[-1] + (gain if 'qc' in parts and history[-1] else 0)
+    found, stability = judge(history, final)
+    s['metrics'] |= found | {'history': [{'epoch': i+1, 'value': v, 'raw': None} for i, v in enumerate(history)]}
+    s['stability'], s['status'] = stability.model_dump(), status_word(found['best_value'], stability)
+    trained = {'qat_raw': history[-1]*.97 if 'ema' in parts else history[-1]} | ({'qat_ema': history[-1]} if 'ema' in parts else {}) | ({'qc': final} if 'qc' in parts else {})
+    rungs = [r for r in s['metrics']['rungs'] if r['rung'] in ('fp', 'ptq')]
+    pattern = [r for r in rungs if r['rung'] == 'fp']
+    s['metrics']['rungs'] = rungs + [r | {'rung': name, 'AP': ap, 'AP50': 1.5*ap} for name, ap in trained.items() for r in pattern]
+    if 'qc' in parts: s['metrics']['qc_gain'] = GAIN | {'difference': gain, 'low': gain-.006, 'high': gain+.006}
+
+
+def incomplete(summary):
+    "The same run, interrupted in its third epoch."
+    return summary | {'status': 'incomplete', 'error': {'type': 'KeyboardInterrupt', 'message': 'interrupted during train', 'epoch': 3}}
+
+
+def store(folder, *summaries):
+    "Each summary as a run root below `folder`, named by its run id; the folder."
+    for s in summaries:
+        root = Path(folder)/s['run_id']
+        root.mkdir(parents=True)
+        (root/'run_summary.json').write_text(json.dumps(s), encoding='utf-8')
+    return Path(folder)
+
+
+def held():
+    "The four runs that open the gate."
+    return [vary(variant, seed=seed, shift=.01*seed) for variant in ('yolo10n', 'yolo10s') for seed in (0, 1)]
