@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['TABLE_FILE', 'UNKNOWN', 'TRAINED', 'NOT_RECIPE', 'METHODS', 'GATED', 'GATE_VARIANTS', 'GATE_METHOD', 'GATE_SEEDS',
-           'COMPARISON_VERSION', 'find_roots', 'Found', 'Problem', 'read_table', 'find_runs', 'Difference', 'settings',
-           'differences', 'completed', 'comparable_groups', 'Gain', 'Row', 'qc_gain', 'row', 'Stat', 'over_seeds',
-           'recipe', 'Arm', 'arms', 'Disagreement', 'disagreements', 'NotCounted', 'Decision', 'gate', 'GateError',
-           'ask_gate', 'Flag', 'Variant', 'Comparison', 'comparison_schema', 'compare']
+           'COMPARISON_VERSION', 'OURS', 'find_roots', 'Found', 'Problem', 'read_table', 'find_runs', 'Difference',
+           'settings', 'differences', 'completed', 'comparable_groups', 'Gain', 'Row', 'qc_gain', 'row', 'Stat',
+           'over_seeds', 'recipe', 'Arm', 'arms', 'Disagreement', 'disagreements', 'NotCounted', 'Decision', 'gate',
+           'GateError', 'ask_gate', 'Flag', 'Variant', 'Comparison', 'comparison_schema', 'compare', 'check_out']
 
 # %% ../nbs/15_compare.ipynb #15_compare-002
 import json
@@ -428,3 +428,16 @@ def compare(
     names = sorted({r.variant for r in completed(runs)}, key=lambda v: [*VARIANTS, v].index(v))
     return Comparison(decision=gate(runs), variants=[_variant(n, [r for r in runs if r.variant == n]) for n in names],
         incomplete=[row(r) for r in runs if r.summary.status == 'incomplete'], problems=problems)
+
+# %% ../nbs/15_compare.ipynb #15_compare-042
+OURS = {'summary.md', 'summary.csv', 'comparison.json', 'report.html', 'compare.ipynb', 'figures'}
+
+def check_out(
+    out:Path|str, # Folder of a comparison, may not exist yet
+) -> Path: # The same, absolute
+    "Refuse a folder that holds other things, a run for instance, whose report would be overwritten."
+    out = Path(out).expanduser().resolve()
+    if out.exists() and not out.is_dir(): raise FileExistsError(f'{out} is a file; choose another --out')
+    other = sorted(p.name for p in out.iterdir() if p.name not in OURS and not p.name.startswith('.')) if out.is_dir() else []
+    if other: raise FileExistsError(f"{out} holds other things ({', '.join(other[:3])}); choose a folder of its own with --out")
+    return out

@@ -17,12 +17,10 @@ from typing import Any
 from jupyter_client import AsyncKernelManager
 from tqdm import tqdm
 
-from .compare import ask_gate, find_roots
-from .comparison import COMPARE_TEMPLATE, check_out
+from .compare import ask_gate, check_out, find_roots
 from .config import RunConfig
 from .files import PROGRESS_VARIABLE, heard
-from .folder import TEMPLATE, Layout, absolute, enter, open_root, record_failure
-from .report import render, write_summary_md
+from .folder import COMPARE_TEMPLATE, TEMPLATE, Layout, absolute, enter, open_root, record_failure
 from .summary import RunSummary, load_summary
 
 # %% ../nbs/17_launch.ipynb #17_launch-005
@@ -148,6 +146,7 @@ def launch(
     if kernel.error is None and not kernel.interrupted: return summary, 0
     summary = record_failure(root, *_failure(kernel))
     with open(Layout(root).log, 'a', encoding='utf-8') as log: log.write('\n'.join(getattr(kernel.error, 'traceback', None) or [repr(kernel.error)]) + '\n')
+    from yolov10_qat.report import render, write_summary_md  # here, because its plotting library doubles the time to the first sign of life
     write_summary_md(root)
     render(root)
     return summary, 130 if kernel.interrupted else 1
