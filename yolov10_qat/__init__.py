@@ -2,7 +2,9 @@ import os
 
 __version__ = "0.1.0"
 
+# Read when these libraries are imported:
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # Ultralytics shall not install packages behind the user's back
+os.environ.setdefault("TORCH_LOGS", "-torch.utils.cpp_extension")  # no warning about a CUDA compiler without a GPU
 
 
 def __getattr__(name):

@@ -172,7 +172,7 @@ def load_config(
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"no configuration file {path}; a run writes one as run_config.yaml in its run root")
     try: data = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except yaml.YAMLError as e: raise ConfigError(f"{path} is not YAML: {' '.join(str(e).split())}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as e: raise ConfigError(f"{path} is not YAML: {' '.join(str(e).split())}") from None
     if not isinstance(data, dict): raise ConfigError(f"{path} must hold a mapping of settings, got {type(data).__name__}")
     try: return RunConfig(**(data | changes))
     except ConfigError as e: raise ConfigError(f'{path}: {e}') from None

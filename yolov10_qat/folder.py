@@ -58,7 +58,8 @@ def check_free(
 ):
     "Raise `FileExistsError` when a folder holds a run or other things."
     if run_root.exists() and not run_root.is_dir(): raise FileExistsError(f'{run_root} is a file; choose another --run-root')
-    found = sorted(p.name for p in run_root.iterdir() if p.name not in BEFORE_START) if run_root.is_dir() else []
+    ours = BEFORE_START | ({'dataset'} if (run_root/SUMMARY_FILE).is_file() else set())  # a view is built before the base is looked at, and used again
+    found = sorted(p.name for p in run_root.iterdir() if p.name not in ours) if run_root.is_dir() else []
     if not found: return
     advice = 'continue it with --resume, or choose another --run-root' if (run_root/SUMMARY_FILE).is_file() else 'choose another --run-root'
     raise FileExistsError(f"{run_root} exists and is not empty (it has {', '.join(found[:3])}); {advice}")
