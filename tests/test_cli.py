@@ -33,7 +33,7 @@ def refused(done, *pieces, code=1):
 @pytest.fixture
 def inside(monkeypatch, capsys):
     "The same command in this process, where torch is imported already."
-    monkeypatch.setattr(cli, 'QUIET', {})  # the environment belongs to the tests
+    monkeypatch.setenv('YOLO_VERBOSE', os.environ.get('YOLO_VERBOSE', 'true'))  # the environment belongs to the tests
 
     def call(*words):
         capsys.readouterr()
@@ -113,9 +113,9 @@ def test_folder_with_other_things_is_left_alone(tmp_path):
 
 def test_run_root_in_use_is_not_started_again(tmp_path):
     before = open_root(RunConfig(run_root=tmp_path/'r'))
-    (before/'dataset').mkdir()
+    (before/'evaluation').mkdir()
     text = (before/'run_summary.json').read_text()
-    refused(command('run', '--run-root', before), 'exists and is not empty (it has dataset)', 'continue it with --resume')
+    refused(command('run', '--run-root', before), 'exists and is not empty (it has evaluation)', 'continue it with --resume')
     assert (before/'run_summary.json').read_text() == text
 
 
@@ -330,7 +330,7 @@ def test_foreign_pickle_is_not_executed(checkpoints):
 
 CHECKPOINTS = {
     'absent.pt': ['no checkpoint', 'that folder has foreign.pt, good.pt'],
-    '':          ['no checkpoint'],
+    '':          ['is a folder', 'name a file'],
     'torn.pt':   ['was cut off (100000 bytes)'],
     'foreign.pt': ['was not opened'],
     'nan.pt':    ['not finite', 'model.0.conv.weight'],
