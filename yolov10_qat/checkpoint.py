@@ -62,11 +62,12 @@ def _misfits(content:dict) -> list[str]:
 
 # %% ../nbs/05_checkpoint.ipynb #05_checkpoint-011
 def _check_archive(path:Path):
-    if not path.is_file(): raise FileNotFoundError(f'no checkpoint {path}{_beside(path)}')
+    if path.is_dir(): raise CheckpointError(f'{path} is a folder{_beside(path/"x")}; name a file')
+    if not path.is_file(): raise FileNotFoundError(f'no checkpoint {path}{_beside(path)}; name an existing file')
     try:
         with zipfile.ZipFile(path) as archive: damaged = archive.testzip()
-    except zipfile.BadZipFile: raise CheckpointError(f'{path} is not a PyTorch file, or was cut off ({path.stat().st_size} bytes)') from None
-    if damaged: raise CheckpointError(f'{path} is damaged: checksum of its part {damaged} is wrong')
+    except zipfile.BadZipFile: raise CheckpointError(f'{path} is not a PyTorch file, or was cut off ({path.stat().st_size} bytes); take another copy') from None
+    if damaged: raise CheckpointError(f'{path} is damaged: checksum of its part {damaged} is wrong; take another copy')
 
 def _beside(path:Path) -> str:
     found = sorted(p.name for p in path.parent.glob('*.pt')) if path.parent.is_dir() else []
@@ -182,8 +183,8 @@ def _state_of_base(path:Path) -> tuple[dict[str,Tensor], dict[int,str], str]:
         if 'was not opened' not in str(e) and 'no format_version' not in str(e): raise
     else: return content['ema_state_dict'] or content['model_state_dict'], content['names'], content['model_yaml'].get('yaml_file', 'unknown')
     try: model = load_ultralytics(path)[0]
-    except Exception as e: raise CheckpointError(f'{path} could not be opened by Ultralytics: {type(e).__name__}: {" ".join(str(e).split())[:200]}') from None
-    if not isinstance(getattr(model, 'model', [None])[-1], v10Detect): raise CheckpointError(f'{path} is no YOLOv10 detector: its last layer is {type(model.model[-1]).__name__}')
+    except Exception as e: raise CheckpointError(f'{path} could not be opened by Ultralytics ({type(e).__name__}: {" ".join(str(e).split())[:200]}); use official YOLOv10 weights') from None
+    if not isinstance(getattr(model, 'model', [None])[-1], v10Detect): raise CheckpointError(f'{path} is no YOLOv10 detector: its last layer is {type(model.model[-1]).__name__}; use YOLOv10 weights')
     return model.float().state_dict(), model.names, model.yaml.get('yaml_file', 'unknown')
 
 def open_base(
