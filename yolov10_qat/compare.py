@@ -16,7 +16,7 @@ import statistics
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from .config import PRIMARY, VARIANTS, RunConfig, nearest
 from .summary import RUNGS, SUMMARY_FILE, Block, Gate, Metrics, RunSummary, find_rung, judge, load_summary, read_results, status_word
