@@ -104,7 +104,7 @@ def test_clean_keeps_the_tag_of_the_parameters():
 # Nothing in the tree knows where it was made. The words are put together here, so that this file does not find itself.
 
 REGISTRIES = '|'.join(re.escape('.'.join(host)) for host in [
-    ('pypi', 'org'), ('pythonhosted', 'org'), ('download', 'pytorch', 'org'), ('conda', 'anaconda', 'org'), ('registry', 'npmjs', 'org')])
+    ('pypi', 'org'), ('python' + 'hosted', 'org'), ('download', 'pytorch', 'org'), ('conda', 'anaconda', 'org'), ('registry', 'npmjs', 'org')])
 MACHINE = r'(?<![\w./~$})-])/(?:home|root|Users|work|mnt|opt)/\w'
 
 
@@ -115,6 +115,6 @@ def test_tree_names_no_machine(pattern):
 
 
 def test_those_patterns_find_something():
-    assert re.search(REGISTRIES, 'https://' + '.'.join(['files', 'pythonhosted', 'org']) + '/x')
+    assert re.search(REGISTRIES, 'https://' + '.'.join(['files', 'python' + 'hosted', 'org']) + '/x')
     assert re.search(MACHINE, 'open("' + '/'.join(['', 'home', 'me', 'x']) + '")')
     assert not re.search(MACHINE, 'path/to/home/x, $HOME/work/x, https://host/work/x')
