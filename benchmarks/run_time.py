@@ -61,9 +61,11 @@ def main():
     rows = []
     for _ in range(args.repeats):
         with tempfile.TemporaryDirectory() as d:
-            a = ours(args, Path(d))
-            rows.append(dict(ours_s=a, plain_s=plain(args, Path(d), True), training_only_s=plain(args, Path(d), False)))
-            print('  '.join(f'{k} {v:.1f}' for k, v in rows[-1].items()), flush=True)
+            row = {}
+            for name, measure in dict(ours_s=ours, plain_s=lambda *a: plain(*a, True), training_only_s=lambda *a: plain(*a, False)).items():
+                row[name] = measure(args, Path(d))
+                print(f'{name} {row[name]:.1f}', flush=True)
+            rows.append(row)
     ratios = {k: statistics.median(r['ours_s']/r[k] for r in rows) for k in ('plain_s', 'training_only_s')}
     print(f"ours / plain, same validations: {ratios['plain_s']:.3f}    ours / plain training only: {ratios['training_only_s']:.3f}")
     print(json.dumps(dict(benchmark='run_time', machine=platform.platform(), python=platform.python_version(), rows=rows, ratios=ratios)))
