@@ -24,6 +24,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .compare import GATED, OURS, Arm, Comparison, Found, Gain, Row, Stat, Variant, check_out, compare, find_runs, over_seeds
+from .config import method_parts
 from .files import write_atomic
 from .report import LOOKS, RC, Look, ap_text, figure_legend, figure_title, flat_title, keep_figures, page_template, signed_text
 from .summary import RUNGS
@@ -72,10 +73,9 @@ def extends(
     arms:list[Arm],  # All of them
 ) -> list[Arm]: # The largest part of its method that was run with the same training
     "What a method should be compared with."
-    def parts(a): return set(a.method.split('+'))-{'baseline'}
     def training(a): return {k: v for k, v in a.recipe.items() if not k.startswith(('ema ', 'qc '))}
-    below = [a for a in arms if parts(a) < parts(arm) and training(a) == training(arm)]
-    return [a for a in below if not any(parts(a) < parts(b) for b in below)]
+    below = [a for a in arms if method_parts(a.method) < method_parts(arm.method) and training(a) == training(arm)]
+    return [a for a in below if not any(method_parts(a.method) < method_parts(b.method) for b in below)]
 
 def pair_sentence(
     old:Arm, # What is extended
@@ -144,7 +144,7 @@ class Line(NamedTuple):
 def _points(run:Found) -> list[tuple[int,float]]:
     points = [(int(h['epoch']), h['value']) for h in run.summary.metrics.history if h['value'] is not None]
     final = run.summary.metrics.final_value
-    return points + ([(points[-1][0]+1, final)] if points and final is not None and 'qc' in run.method.split('+') else [])
+    return points + ([(points[-1][0]+1, final)] if points and final is not None and 'qc' in method_parts(run.method) else [])
 
 def lines(
     variant:Variant,    # Compared runs

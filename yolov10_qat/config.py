@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PRIMARY', 'VARIANTS', 'METHOD_PARTS', 'QC_SCOPES', 'PROFILES', 'Text', 'OptionalText', 'OptionalInt', 'Auto',
-           'ConfigError', 'nearest', 'canonical_method', 'RunConfig', 'changed_fields', 'save_config', 'load_config']
+           'ConfigError', 'nearest', 'canonical_method', 'method_parts', 'RunConfig', 'changed_fields', 'save_config',
+           'load_config']
 
 # %% ../nbs/00_config.ipynb #00_config-002
 import difflib
@@ -50,14 +51,21 @@ def canonical_method(
     if len(set(parts)) < len(parts): raise ValueError(f"method '{text}' names a part twice")
     return '+'.join(p for p in METHOD_PARTS if p in parts)
 
-# %% ../nbs/00_config.ipynb #00_config-017
+# %% ../nbs/00_config.ipynb #00_config-016
+def method_parts(
+    method:str, # Canonical method
+) -> set[str]: # Its parts; none for `baseline`
+    "What is added to plain QAT."
+    return set(method.split('+')) - {'baseline'}
+
+# %% ../nbs/00_config.ipynb #00_config-019
 PROFILES = {
     'smoke': dict(train_max_images=128,  val_max_images=64,  epochs=1,   batch=16),
     'short': dict(train_max_images=2048, val_max_images=256, epochs=10,  batch=16),
     'full':  dict(train_max_images=0,    val_max_images=0,   epochs=100, batch=16),
 }
 
-# %% ../nbs/00_config.ipynb #00_config-019
+# %% ../nbs/00_config.ipynb #00_config-021
 def _text(value:Any) -> Any: return str(value) if isinstance(value, (int, Path)) and not isinstance(value, bool) else value
 def _optional(value:Any) -> Any: return None if value in ('', 'None', 'null') else value
 
@@ -66,10 +74,10 @@ OptionalText = Annotated[str|None, BeforeValidator(lambda v: _text(_optional(v))
 OptionalInt = Annotated[int|None, BeforeValidator(_optional)]
 Auto = Annotated[float|Literal['auto'], BeforeValidator(lambda v: 'auto' if v == 'auto' else v)]
 
-# %% ../nbs/00_config.ipynb #00_config-021
+# %% ../nbs/00_config.ipynb #00_config-023
 def _knob(default:Any, help:str, **kw) -> Any: return Field(default, description=help, **kw)
 
-# %% ../nbs/00_config.ipynb #00_config-022
+# %% ../nbs/00_config.ipynb #00_config-024
 class RunConfig(BaseModel):
     "Every parameter of one run. Fields left at None take the profile's value; an instance is always fully resolved."
     model_config = ConfigDict(extra='forbid', validate_assignment=False, frozen=True)
@@ -142,7 +150,7 @@ class RunConfig(BaseModel):
         except ValidationError as e: raise ConfigError('; '.join(problems + [_problem(o) for o in e.errors()])) from None
         if problems: raise ConfigError('; '.join(problems))
 
-# %% ../nbs/00_config.ipynb #00_config-023
+# %% ../nbs/00_config.ipynb #00_config-025
 def _problem(
     error:dict, # One entry of pydantic's `ValidationError.errors()`
 ) -> str: # `weight_bits=9: input should be less than or equal to 8`
@@ -151,7 +159,7 @@ def _problem(
     message = error['msg'].removeprefix('Value error, ').replace('Input should be', 'must be')
     return f"{name}={error['input']!r}: {message}"
 
-# %% ../nbs/00_config.ipynb #00_config-029
+# %% ../nbs/00_config.ipynb #00_config-031
 def changed_fields(
     config:RunConfig, # A resolved configuration
 ) -> dict[str,Any]: # Field name -> value, for values that differ from the profile's defaults
@@ -159,7 +167,7 @@ def changed_fields(
     plain = RunConfig(profile=config.profile)
     return {k: v for k, v in config.model_dump().items() if v != getattr(plain, k)}
 
-# %% ../nbs/00_config.ipynb #00_config-032
+# %% ../nbs/00_config.ipynb #00_config-034
 def save_config(
     config:RunConfig, # What to keep
     path:Path|str,    # YAML file to write
@@ -169,7 +177,7 @@ def save_config(
     path.write_text(yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True), encoding='utf-8')
     return path
 
-# %% ../nbs/00_config.ipynb #00_config-033
+# %% ../nbs/00_config.ipynb #00_config-035
 def load_config(
     path:Path|str, # YAML file written by `save_config` or by hand
     **changes,     # Fields that win over the file's

@@ -35,7 +35,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from .config import RunConfig, changed_fields, load_config
+from .config import RunConfig, changed_fields, load_config, method_parts
 from .files import replace_file, write_atomic
 from .summary import COLLAPSE_RATIO, PRIMARY, RUNGS, QcGain, Rung, RunSummary, find_rung, judge, load_summary, read_results
 
@@ -192,7 +192,7 @@ def gate_sentence(
     if g.allowed: return f'Started through the gate: {" ".join(g.reasons)}'
     return f'Started without a passing gate (--ungated): {" ".join(g.reasons)}'
 
-def _weights(run:Run) -> str: return 'EMA weights' if run.config and 'ema' in run.config.method.split('+') else 'raw weights'
+def _weights(run:Run) -> str: return 'EMA weights' if run.config and 'ema' in method_parts(run.config.method) else 'raw weights'
 
 # %% ../nbs/14_report.ipynb #14_report-018
 def history_sentence(

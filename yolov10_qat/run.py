@@ -28,7 +28,7 @@ from ultralytics.utils.torch_utils import select_device
 from .checkpoint import CheckpointError, build_model, load_checkpoint, open_base
 from .coco import View, build_view
 from .compare import ask_gate
-from .config import PRIMARY, ConfigError, RunConfig, save_config
+from .config import PRIMARY, ConfigError, RunConfig, method_parts, save_config
 from .correction import correct
 from .evaluate import HEADS, evaluate, rungs_of, save_gain, save_scores
 from .files import tell, write_atomic
@@ -90,9 +90,9 @@ def method_block(
     steps:int,        # Optimizer steps of the whole run
 ) -> Method: # For the summary
     "Which remedies are on, with their constants."
-    averaging = 'ema' in config.method.split('+')
+    averaging = 'ema' in method_parts(config.method)
     decay, tau = ema_constants(config, steps) if averaging else (None, None)
-    qc = dict(epochs=config.qc_epochs, lr=config.qc_lr, bn_stats_fixed=True, scope=config.qc_scope) if 'qc' in config.method.split('+') else {}
+    qc = dict(epochs=config.qc_epochs, lr=config.qc_lr, bn_stats_fixed=True, scope=config.qc_scope) if 'qc' in method_parts(config.method) else {}
     return Method(variant=config.method, ema=Ema(enabled=averaging, decay=decay, tau=tau), qc=Qc(enabled=bool(qc), **qc))
 
 def dataset_block(
@@ -151,7 +151,7 @@ def weight_histograms(
 
 def _histogram_row(name:str, before, after) -> dict[str,Any]:
     old, new = histogram(before), histogram(after)
-    return dict(name=name, kind='depthwise' if after.groups == after.in_channels else 'conv', bits=int(after.quant_weight().bit_width), scale=float(after.quant_weight().scale.mean()),
+    return dict(name=name, bits=int(after.quant_weight().bit_width), scale=float(after.quant_weight().scale.mean()),
         levels=new['levels'], level_counts_before=old['level_counts'], level_counts=new['level_counts'], **{k: {x: h[x] for x in ('edges', 'counts')} for k, h in (('before', old), ('after', new))})
 
 # %% ../nbs/16_run.ipynb #16_run-018
@@ -240,7 +240,7 @@ class Experiment(Stages):
 
     def correct(self) -> pd.DataFrame|None: # qc/history.csv; None when the method has no qc
         "Quantisation correction of what the training ended with, unless it is done already."
-        if 'qc' not in self.config.method.split('+'): return None
+        if 'qc' not in method_parts(self.config.method): return None
         with self.stage('correct'): correct(self.root)
         return read_correction(self.files.correction/'history.csv')
 
@@ -250,7 +250,7 @@ class Experiment(Stages):
             content = load_checkpoint(self.files.weights/'last.pt')
             self._score('qat_raw', lambda: deployable(build_model(content, 'raw')))
             if content['ema_state_dict'] is not None: self._score('qat_ema', lambda: deployable(build_model(content, 'ema')))
-            if 'qc' in self.config.method.split('+'): self._score_corrected('qat_raw' if content['ema_state_dict'] is None else 'qat_ema')
+            if 'qc' in method_parts(self.config.method): self._score_corrected('qat_raw' if content['ema_state_dict'] is None else 'qat_ema')
             layers = weight_histograms(self._quantised_base(), build_model(content))
             write_atomic(self.files.evaluation/'weights.json', json.dumps({'layers': layers}))
         return self.rungs()

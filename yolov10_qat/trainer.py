@@ -25,7 +25,7 @@ from ultralytics.utils.loss import E2ELoss
 from ultralytics.utils.torch_utils import ModelEMA, unwrap_model
 
 from .checkpoint import newest_checkpoint, open_base, save_checkpoint
-from .config import PRIMARY, RunConfig, load_config
+from .config import PRIMARY, RunConfig, load_config, method_parts
 from .files import replace_file, tell, write_atomic
 from .quantizer import deployable, plan, quantize
 
@@ -139,7 +139,7 @@ class _Resumable(DetectionTrainer):
         super()._setup_train()
         steps = self.epochs*len(self.train_loader)
         self.ema_decay, self.ema_tau = ema_constants(self.config, steps)
-        averaging = 'ema' in self.config.method.split('+')
+        averaging = 'ema' in method_parts(self.config.method)
         self.ema = ModelEMA(self.model, self.ema_decay, self.ema_tau) if averaging else NoEMA(self.model)
         self.rows:list[dict] = []
         self._restore()
