@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import yolov10_qat
-from .config import ConfigError, RunConfig, load_config, save_config
+from .config import DEMO, ConfigError, RunConfig, load_config, save_config
 from .files import RunLock
 from .summary import SUMMARY_FILE, Failure, Gate, Git, RunSummary, load_summary, save_summary
 
@@ -36,6 +36,8 @@ class Layout:
     def log(self): return self.root/'run.log'
     @property
     def notebook(self): return self.root/'run.ipynb'
+    @property
+    def scenes(self): return self.root/'coco'
     @property
     def dataset(self): return self.root/'dataset'
     @property
@@ -61,7 +63,7 @@ def check_free(
 ):
     "Raise `FileExistsError` when a folder holds a run or other things."
     if run_root.exists() and not run_root.is_dir(): raise FileExistsError(f'{run_root} is a file; choose another --run-root')
-    ours = BEFORE_START | ({'dataset'} if (run_root/SUMMARY_FILE).is_file() else set())  # a view is built before the base is looked at, and used again
+    ours = BEFORE_START | ({'coco', 'dataset'} if (run_root/SUMMARY_FILE).is_file() else set())  # the data is prepared before the base is looked at, and used again
     found = sorted(p.name for p in run_root.iterdir() if p.name not in ours) if run_root.is_dir() else []
     if not found: return
     advice = 'continue it with --resume, or choose another --run-root' if (run_root/SUMMARY_FILE).is_file() else 'choose another --run-root'
@@ -73,8 +75,10 @@ def enter(
 ) -> RunLock: # Held
     "Take a run folder; a folder that holds other things is left as it was, without even a lock."
     if not resume and not (run_root/SUMMARY_FILE).is_file(): check_free(run_root)
-    run_root.mkdir(parents=True, exist_ok=True)
-    return RunLock(run_root)
+    try:
+        run_root.mkdir(parents=True, exist_ok=True)
+        return RunLock(run_root)
+    except OSError as e: raise type(e)(f'cannot write to {run_root}: {e.strerror}; choose another --run-root') from None
 
 # %% ../nbs/13_folder.ipynb #13_folder-011
 def absolute(
@@ -82,7 +86,7 @@ def absolute(
 ) -> RunConfig: # Run root, data and base weights as absolute paths
     "The same run, told so that it can be repeated from anywhere."
     paths = {k: getattr(config, k) for k in ('run_root', 'coco_root', 'base', 'gate_root')}
-    return config.model_copy(update={k: str(Path(v).expanduser().resolve()) for k, v in paths.items() if v is not None})
+    return config.model_copy(update={k: str(Path(v).expanduser().resolve()) for k, v in paths.items() if v not in (None, DEMO)})
 
 # %% ../nbs/13_folder.ipynb #13_folder-014
 RESUME_MAY_CHANGE = {'run_root', 'device', 'workers', 'save_period', 'gate_root', 'ungated'}

@@ -28,13 +28,14 @@ from ultralytics.utils.torch_utils import select_device
 from .checkpoint import CheckpointError, build_model, load_checkpoint, open_base
 from .coco import View, build_view
 from .compare import ask_gate
-from .config import PRIMARY, ConfigError, RunConfig, method_parts, save_config
+from .config import DEMO, PRIMARY, ConfigError, RunConfig, method_parts, save_config
 from .correction import correct
 from .evaluate import HEADS, evaluate, rungs_of, save_gain, save_scores
 from .files import tell, write_atomic
 from .folder import Layout, absolute, enter, open_root, record_failure
 from .quantizer import average_bits, deployable, histogram, plan, quantize, quantized_layers
 from .report import read_correction, write_summary_md
+from .scenes import write_scenes
 from .summary import Dataset, Ema, Method, Metrics, Model, Qc, Quantization, Rung, RunSummary, Stability, Training, judge, load_summary, read_results, save_summary, status_word
 from .trainer import QATTrainer, ema_constants, overrides
 from .weights import find_base
@@ -212,10 +213,11 @@ class Experiment(Stages):
             check_device(self.config.device)
             self._find_weights()
             c = self.config
-            self.view = build_view(c.coco_root, self.files.dataset, train_split=c.train_split, val_split=c.val_split, train_max_images=c.train_max_images,
+            coco_root = c.coco_root if c.coco_root != DEMO else write_scenes(self.files.scenes, c.train_max_images, c.val_max_images, progress=_tell)
+            self.view = build_view(coco_root, self.files.dataset, train_split=c.train_split, val_split=c.val_split, train_max_images=c.train_max_images,
                                    val_max_images=c.val_max_images, seed=c.seed, progress=_tell)
             for line in self.view.warnings: log.warning(line)
-            self.base = open_base(c.base, c.variant, self.view.names)
+            self.base = open_base(self.base_file, c.variant, self.view.names)
             self.manifest = plan(self.base, c.weight_bits, c.granularity, c.first_last_bits, c.quantize_dfl)
             self._describe()
         return self.view
@@ -275,7 +277,8 @@ class Experiment(Stages):
     def _find_weights(self):
         found = find_base(self.config.variant, self.config.base, progress=_tell)
         if found.warning: log.warning(found.warning)
-        self.config = self.config.model_copy(update={'base': str(found.path.resolve())})
+        self.base_file = found.path
+        if self.config.base != DEMO: self.config = self.config.model_copy(update={'base': str(found.path.resolve())})
         save_config(self.config, self.files.config)  # the stored configuration names the file that was used
         self.summary.model = Model(variant=self.config.variant, checkpoint=inside(self.root, self.config.base), checkpoint_sha256=found.sha256, imgsz=self.config.imgsz)
 
