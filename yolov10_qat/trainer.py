@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RAW_COLUMNS', 'epoch_seed', 'seed_epoch', 'ema_constants', 'NoEMA', 'EqualHeadLoss', 'QATValidator', 'overrides',
-           'TrainingDiverged', 'check_finite', 'plain_arguments', 'QATTrainer']
+           'TrainingDiverged', 'check_finite', 'plain_arguments', 'FloatTrainer', 'QATTrainer']
 
 # %% ../nbs/08_trainer.ipynb #08_trainer-002
 import hashlib
@@ -20,16 +20,20 @@ import torch
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
-from ultralytics.utils import DEFAULT_CFG, RANK
+from ultralytics.utils import DEFAULT_CFG, RANK, torch_utils
 from ultralytics.utils.loss import E2ELoss
 from ultralytics.utils.torch_utils import ModelEMA, unwrap_model
 
-from .checkpoint import newest_checkpoint, open_base, save_checkpoint
+from .checkpoint import newest_checkpoint, open_base, random_model, save_checkpoint
 from .config import PRIMARY, RunConfig, load_config, method_parts
 from .files import replace_file, tell, write_atomic
 from .quantizer import deployable, plan, quantize
+from .weights import find_base
 
 # %% ../nbs/08_trainer.ipynb #08_trainer-005
+torch_utils.NUM_THREADS = torch.get_num_threads()
+
+# %% ../nbs/08_trainer.ipynb #08_trainer-008
 def epoch_seed(
     seed:int,  # Seed of the run
     epoch:int, # 0-based
@@ -52,7 +56,7 @@ def seed_epoch(
     for i in dataset.buffer: dataset.ims[i] = None
     dataset.buffer.clear()
 
-# %% ../nbs/08_trainer.ipynb #08_trainer-008
+# %% ../nbs/08_trainer.ipynb #08_trainer-011
 def ema_constants(
     config:RunConfig, # `ema_decay` and `ema_tau` are used
     steps:int,        # Optimizer steps of the whole run
@@ -62,7 +66,7 @@ def ema_constants(
     tau = steps/20 if config.ema_tau == 'auto' else config.ema_tau
     return decay, tau
 
-# %% ../nbs/08_trainer.ipynb #08_trainer-013
+# %% ../nbs/08_trainer.ipynb #08_trainer-016
 class NoEMA(ModelEMA):
     "Stands where an average would: the raw model itself, and `update` does nothing."
     def __init__(self,
@@ -71,7 +75,7 @@ class NoEMA(ModelEMA):
         self.ema, self.updates, self.enabled = unwrap_model(model), 0, False
     def update_attr(self, model, include=(), exclude=()): "Nothing to copy: it is the same object."
 
-# %% ../nbs/08_trainer.ipynb #08_trainer-015
+# %% ../nbs/08_trainer.ipynb #08_trainer-018
 class EqualHeadLoss(E2ELoss):
     "Sum of the one2many and the one2one loss (Wang et al., 2024, section 3.1), throughout."
     def __init__(self,
@@ -81,13 +85,13 @@ class EqualHeadLoss(E2ELoss):
         self.o2m = self.o2o = 1.
     def update(self): "Weights stay as they are."
 
-# %% ../nbs/08_trainer.ipynb #08_trainer-017
+# %% ../nbs/08_trainer.ipynb #08_trainer-020
 class QATValidator(DetectionValidator):
     "Validates whatever model `subject` holds."
     subject:nn.Module|None = None
     def get_model(self, model, trainer=None): return self.subject
 
-# %% ../nbs/08_trainer.ipynb #08_trainer-019
+# %% ../nbs/08_trainer.ipynb #08_trainer-022
 def overrides(
     config:RunConfig,    # The run
     run_root:Path|str,   # Its folder
@@ -102,7 +106,7 @@ def overrides(
         optimizer='Adam', lr0=config.lr0, lrf=config.lrf, momentum=0.9, weight_decay=config.weight_decay, cos_lr=False,
         warmup_epochs=config.warmup_epochs, warmup_bias_lr=0.0, mosaic=config.mosaic, close_mosaic=10 if config.mosaic else 0)
 
-# %% ../nbs/08_trainer.ipynb #08_trainer-021
+# %% ../nbs/08_trainer.ipynb #08_trainer-024
 class TrainingDiverged(RuntimeError):
     "The loss or the score became NaN or infinite; the message names the epoch."
 
@@ -115,20 +119,19 @@ def check_finite(
     bad = [k for k, v in values.items() if not math.isfinite(float(v))]
     if bad: raise TrainingDiverged(f"{', '.join(bad)} became {float(values[bad[0]])} in epoch {epoch}; {hint}")
 
-# %% ../nbs/08_trainer.ipynb #08_trainer-024
+# %% ../nbs/08_trainer.ipynb #08_trainer-027
 class _Resumable(DetectionTrainer):
-    "Builds the quantised model, and restores everything a resumed run needs."
+    "Builds the model, and restores everything a resumed run needs."
     def __init__(self, cfg=DEFAULT_CFG, overrides:dict|None=None, _callbacks:dict|None=None):
         self.config = load_config(Path(overrides['project']).parent/'run_config.yaml')
         super().__init__(cfg, overrides, _callbacks)
         self.passed_over:list[str] = []
 
     def setup_model(self):
-        "Base weights, quantised by the plan of the run."
-        names = [self.data['names'][i] for i in sorted(self.data['names'])]
-        model, c = open_base(self.config.base, self.config.variant, names), self.config
-        self.manifest = plan(model, c.weight_bits, c.granularity, c.first_last_bits, c.quantize_dfl)
-        self.model = quantize(model, self.manifest).train()
+        "Base weights, or random ones when the run names none, in floating point."
+        c, names = self.config, [self.data['names'][i] for i in sorted(self.data['names'])]
+        model = open_base(find_base(c.variant, c.base).path, c.variant, names) if c.base else random_model(c.variant, names, c.seed)
+        self.model, self.manifest = model.train(), []
 
     def set_model_attributes(self):
         "Attach names, arguments and the loss."
@@ -168,14 +171,14 @@ class _Resumable(DetectionTrainer):
         lines = [','.join(columns), *(','.join(f'{row[c]:.6g}' for c in columns) for row in self.rows)]
         write_atomic(self.csv, '\n'.join(lines) + '\n')
 
-# %% ../nbs/08_trainer.ipynb #08_trainer-026
+# %% ../nbs/08_trainer.ipynb #08_trainer-029
 def plain_arguments(
     args:SimpleNamespace, # Arguments of an Ultralytics trainer
 ) -> dict[str,Any]: # Numbers, truth values and None as they are, the rest as text
     "Trainer arguments without objects."
     return {k: v if isinstance(v, (int, float, bool, type(None))) else str(v) for k, v in vars(args).items()}
 
-# %% ../nbs/08_trainer.ipynb #08_trainer-029
+# %% ../nbs/08_trainer.ipynb #08_trainer-032
 RAW_COLUMNS = ('precision(B)', 'recall(B)', 'mAP50(B)', 'mAP50-95(B)')
 
 class _Scored(_Resumable):
@@ -231,9 +234,9 @@ class _Scored(_Resumable):
     def final_eval(self): "Nothing: the last epoch has been scored, and Ultralytics would re-pickle the checkpoints."
     def plot_metrics(self): "Nothing: the report draws the curves."
 
-# %% ../nbs/08_trainer.ipynb #08_trainer-031
-class QATTrainer(_Scored):
-    "Trains a YOLOv10 with quantised weights in the run folder that `overrides['project']` lies in."
+# %% ../nbs/08_trainer.ipynb #08_trainer-034
+class FloatTrainer(_Scored):
+    "Trains a YOLOv10 in floating point in the run folder that `overrides['project']` lies in."
     def __init__(self, cfg=DEFAULT_CFG, overrides:dict|None=None, _callbacks:dict|None=None):
         super().__init__(cfg, overrides, _callbacks)
         self.board:SummaryWriter|None = None
@@ -268,3 +271,13 @@ class QATTrainer(_Scored):
 
     def _teardown(self):
         if self.board is not None: self.board.close()
+
+# %% ../nbs/08_trainer.ipynb #08_trainer-036
+class QATTrainer(FloatTrainer):
+    "Trains a YOLOv10 with quantised weights in the run folder that `overrides['project']` lies in."
+    def setup_model(self):
+        "The float model, quantised by the plan of the run."
+        super().setup_model()
+        c = self.config
+        self.manifest = plan(self.model, c.weight_bits, c.granularity, c.first_last_bits, c.quantize_dfl)
+        self.model = quantize(self.model, self.manifest).train()
