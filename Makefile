@@ -1,11 +1,9 @@
 # Two commands do it all: make demo, make test. Both build .venv first, from the pins in requirements.txt.
 PYTHON ?= python3
 BIN := .venv/bin
-COCO_ROOT ?=
-BASE ?=
 RUN_ROOT ?= runs/demo
 
-.PHONY: env demo test lab readme notebooks clean
+.PHONY: env demo test lab readme notebooks base-weights clean
 
 env: .venv/ready
 
@@ -17,14 +15,13 @@ env: .venv/ready
 	touch .venv/ready
 
 demo: env
-	@test -n "$(COCO_ROOT)" && test -n "$(BASE)" || { echo "make demo needs your data and weights: make demo COCO_ROOT=path/to/coco BASE=path/to/yolov10n.pt"; exit 2; }
-	$(BIN)/yolov10-qat run --profile smoke --imgsz 320 --epochs 3 --device cpu --coco-root $(COCO_ROOT) --base $(BASE) --run-root $(RUN_ROOT)
+	$(BIN)/yolov10-qat demo --run-root $(RUN_ROOT)
 
 test: env
 	$(BIN)/python -m pytest -q --durations=10 tests
 
 lab: env
-	$(BIN)/jupyter lab nbs/index.ipynb
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs/index.ipynb
 
 readme: env
 	$(BIN)/python tests/render_readme.py
@@ -37,6 +34,10 @@ notebooks: env
 	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_clean --fname yolov10_qat/templates/compare.ipynb
 	$(BIN)/python -c "from yolov10_qat.summary import schema_text; print(schema_text(), end='')" > yolov10_qat/schemas/run_summary.schema.json
 	$(BIN)/python -c "from yolov10_qat.compare import comparison_schema; print(comparison_schema(), end='')" > yolov10_qat/schemas/comparison.schema.json
+
+# The weights that ship with the package, trained anew; then copy the file over yolov10_qat/assets/ and its digest into nbs/03_weights.ipynb.
+base-weights: env
+	$(BIN)/python -c "from yolov10_qat.base import train_base; from yolov10_qat.files import file_sha256; file = train_base('runs/base'); print(file, file_sha256(file))"
 
 clean:
 	rm -rf .venv build dist *.egg-info

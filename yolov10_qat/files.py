@@ -6,10 +6,12 @@
 __all__ = ['PROGRESS_VARIABLE', 'replace_file', 'write_atomic', 'file_sha256', 'RunLocked', 'RunLock', 'tell', 'heard']
 
 # %% ../nbs/01_files.ipynb #01_files-002
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,8 +27,14 @@ def replace_file(
         fill(part)
         with open(part, 'rb') as f: os.fsync(f.fileno())
         os.replace(part, path)
+    except Exception as e:
+        if not _disk_full(e, path.parent): raise
+        raise OSError(f'{path} was not written: its disk is full; make room, then go on with --resume') from e
     finally: part.unlink(missing_ok=True)
     return path
+
+def _disk_full(error:Exception, folder:Path) -> bool:  # torch.save says "iostream error", so the disk is asked as well
+    return getattr(error, 'errno', None) == errno.ENOSPC or shutil.disk_usage(folder).free < 1 << 20
 
 def write_atomic(
     path:Path|str, # File to write
