@@ -1,4 +1,6 @@
 "Render nbs/index.ipynb to README.md: `python tests/render_readme.py`, or `make readme`."
+import posixpath
+import re
 from pathlib import Path
 
 import nbformat
@@ -18,12 +20,18 @@ def output_text(output):
     return output.text if output.output_type == 'stream' else output.get('data', {}).get('text/plain', '')
 
 
+def from_root(text):
+    "The same prose with its relative links, which start in nbs/, starting in the root."
+    def link(match): return match[0] if re.match(r'\w+:|#', match[1]) else f"]({posixpath.normpath(posixpath.join('nbs', match[1]))})"
+    return re.sub(r'\]\(([^)\s]+)\)', link, text)
+
+
 def render(notebook):
-    "Markdown of a notebook: prose as it is, code and its text output as blocks, hidden cells dropped."
+    "Markdown of a notebook: prose with links that work in the root, code and its text output as blocks, hidden cells dropped."
     blocks = []
     for cell in notebook.cells:
         if cell.source.startswith('#| hide'): continue
-        if cell.cell_type == 'markdown': blocks.append(cell.source.strip())
+        if cell.cell_type == 'markdown': blocks.append(from_root(cell.source.strip()))
         if cell.cell_type == 'code':
             text = ''.join(output_text(o) for o in cell.outputs)
             blocks += [fenced(cell.source, 'python')] + ([fenced(text)] if text.strip() else [])

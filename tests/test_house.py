@@ -16,6 +16,7 @@ import render_readme
 ROOT = Path(__file__).parents[1]
 NBS, LIB = ROOT/'nbs', ROOT/'yolov10_qat'
 NOTEBOOKS = sorted(NBS.glob('*.ipynb'))
+TUTORIALS = sorted((NBS/'tutorials').glob('*.ipynb'))
 TEMPLATES = sorted((LIB/'templates').glob('*.ipynb'))
 
 
@@ -42,6 +43,16 @@ def test_render():
     cells = [new_markdown_cell('# a\n'), new_code_cell('#| hide\nimport os'), shown, new_code_cell('x = "```"')]
     assert render_readme.render(new_notebook(cells=cells)) == \
         '# a\n\n```python\n1+1\n```\n\n```\nhm\n2\n```\n\n````python\nx = "```"\n````\n'
+
+
+@pytest.mark.parametrize('given, shown', [('[a](00_a.ipynb)', '[a](nbs/00_a.ipynb)'), ('![p](images/p.png)', '![p](nbs/images/p.png)'), ('[m](../tests/m.md)', '[m](tests/m.md)'),
+                                         ('[w](https://a.b/c)', '[w](https://a.b/c)'), ('[h](#top)', '[h](#top)')])
+def test_links_start_in_the_root(given, shown): assert render_readme.from_root(given) == shown
+
+
+def test_readme_links_lead_somewhere():
+    links = [x for x in re.findall(r'\]\(([^)\s]+)\)', render_readme.readme()) if not re.match(r'\w+:|#', x)]
+    assert len(links) > 20 and not [x for x in links if not (ROOT/x).exists()]
 
 
 # Notebooks and what they export
@@ -74,15 +85,28 @@ def test_every_module_has_its_notebook():
     assert modules - by_hand == exported
 
 
-@pytest.mark.parametrize('path', NOTEBOOKS, ids=by_name)
-def test_notebook_runs(path):
-    "Top to bottom on a CPU, without the cells that want a GPU, hours or to write into the tree."
+def execute(path):
+    "Run a notebook top to bottom on a CPU, without the cells that want a GPU, hours or to write into the tree; its code cells with what they said."
     notebook = nbformat.read(path, as_version=4)
     notebook.cells = [c for c in notebook.cells if c.cell_type == 'code' and not {'slow', 'cuda'} & {*flags(c)} and 'nbdev_export' not in c.source]
-    NotebookClient(notebook, timeout=300, kernel_name='python3', resources={'metadata': {'path': str(NBS)}}).execute()
+    NotebookClient(notebook, timeout=300, kernel_name='python3', resources={'metadata': {'path': str(path.parent)}}).execute()
+    return notebook.cells
 
 
-@pytest.mark.parametrize('path', NOTEBOOKS + TEMPLATES, ids=by_name)
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=by_name)
+def test_notebook_runs(path): execute(path)
+
+
+@pytest.mark.parametrize('path', TUTORIALS, ids=by_name)
+def test_tutorial_runs(path):
+    "It runs, says nothing on stderr, and leaves pictures with a text for those who do not see them."
+    outputs = [o for c in execute(path) for o in c.outputs]
+    assert not [o.text for o in outputs if o.get('name') == 'stderr']
+    pictures = [o for o in outputs if 'image/png' in o.get('data', {})]
+    assert pictures and all(p.metadata.get('image/png', {}).get('alt') for p in pictures)
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS + TUTORIALS + TEMPLATES, ids=by_name)
 def test_no_error_is_kept(path):
     for cell in nbformat.read(path, as_version=4).cells:
         assert not [o for o in cell.get('outputs', []) if o.output_type == 'error'], f'{path.name} keeps an error below: {cell.source[:80]}'
