@@ -65,8 +65,8 @@ def test_papermill_explains_and_runs_the_template(tiny, tmp_path):
     assert (tmp_path/'r/report.html').is_file() and load_summary(tmp_path/'r').status == 'completed-failed'
 
 
-def test_wheel_works_in_an_empty_folder(tiny, tmp_path):
-    "Built from the tree, laid out as an installer would, run where no checkout is in sight."
+def test_wheel_works_in_an_empty_folder(tmp_path):
+    "Built from the tree, laid out as an installer would, run where no checkout is in sight, with the data and weights it brings."
     tree = subprocess.run(['git', 'ls-files', '-co', '--exclude-standard'], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split('\n')
     for name in filter(None, tree):
         if not (REPOSITORY/name).is_file(): continue
@@ -80,6 +80,6 @@ def test_wheel_works_in_an_empty_folder(tiny, tmp_path):
     environment = {'PYTHONPATH': str(tmp_path/'site'), 'PATH': '/usr/bin:/bin', 'HOME': str(tmp_path)}
     found = subprocess.run([sys.executable, '-c', where], cwd=tmp_path/'empty', env=environment, capture_output=True, text=True).stdout
     assert found.startswith(str(tmp_path/'site'))
-    done = command('run', '--coco-root', tiny/'coco', '--base', tiny/'base.pt', '--imgsz', 64, '--epochs', 1, '--batch', 2, '--run-root', 'r', cwd=tmp_path/'empty', env=environment)
+    done = command('run', '--profile', 'demo', '--imgsz', 64, '--epochs', 1, '--batch', 2, '--train-max-images', 4, '--val-max-images', 4, '--run-root', 'r', cwd=tmp_path/'empty', env=environment)
     assert done.returncode == 0, done.stderr
     assert (tmp_path/'empty/r/report.html').is_file() and 'commit' in (tmp_path/'empty/r/run_summary.json').read_text()

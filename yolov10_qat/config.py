@@ -62,7 +62,7 @@ def method_parts(
 DEMO = 'demo'  # as `coco_root` the scenes, as `base` the weights, that ship with the package
 _COCO = dict(coco_root='coco', imgsz=640, batch=16, granularity='per_channel', lr0=1e-4, qc_lr=1e-4)
 PROFILES = {
-    'demo':  dict(coco_root=DEMO, base=DEMO, imgsz=160, batch=16, granularity='per_tensor', lr0=1e-3, qc_lr=2e-3, train_max_images=512, val_max_images=128, epochs=5),
+    'demo':  dict(coco_root=DEMO, base=DEMO, imgsz=160, batch=16, granularity='per_tensor', lr0=1e-3, qc_lr=2e-3, train_max_images=400, val_max_images=96, epochs=5),
     'smoke': _COCO | dict(train_max_images=128,  val_max_images=64,  epochs=1),
     'short': _COCO | dict(train_max_images=2048, val_max_images=256, epochs=10),
     'full':  _COCO | dict(train_max_images=0,    val_max_images=0,   epochs=100),

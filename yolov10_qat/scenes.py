@@ -207,8 +207,8 @@ Progress = Callable[[int,int,str],None]  # done, total, what
 
 def write_scenes(
     root:Path|str,                # Folder to write to; new, empty, or holding the same data set
-    train_images:int=0,           # How many for training; 0: the demo's 512
-    val_images:int=0,             # How many for validation; 0: the demo's 128
+    train_images:int=0,           # How many for training; 0: the demo's 400
+    val_images:int=0,             # How many for validation; 0: the demo's 96
     seed:int=0,                   # Another seed, other images
     side:int=192,                 # Longer side of an image, pixels, 32 or more
     progress:Progress|None=None,  # Told how far it is

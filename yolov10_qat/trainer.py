@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
-from ultralytics.utils import DEFAULT_CFG, RANK, torch_utils
+from ultralytics.utils import DEFAULT_CFG, RANK
 from ultralytics.utils.loss import E2ELoss
 from ultralytics.utils.torch_utils import ModelEMA, unwrap_model
 
@@ -31,9 +31,6 @@ from .quantizer import deployable, plan, quantize
 from .weights import find_base
 
 # %% ../nbs/08_trainer.ipynb #08_trainer-005
-torch_utils.NUM_THREADS = torch.get_num_threads()
-
-# %% ../nbs/08_trainer.ipynb #08_trainer-008
 def epoch_seed(
     seed:int,  # Seed of the run
     epoch:int, # 0-based
@@ -56,7 +53,7 @@ def seed_epoch(
     for i in dataset.buffer: dataset.ims[i] = None
     dataset.buffer.clear()
 
-# %% ../nbs/08_trainer.ipynb #08_trainer-011
+# %% ../nbs/08_trainer.ipynb #08_trainer-008
 def ema_constants(
     config:RunConfig, # `ema_decay` and `ema_tau` are used
     steps:int,        # Optimizer steps of the whole run
@@ -66,7 +63,7 @@ def ema_constants(
     tau = steps/20 if config.ema_tau == 'auto' else config.ema_tau
     return decay, tau
 
-# %% ../nbs/08_trainer.ipynb #08_trainer-016
+# %% ../nbs/08_trainer.ipynb #08_trainer-013
 class NoEMA(ModelEMA):
     "Stands where an average would: the raw model itself, and `update` does nothing."
     def __init__(self,
@@ -75,7 +72,7 @@ class NoEMA(ModelEMA):
         self.ema, self.updates, self.enabled = unwrap_model(model), 0, False
     def update_attr(self, model, include=(), exclude=()): "Nothing to copy: it is the same object."
 
-# %% ../nbs/08_trainer.ipynb #08_trainer-018
+# %% ../nbs/08_trainer.ipynb #08_trainer-015
 class EqualHeadLoss(E2ELoss):
     "Sum of the one2many and the one2one loss (Wang et al., 2024, section 3.1), throughout."
     def __init__(self,
@@ -85,13 +82,13 @@ class EqualHeadLoss(E2ELoss):
         self.o2m = self.o2o = 1.
     def update(self): "Weights stay as they are."
 
-# %% ../nbs/08_trainer.ipynb #08_trainer-020
+# %% ../nbs/08_trainer.ipynb #08_trainer-017
 class QATValidator(DetectionValidator):
     "Validates whatever model `subject` holds."
     subject:nn.Module|None = None
     def get_model(self, model, trainer=None): return self.subject
 
-# %% ../nbs/08_trainer.ipynb #08_trainer-022
+# %% ../nbs/08_trainer.ipynb #08_trainer-019
 def overrides(
     config:RunConfig,    # The run
     run_root:Path|str,   # Its folder
@@ -106,7 +103,7 @@ def overrides(
         optimizer='Adam', lr0=config.lr0, lrf=config.lrf, momentum=0.9, weight_decay=config.weight_decay, cos_lr=False,
         warmup_epochs=config.warmup_epochs, warmup_bias_lr=0.0, mosaic=config.mosaic, close_mosaic=10 if config.mosaic else 0)
 
-# %% ../nbs/08_trainer.ipynb #08_trainer-024
+# %% ../nbs/08_trainer.ipynb #08_trainer-021
 class TrainingDiverged(RuntimeError):
     "The loss or the score became NaN or infinite; the message names the epoch."
 
@@ -119,7 +116,7 @@ def check_finite(
     bad = [k for k, v in values.items() if not math.isfinite(float(v))]
     if bad: raise TrainingDiverged(f"{', '.join(bad)} became {float(values[bad[0]])} in epoch {epoch}; {hint}")
 
-# %% ../nbs/08_trainer.ipynb #08_trainer-027
+# %% ../nbs/08_trainer.ipynb #08_trainer-024
 class _Resumable(DetectionTrainer):
     "Builds the model, and restores everything a resumed run needs."
     def __init__(self, cfg=DEFAULT_CFG, overrides:dict|None=None, _callbacks:dict|None=None):
@@ -171,14 +168,14 @@ class _Resumable(DetectionTrainer):
         lines = [','.join(columns), *(','.join(f'{row[c]:.6g}' for c in columns) for row in self.rows)]
         write_atomic(self.csv, '\n'.join(lines) + '\n')
 
-# %% ../nbs/08_trainer.ipynb #08_trainer-029
+# %% ../nbs/08_trainer.ipynb #08_trainer-026
 def plain_arguments(
     args:SimpleNamespace, # Arguments of an Ultralytics trainer
 ) -> dict[str,Any]: # Numbers, truth values and None as they are, the rest as text
     "Trainer arguments without objects."
     return {k: v if isinstance(v, (int, float, bool, type(None))) else str(v) for k, v in vars(args).items()}
 
-# %% ../nbs/08_trainer.ipynb #08_trainer-032
+# %% ../nbs/08_trainer.ipynb #08_trainer-029
 RAW_COLUMNS = ('precision(B)', 'recall(B)', 'mAP50(B)', 'mAP50-95(B)')
 
 class _Scored(_Resumable):
@@ -234,7 +231,7 @@ class _Scored(_Resumable):
     def final_eval(self): "Nothing: the last epoch has been scored, and Ultralytics would re-pickle the checkpoints."
     def plot_metrics(self): "Nothing: the report draws the curves."
 
-# %% ../nbs/08_trainer.ipynb #08_trainer-034
+# %% ../nbs/08_trainer.ipynb #08_trainer-031
 class FloatTrainer(_Scored):
     "Trains a YOLOv10 in floating point in the run folder that `overrides['project']` lies in."
     def __init__(self, cfg=DEFAULT_CFG, overrides:dict|None=None, _callbacks:dict|None=None):
@@ -272,7 +269,7 @@ class FloatTrainer(_Scored):
     def _teardown(self):
         if self.board is not None: self.board.close()
 
-# %% ../nbs/08_trainer.ipynb #08_trainer-036
+# %% ../nbs/08_trainer.ipynb #08_trainer-033
 class QATTrainer(FloatTrainer):
     "Trains a YOLOv10 with quantised weights in the run folder that `overrides['project']` lies in."
     def setup_model(self):
