@@ -160,4 +160,4 @@ def test_readme_commands(tmp_path):
     assert (tmp_path/'runs/comparison/report.html').is_file()
     assert {row['method'] for row in csv.DictReader((tmp_path/'runs/comparison/summary.csv').open())} == {'ema+qc', 'baseline'}
     assert (tmp_path/'view/dataset.yaml').is_file()
-    for line in coco: assert command(*line.split()[1:2], '--help').returncode == 0 and set(re.findall(r'--[a-z-]+', line)) <= set(re.findall(r'--[a-z-]+', command(line.split()[1], '--help').stdout))
+    for line in coco: assert set(re.findall(r'--[a-z-]+', line)) <= set(re.findall(r'--[a-z-]+', command(line.split()[1], '--help').stdout))

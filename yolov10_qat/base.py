@@ -15,13 +15,13 @@ import ultralytics
 from torch import nn
 
 from . import __version__
-from .checkpoint import build_model, load_base, load_checkpoint, open_base, random_model, save_base
+from .checkpoint import build_model, load_checkpoint, random_model, save_base
 from .coco import View, build_view
-from .config import DEMO, RunConfig, save_config
+from .config import RunConfig, save_config
 from .evaluate import evaluate
 from .scenes import write_scenes
 from .trainer import FloatTrainer, overrides
-from .weights import SHIPPED, find_base
+from .weights import SHIPPED
 
 # %% ../nbs/10_base.ipynb #10_base-005
 BASE_RECIPE = dict(variant='yolo10n', method='ema', seed=0, imgsz=160, batch=8, epochs=14, train_max_images=6000, val_max_images=256,

@@ -25,7 +25,7 @@ def story(
     score = {name: find_rung(summary, name) for name in ('fp', 'ptq', *_BROUGHT)}
     fp, last = score['fp'], [r for r in score.values() if r][-1]
     steps = [text.format(ap_text(score[name].AP)) for name, text in _BROUGHT.items() if score[name]]
-    bits, end = summary.quantization.weight_bit_width, 'it collapsed' if summary.stability.collapsed else 'it held'
+    bits, end = summary.quantization.weight_bit_width, 'it held' if summary.status == 'completed-success' else 'it collapsed' if summary.stability.collapsed else 'it never learned'
     return [f"Rounding the weights to {bits} bit took AP from {ap_text(fp.AP)} to {ap_text(score['ptq'].AP)} ({fp.images:,} validation images).",
             f"{summary.training.epochs} epochs with {bits}-bit weights: {', '.join(steps)}.",
             f"That is {last.AP/fp.AP:.0%} of floating point, and {end}: status {summary.status}." if fp.AP else f'Nothing to compare with: the float model scores 0. Status {summary.status}.']

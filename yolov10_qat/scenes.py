@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['SHAPES', 'TEXTURES', 'Kind', 'KINDS', 'DECOYS', 'CATEGORY_IDS', 'Place', 'SHARE_SEEN', 'PIXELS_SEEN', 'PROPORTIONS',
-           'RECIPE', 'Progress', 'distance', 'texture', 'Thing', 'draw', 'random_colours', 'random_thing', 'background',
-           'hazed', 'Scene', 'scene', 'write_scenes']
+           'RECIPE', 'distance', 'texture', 'Thing', 'draw', 'random_colours', 'random_thing', 'background', 'hazed',
+           'Scene', 'scene', 'write_scenes']
 
 # %% ../nbs/02_scenes.ipynb #02_scenes-002
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .coco import Progress
 from .config import DEMO, PROFILES
 from .files import write_atomic
 
@@ -203,7 +203,6 @@ def _add_objects(rng, painting:_Painting, side:int):
 
 # %% ../nbs/02_scenes.ipynb #02_scenes-028
 RECIPE = 1  # of the generator; a change that makes other pictures raises it
-Progress = Callable[[int,int,str],None]  # done, total, what
 
 def write_scenes(
     root:Path|str,                # Folder to write to; new, empty, or holding the same data set
