@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['COLLAPSE_RATIO', 'Status', 'SCHEMA_VERSION', 'RUNGS', 'SUMMARY_FILE', 'Stability', 'judge', 'status_word',
-           'read_results', 'Block', 'Git', 'Model', 'Layer', 'Quantization', 'Ema', 'Qc', 'Method', 'Dataset', 'Rung',
-           'QcGain', 'Metrics', 'Training', 'Failure', 'Gate', 'RunSummary', 'schema_text', 'find_rung', 'save_summary',
-           'SummaryError', 'load_summary']
+           'read_results', 'Block', 'Git', 'Model', 'Layer', 'Quantization', 'Ema', 'Qc', 'Dampen', 'Freeze',
+           'Batchnorm', 'Oscillation', 'Method', 'Dataset', 'Rung', 'QcGain', 'Metrics', 'Training', 'Moved', 'Advice',
+           'Diagnosis', 'Failure', 'Gate', 'RunSummary', 'schema_text', 'find_rung', 'save_summary', 'SummaryError',
+           'load_summary']
 
 # %% ../nbs/12_summary.ipynb #12_summary-002
 import json
@@ -92,6 +93,7 @@ class Layer(Block):
     bits:int|None              # None: kept in floating point
     granularity:str|None       # per_channel or per_tensor; None: kept
     kept_why:str|None = None   # reason, for layers that are kept
+    scale:str|None = None      # where the grid step comes from, stats or learned; None: kept, or written before this was recorded
 
 class Quantization(Block):
     mode:Literal['w4a16', 'w2a16', 'w3a16', 'w5a16', 'w6a16', 'w7a16', 'w8a16']
@@ -104,6 +106,9 @@ class Quantization(Block):
     layers_kept:int
     average_bits:float         # bits a convolution weight, floating point counted as 32
     layers:list[Layer]
+    scale_init:str|None = None   # how learned grid steps started; None: they come from the weights
+    scale_lr:float|None = None   # their learning rate; None: not learned
+    layers_raised:int = 0        # layers that a keep-list holds at 8 bit
 
 class Ema(Block):
     enabled:bool
@@ -117,10 +122,41 @@ class Qc(Block):
     bn_stats_fixed:bool|None = None
     scope:str|None = None      # all, backbone or no-head
 
+class Dampen(Block):
+    "Pull of each weight towards the centre of its level, as a term of the loss."
+    enabled:bool
+    strength:float|None = None     # lambda at its height
+    aggregation:str|None = None    # how the squared distances become one number; lambda means nothing without it
+    start:float|None = None        # where it begins, as a share of the steps
+    end:float|None = None          # where it reaches `strength`, as a share of the steps
+
+class Freeze(Block):
+    "Fixing of weights that oscillate."
+    enabled:bool
+    threshold_first:float|None = None   # flips a step above which a weight is fixed, at `start`
+    threshold_last:float|None = None    # the same, at `end`
+    start:float|None = None             # share of the steps
+    end:float|None = None               # share of the steps
+
+class Batchnorm(Block):
+    "What batch-norm statistics do while the weights are quantised."
+    strategy:str = 'train'     # train, freeze or reestimate
+    batches:int|None = None    # training batches that statistics are estimated from; None: not re-estimated
+
+class Oscillation(Block):
+    "How oscillation was measured; all None where it was not."
+    momentum:float|None = None     # of the average over steps that a weight's frequency is
+    threshold:float|None = None    # frequency above which a weight counts as oscillating
+    interval:int|None = None       # steps from one look to the next
+
 class Method(Block):
     variant:str                # canonical method string
     ema:Ema
     qc:Qc
+    dampen:Dampen = Dampen(enabled=False)
+    freeze:Freeze = Freeze(enabled=False)
+    batchnorm:Batchnorm = Batchnorm()
+    oscillation:Oscillation = Oscillation()
 
 class Dataset(Block):
     coco_root:str
@@ -178,6 +214,30 @@ class Training(Block):
     amp:bool
     overrides:dict[str,Any]    # every argument given to the trainer
 
+class Moved(Block):
+    "A measurement that changed between the best epoch and the last."
+    name:str
+    before:float|None          # at the best epoch
+    after:float|None           # at the last epoch; None: not a finite number
+    what:str                   # what is measured, where, in which unit
+
+class Advice(Block):
+    "What to try next."
+    text:str                   # with the exact flag
+    because:str                # the number in this report that speaks for it
+
+class Diagnosis(Block):
+    "When the score of a run peaked, how it fell, what moved with it and what to try next."
+    peak_epoch:int             # 1-based
+    peak:float                 # primary score, 0 to 1
+    end:float|None             # at `end_epoch`; None: not a finite number
+    end_epoch:int
+    lost:float                 # share of the peak that is gone, 0 to 1
+    fell_in_epochs:int|None    # from the peak to the first epoch below half of it; None: it never fell that far
+    moved:list[Moved] = []
+    sentences:list[str] = []
+    advice:list[Advice] = []
+
 class Failure(Block):
     type:str                   # exception class
     message:str                # one line: what is wrong, where, what to do
@@ -207,14 +267,15 @@ class RunSummary(Block):
     metrics:Metrics = Metrics()
     stability:Stability = Stability()
     gate:Gate|None = None          # None: this variant needs none
+    diagnosis:Diagnosis|None = None   # None: nothing worth saying, or written before there was one
     timings:dict[str,float] = {}   # seconds a stage
 
-# %% ../nbs/12_summary.ipynb #12_summary-019
+# %% ../nbs/12_summary.ipynb #12_summary-021
 def schema_text() -> str: # JSON
     "The JSON schema of `run_summary.json`."
     return json.dumps(RunSummary.model_json_schema(), indent=1) + '\n'
 
-# %% ../nbs/12_summary.ipynb #12_summary-022
+# %% ../nbs/12_summary.ipynb #12_summary-024
 def find_rung(
     summary:RunSummary,        # A run
     rung:str,                  # One of `RUNGS`
@@ -225,7 +286,7 @@ def find_rung(
     match = [r for r in summary.metrics.rungs if (r.rung, r.head, r.metrics_source) == (rung, head, source)]
     return match[0] if match else None
 
-# %% ../nbs/12_summary.ipynb #12_summary-024
+# %% ../nbs/12_summary.ipynb #12_summary-026
 SUMMARY_FILE = 'run_summary.json'
 
 def _finite(value:Any) -> Any:
@@ -241,7 +302,7 @@ def save_summary(
     "Write the summary atomically."
     return write_atomic(Path(run_root)/SUMMARY_FILE, json.dumps(_finite(summary.model_dump(mode='json', by_alias=True)), indent=1) + '\n')
 
-# %% ../nbs/12_summary.ipynb #12_summary-025
+# %% ../nbs/12_summary.ipynb #12_summary-027
 class SummaryError(ValueError):
     "A `run_summary.json` that cannot be used; the message names the file and the reason."
 
