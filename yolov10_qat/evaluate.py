@@ -271,7 +271,7 @@ def rungs_of(
     folder:Path|str, # `evaluation/` of a run
 ) -> list[dict[str,Any]]: # One dict a rung, head and source, as `summary.Rung` wants them
     "All scored states of a run, from disk."
-    order = ('fp', 'ptq', 'qat_raw', 'qat_ema', 'qc')
+    order = ('fp', 'ptq', 'qat_raw', 'qat_ema', 'bn_reestimated', 'qc')
     rungs = []
     for name in (f'{rung}-{head}' for rung in order for head in HEADS):
         if not (file := Path(folder)/f'{name}.json').is_file(): continue
@@ -281,7 +281,7 @@ def rungs_of(
 
 # %% ../nbs/10_evaluate.ipynb #10_evaluate-029
 def save_gain(
-    before:str,             # Rung before the correction: qat_ema or qat_raw
+    before:str,             # Rung before the correction: qat_raw, qat_ema or bn_reestimated
     folder:Path|str,        # `evaluation/` of a run, with the detections of both rungs
     annotations:Path|str,   # Validation annotations of the run
 ) -> Path: # qc-gain.json

@@ -109,6 +109,11 @@ class Tracker:
         "Latent weights of frozen integers to the middle of their level."
         for i, layer in enumerate(self.layers): torch.where(self._part(self.frozen_w, i), self._part(self.integer_w, i)*self.steps[i], layer.weight, out=layer.weight.data)
 
+    @torch.no_grad()
+    def hold(self):
+        "Put frozen weights back after a step that is not looked at."
+        if self.froze: self._put_back()
+
     def begin_epoch(self,
         epoch:int, # 1-based
     ):
@@ -221,12 +226,13 @@ def dampening_term(
 
 @torch.no_grad()
 def add_dampening(
-    tracker:Tracker,   # Of the model that trains; its last look was at the weights as they are
+    tracker:Tracker,   # Of the model that trains
     strength:Tensor,   # Lambda times the images of the batch, scaled as the gradients are; a scalar on their device
     aggregation:str,   # `sum` or `kernel_mean`
 ):
     "Add the gradient of the dampening term to the gradients of the latent weights."
     for i, layer in enumerate(tracker.layers):
-        pull = _pull(layer.weight, tracker.steps[i], tracker._top(i))
-        if learned_step(layer) is not None: pull *= layer.weight.abs() < tracker.steps[i]*tracker._top(i)  # nothing draws a weight from beyond the grid
+        steps = tracker._steps(i)  # the last look may be some steps ago
+        pull = _pull(layer.weight, steps, tracker._top(i))
+        if learned_step(layer) is not None: pull *= layer.weight.abs() < steps*tracker._top(i)  # nothing draws a weight from beyond the grid
         layer.weight.grad.add_(pull.mul_(2*_shares(layer.weight, aggregation)).mul_(strength))

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['SHARES', 'STARTS', 'GRANULARITIES', 'SCALES', 'RAISED_BITS', 'DFL_REASON', 'BINS_A_STEP', 'LearnedStep',
            'ClippedRound', 'largest_steps', 'best_steps', 'quant_conv', 'learned_step', 'plan', 'QuantDetectionModel',
-           'quantize', 'quantized_layers', 'deployable', 'codes_and_steps', 'histogram', 'deployed', 'average_bits']
+           'quantize', 'quantized_layers', 'copy_state', 'deployable', 'codes_and_steps', 'histogram', 'deployed',
+           'average_bits']
 
 # %% ../nbs/04_quantizer.ipynb #04_quantizer-002
 import math
@@ -201,6 +202,18 @@ def quantized_layers(
     return {n: m for n, m in model.named_modules() if isinstance(m, qnn.QuantConv2d)}
 
 # %% ../nbs/04_quantizer.ipynb #04_quantizer-032
+@torch.no_grad()
+def copy_state(
+    state:dict[str,Tensor], # From `state_dict` of the same structure
+    model:nn.Module,        # Its tensors take the values and stay the same objects
+):
+    "Copy a state into a model that an optimizer holds."
+    own = model.state_dict()
+    wrong = sorted(own.keys() ^ state.keys()) or [k for k, v in own.items() if v.shape != state[k].shape]
+    if wrong: raise ValueError(f'the saved weights do not fit the model: {len(wrong)} entries differ, the first is {wrong[0]}')
+    for k, v in own.items(): v.copy_(state[k])
+
+# %% ../nbs/04_quantizer.ipynb #04_quantizer-035
 def deployable(
     model:nn.Module, # Quantised YOLOv10; it is not changed
 ) -> DetectionModel: # Plain copy in evaluation mode, each weight rounded onto its grid
@@ -218,7 +231,7 @@ def _plain_conv(layer:qnn.QuantConv2d) -> nn.Conv2d:
     if layer.bias is not None: conv.bias.copy_(layer.bias)
     return conv
 
-# %% ../nbs/04_quantizer.ipynb #04_quantizer-037
+# %% ../nbs/04_quantizer.ipynb #04_quantizer-040
 @torch.no_grad()
 def codes_and_steps(
     layer:qnn.QuantConv2d, # Quantised convolution
@@ -227,7 +240,7 @@ def codes_and_steps(
     quantised = layer.quant_weight()
     return quantised.int(), quantised.scale
 
-# %% ../nbs/04_quantizer.ipynb #04_quantizer-040
+# %% ../nbs/04_quantizer.ipynb #04_quantizer-043
 BINS_A_STEP = 10
 
 def histogram(
@@ -242,7 +255,7 @@ def histogram(
     counts = torch.histogram(inside.cpu(), edges)[0]
     return dict(edges=edges.tolist(), counts=counts.int().tolist(), levels=levels.tolist(), level_counts=[int((codes == v).sum()) for v in levels])
 
-# %% ../nbs/04_quantizer.ipynb #04_quantizer-043
+# %% ../nbs/04_quantizer.ipynb #04_quantizer-046
 def deployed(
     manifest:list[dict[str,Any]], # Plan
 ) -> list[dict[str,Any]]: # Entries of the NMS-free model

@@ -28,16 +28,17 @@ from ultralytics.utils.torch_utils import select_device
 from .checkpoint import CheckpointError, build_model, load_checkpoint, open_base
 from .coco import View, build_view
 from .compare import ask_gate
-from .config import DEMO, PRIMARY, ConfigError, RunConfig, method_parts, save_config
+from .config import DEMO, PRIMARY, ConfigError, RunConfig, contradictions, method_parts, save_config
 from .correction import correct
 from .evaluate import HEADS, evaluate, rungs_of, save_gain, save_scores
 from .files import tell, write_atomic
 from .folder import Layout, absolute, enter, open_root, record_failure
+from .qat import KEEP_FILE, QATTrainer, raised_layers, reestimated
 from .quantizer import average_bits, deployable, histogram, plan, quantize, quantized_layers
 from .report import read_correction, write_summary_md
 from .scenes import write_scenes
-from .summary import Dataset, Ema, Method, Metrics, Model, Qc, Quantization, Rung, RunSummary, Stability, Training, judge, load_summary, read_results, save_summary, status_word
-from .trainer import QATTrainer, ema_constants, overrides
+from .summary import Batchnorm, Dampen, Dataset, Ema, Freeze, Method, Metrics, Model, Oscillation, Qc, Quantization, Rung, RunSummary, Stability, Training, judge, load_summary, read_results, save_summary, status_word
+from .trainer import ema_constants, overrides
 from .weights import find_base
 
 # %% ../nbs/16_run.ipynb #16_run-005
@@ -80,21 +81,27 @@ def inside(
 def quantization_block(
     config:RunConfig,              # The run
     manifest:list[dict[str,Any]],  # Plan of its layers
+    raised:int=0,                  # How many layers the keep-list raised to 8 bit
 ) -> Quantization: # For the summary
     "What is quantised and how."
     quantised = sum(e['bits'] is not None for e in manifest)
-    return Quantization(mode=f'w{config.weight_bits}a16', weight_bit_width=config.weight_bits, granularity=config.granularity, scale=config.scale,
-        layers_quantized=quantised, layers_kept=len(manifest)-quantised, average_bits=average_bits(manifest), layers=manifest)
+    learned = dict(scale_init=config.scale_init, scale_lr=config.scale_lr) if config.scale == 'learned' else {}
+    return Quantization(mode=f'w{config.weight_bits}a16', weight_bit_width=config.weight_bits, granularity=config.granularity, scale=config.scale, **learned,
+        layers_quantized=quantised, layers_kept=len(manifest)-quantised, layers_raised=raised, average_bits=average_bits(manifest), layers=manifest)
 
 def method_block(
     config:RunConfig, # The run
     steps:int,        # Optimizer steps of the whole run
 ) -> Method: # For the summary
     "Which remedies are on, with their constants."
-    averaging = 'ema' in method_parts(config.method)
-    decay, tau = ema_constants(config, steps) if averaging else (None, None)
-    qc = dict(epochs=config.qc_epochs, lr=config.qc_lr, bn_stats_fixed=True, scope=config.qc_scope) if 'qc' in method_parts(config.method) else {}
-    return Method(variant=config.method, ema=Ema(enabled=averaging, decay=decay, tau=tau), qc=Qc(enabled=bool(qc), **qc))
+    c, parts = config, method_parts(config.method)
+    decay, tau = ema_constants(c, steps)
+    def part(kind, name, **constants): return kind(enabled=name in parts, **(constants if name in parts else {}))
+    return Method(variant=c.method, ema=part(Ema, 'ema', decay=decay, tau=tau), qc=part(Qc, 'qc', epochs=c.qc_epochs, lr=c.qc_lr, bn_stats_fixed=True, scope=c.qc_scope),
+        dampen=part(Dampen, 'dampen', strength=c.dampen_lambda, aggregation=c.dampen_aggregation, start=c.dampen_start, end=c.dampen_end),
+        freeze=part(Freeze, 'freeze', threshold_first=c.freeze_threshold_start, threshold_last=c.freeze_threshold, start=c.freeze_start, end=c.freeze_end),
+        batchnorm=Batchnorm(strategy=c.bn, batches=c.bn_batches if c.bn == 'reestimate' else None),
+        oscillation=Oscillation(momentum=c.oscillation_momentum, threshold=c.oscillation_threshold, interval=c.oscillation_interval))
 
 def dataset_block(
     config:RunConfig, # The run
@@ -136,7 +143,8 @@ def artifacts_block(
     paths = dict(results_csv=files.results, tensorboard_log_dir=files.training/'tensorboard', last=files.weights/'last.pt', best=files.weights/'best.pt',
         dataset_yaml=files.dataset/'dataset.yaml', evaluation=files.evaluation, figures=files.figures, config=files.config, notebook=files.notebook, log=files.log,
         summary_md=root/'summary.md', report=files.report)
-    optional = dict(corrected=files.correction/'corrected.pt', qc_history=files.correction/'history.csv')
+    optional = dict(corrected=files.correction/'corrected.pt', qc_history=files.correction/'history.csv', bn_reestimated=root/'bn'/'reestimated.pt', batchnorm=root/'batchnorm.csv',
+        oscillation=root/'oscillation.csv', oscillation_histories=root/'oscillation.json', keep_layers=root/KEEP_FILE, sensitivity=root/'sensitivity.csv')
     return {'run_root': '.'} | {k: inside(root, v) for k, v in (paths | {k: v for k, v in optional.items() if v.is_file()}).items()}
 
 # %% ../nbs/16_run.ipynb #16_run-016
@@ -218,8 +226,10 @@ class Experiment(Stages):
                                    val_max_images=c.val_max_images, seed=c.seed, progress=_tell)
             for line in self.view.warnings: log.warning(line)
             self.base = open_base(self.base_file, c.variant, self.view.names)
-            self.manifest = plan(self.base, c.weight_bits, c.granularity, c.first_last_bits, c.quantize_dfl)
-            self._describe()
+            self._check()
+            raised = self._keep()
+            self.manifest = plan(self.base, c.weight_bits, c.granularity, c.first_last_bits, c.quantize_dfl, c.scale, raised)
+            self._describe(len(raised))
         return self.view
 
     def score_before(self) -> pd.DataFrame: # Rungs so far
@@ -240,6 +250,12 @@ class Experiment(Stages):
             self._measure()
         return read_results(self.files.results)
 
+    def reestimate(self) -> pd.DataFrame|None: # batchnorm.csv; None when bn is not reestimate
+        "Batch norms of what the training ended with, measured anew; QC goes on from there."
+        if self.config.bn != 'reestimate': return None
+        with self.stage('reestimate'): reestimated(self.root)
+        return pd.read_csv(self.root/'batchnorm.csv')
+
     def correct(self) -> pd.DataFrame|None: # qc/history.csv; None when the method has no qc
         "Quantisation correction of what the training ended with, unless it is done already."
         if 'qc' not in method_parts(self.config.method): return None
@@ -252,7 +268,11 @@ class Experiment(Stages):
             content = load_checkpoint(self.files.weights/'last.pt')
             self._score('qat_raw', lambda: deployable(build_model(content, 'raw')))
             if content['ema_state_dict'] is not None: self._score('qat_ema', lambda: deployable(build_model(content, 'ema')))
-            if 'qc' in method_parts(self.config.method): self._score_corrected('qat_raw' if content['ema_state_dict'] is None else 'qat_ema')
+            before = 'qat_raw' if content['ema_state_dict'] is None else 'qat_ema'
+            if self.config.bn == 'reestimate':
+                before = 'bn_reestimated'
+                self._score(before, lambda: deployable(build_model(load_checkpoint(reestimated(self.root)))))
+            if 'qc' in method_parts(self.config.method): self._score_corrected(before)
             layers = weight_histograms(self._quantised_base(), build_model(content))
             write_atomic(self.files.evaluation/'weights.json', json.dumps({'layers': layers}))
         return self.rungs()
@@ -282,14 +302,33 @@ class Experiment(Stages):
         save_config(self.config, self.files.config)  # the stored configuration names the file that was used
         self.summary.model = Model(variant=self.config.variant, checkpoint=inside(self.root, self.config.base), checkpoint_sha256=found.sha256, imgsz=self.config.imgsz)
 
-    def _describe(self):
-        c, steps = self.config, self.config.epochs*math.ceil(self.view.train_images/self.config.batch)
-        self.summary.quantization, self.summary.method = quantization_block(c, self.manifest), method_block(c, steps)
+    @property
+    def steps(self) -> int: "Optimizer steps of the training."; return self.config.epochs*math.ceil(self.view.train_images/self.config.batch)
+
+    def _check(self):
+        "What only data and network can tell, all at once and before anything is measured."
+        c, problems = self.config, contradictions(self.config, self.steps)
+        if c.keep_layers and not c.keep_layers.startswith('auto:'):
+            try: check_keep_list(load_keep_list(c.keep_layers), plan(self.base))
+            except (ValueError, OSError) as e: problems.append(f'keep_layers={c.keep_layers}: {e}')
+        if problems: raise ConfigError('; '.join(problems))
+
+    def _keep(self) -> list[str]:
+        "Layers raised to 8 bit; their list lies in the run folder from here on."
+        c, file = self.config, self.root/KEEP_FILE
+        if c.keep_layers and not file.is_file():
+            if c.keep_layers.startswith('auto:'): measure_and_keep(self.base, self.view, c, self.root, progress=_tell)
+            else: write_atomic(file, Path(c.keep_layers).read_text(encoding='utf-8'))
+        return raised_layers(self.root)
+
+    def _describe(self, raised:int):
+        c = self.config
+        self.summary.quantization, self.summary.method = quantization_block(c, self.manifest, raised), method_block(c, self.steps)
         self.summary.dataset, self.summary.training = dataset_block(c, self.view, self.root), training_block(c, self.root)
 
     def _measure(self): self.summary.metrics, self.summary.stability = metrics_block(self.files.results, self.files.evaluation)
 
-    def _quantised_base(self) -> nn.Module: return quantize(deepcopy(self.base), self.manifest)
+    def _quantised_base(self) -> nn.Module: return quantize(deepcopy(self.base), self.manifest, self.config.scale_init)
 
     def _trained(self) -> bool:
         last = self.files.weights/'last.pt'
