@@ -22,7 +22,8 @@ from yolov10_qat.evaluate import _matched, _weighted_ap, bootstrap_difference, c
 from yolov10_qat.folder import Layout
 from yolov10_qat.quantizer import deployable, plan, quantize
 from yolov10_qat.summary import find_rung, load_summary
-from yolov10_qat.trainer import QATTrainer, overrides
+from yolov10_qat.qat import QATTrainer
+from yolov10_qat.trainer import overrides
 
 
 # --- insert and fold -------------------------------------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from .config import DEMO, PRIMARY, ConfigError, RunConfig, contradictions, metho
 from .correction import correct
 from .evaluate import HEADS, evaluate, rungs_of, save_gain, save_scores
 from .files import tell, write_atomic
+from .keeplist import load_keep_list
 from .folder import Layout, absolute, enter, open_root, record_failure
 from .qat import KEEP_FILE, QATTrainer, raised_layers, reestimated
 from .quantizer import average_bits, deployable, histogram, plan, quantize, quantized_layers
@@ -309,6 +310,7 @@ class Experiment(Stages):
         "What only data and network can tell, all at once and before anything is measured."
         c, problems = self.config, contradictions(self.config, self.steps)
         if c.keep_layers and not c.keep_layers.startswith('auto:'):
+            from yolov10_qat.sensitivity import check_keep_list
             try: check_keep_list(load_keep_list(c.keep_layers), plan(self.base))
             except (ValueError, OSError) as e: problems.append(f'keep_layers={c.keep_layers}: {e}')
         if problems: raise ConfigError('; '.join(problems))
@@ -317,6 +319,7 @@ class Experiment(Stages):
         "Layers raised to 8 bit; their list lies in the run folder from here on."
         c, file = self.config, self.root/KEEP_FILE
         if c.keep_layers and not file.is_file():
+            from yolov10_qat.sensitivity import measure_and_keep
             if c.keep_layers.startswith('auto:'): measure_and_keep(self.base, self.view, c, self.root, progress=_tell)
             else: write_atomic(file, Path(c.keep_layers).read_text(encoding='utf-8'))
         return raised_layers(self.root)

@@ -185,7 +185,7 @@ class Rung(Block):
 class QcGain(Block):
     "AP after QC minus AP before it, with a bootstrap confidence interval over images."
     model_config = ConfigDict(populate_by_name=True)
-    before:Literal['qat_raw', 'qat_ema'] = Field(alias='from')  # rung that QC started from; 'from' is a Python keyword
+    before:Literal['qat_raw', 'qat_ema', 'bn_reestimated'] = Field(alias='from')  # rung that QC started from; 'from' is a Python keyword
     to:Literal['qc'] = 'qc'
     head:Literal['one2one'] = 'one2one'
     metrics_source:Literal['pycocotools'] = 'pycocotools'
