@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['PRIMARY', 'VARIANTS', 'METHOD_PARTS', 'QC_SCOPES', 'DEMO', 'PROFILES', 'Text', 'OptionalText', 'OptionalInt', 'Auto',
-           'ConfigError', 'nearest', 'canonical_method', 'method_parts', 'RunConfig', 'changed_fields', 'save_config',
-           'load_config']
+           'ConfigError', 'nearest', 'canonical_method', 'method_parts', 'RunConfig', 'contradictions',
+           'changed_fields', 'save_config', 'load_config']
 
 # %% ../nbs/00_config.ipynb #00_config-002
 import difflib
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,7 +36,7 @@ def nearest(
     return f" (did you mean '{close[0]}'?)" if close else ''
 
 # %% ../nbs/00_config.ipynb #00_config-014
-METHOD_PARTS = ('ema', 'qc')
+METHOD_PARTS = ('ema', 'dampen', 'freeze', 'qc')
 QC_SCOPES = ('all', 'backbone', 'no-head')
 
 def canonical_method(
@@ -103,10 +104,14 @@ class RunConfig(BaseModel):
     val_max_images:OptionalInt = _knob(None, "validation images, 0 for all; none: the profile's", ge=0)
     weight_bits:int = _knob(4, 'word length of a quantised weight, 2 to 8', ge=2, le=8)
     granularity:Literal['per_channel', 'per_tensor'] = _knob(None, "one scale an output channel (per_channel) or one a layer (per_tensor); none: the profile's, per_channel but for demo")
-    scale:Literal['stats'] = _knob('stats', 'where scales come from: stats (absolute maximum)')
+    scale:Literal['stats', 'learned'] = _knob('stats', 'where scales come from: stats (absolute maximum of the weights, at every step) or learned (LSQ step sizes)')
+    scale_init:Literal['mse', 'absmax'] = _knob('mse', 'start of learned scales: mse (least squared rounding error) or absmax')
+    scale_lr:float = _knob(1e-3, "learning rate of the logarithm of learned scales; falls as lr0 does", gt=0, le=1)
+    keep_layers:OptionalText = _knob(None, 'layers to keep at 8 bit: a keep-layers.json as sensitivity writes it, or auto:BYTES to measure and keep; none: no layer')
     first_last_bits:OptionalInt = _knob(None, 'word length of the first layer and the last head layers, 2 to 8; none: weight_bits', ge=2, le=8)
     quantize_dfl:bool = _knob(False, 'round the fixed 0..15 ramp of the DFL layer too, as the first YOLOv10m experiments did')
-    bn:Literal['train'] = _knob('train', 'batch-norm statistics: train (follow the batches)')
+    bn:Literal['train', 'freeze', 'reestimate'] = _knob('train', 'batch-norm statistics: train (follow the batches), freeze (stay as in the base) or reestimate (as train, and measured anew before each evaluation and at the end)')
+    bn_batches:int = _knob(50, 'training batches that a re-estimation averages over', ge=1)
     head_loss:Literal['equal', 'ultralytics'] = _knob('equal', "weights of the one2many and one2one losses: equal, or Ultralytics' falling one2many")
     lr0:float = _knob(None, "Adam's learning rate at the start; none: the profile's, 1e-4 but for demo", gt=0, le=1)
     lrf:float = _knob(0.1, 'last learning rate as a share of lr0, reached linearly', gt=0, le=1)
@@ -115,6 +120,17 @@ class RunConfig(BaseModel):
     mosaic:float = _knob(0.0, 'probability of mosaic augmentation', ge=0, le=1)
     ema_decay:Auto = _knob('auto', 'decay of the weight average, 0 to 1; auto: min(0.9999, 1 - 10/steps)')
     ema_tau:Auto = _knob('auto', 'steps over which that decay ramps up; auto: steps/20')
+    dampen_lambda:float = _knob(0.1, 'strength that dampening reaches at dampen_end', ge=0)
+    dampen_aggregation:Literal['sum', 'kernel_mean'] = _knob('sum', 'how the dampening term adds up the weights of a layer: sum, or kernel_mean (the mean over each kernel, summed over the kernels)')
+    dampen_start:float = _knob(0.25, 'share of the steps after which dampening begins to rise from 0, by a cosine', ge=0, lt=1)
+    dampen_end:float = _knob(1.0, 'share of the steps after which dampening has its full strength', gt=0, le=1)
+    freeze_threshold:float = _knob(0.01, 'oscillation frequency above which a weight is frozen, at freeze_end', gt=0, lt=1)
+    freeze_threshold_start:float = _knob(0.1, 'the same at freeze_start; the threshold falls between the two by a cosine', gt=0, lt=1)
+    freeze_start:float = _knob(0.25, 'share of the steps before which no weight is frozen', ge=0, lt=1)
+    freeze_end:float = _knob(1.0, 'share of the steps after which the threshold stays at freeze_threshold', gt=0, le=1)
+    oscillation_momentum:float = _knob(0.01, "momentum of the oscillation frequency's moving average", gt=0, lt=1)
+    oscillation_threshold:float = _knob(0.005, 'frequency above which a weight is counted as oscillating', gt=0, lt=1)
+    oscillation_interval:int = _knob(1, 'steps between two looks at the integer weights', ge=1)
     qc_scope:Literal[QC_SCOPES] = _knob('all', 'convolutions that QC corrects: all, backbone, no-head')
     qc_epochs:int = _knob(1, 'passes over the training images during QC', ge=1)
     qc_lr:float = _knob(None, "Adam's learning rate during QC, constant; none: the profile's, 1e-4 but for demo", gt=0, le=1)
@@ -150,7 +166,8 @@ class RunConfig(BaseModel):
         unknown = [k for k in data if k not in type(self).model_fields]
         problems = [f"unknown setting '{k}'{nearest(k, list(type(self).model_fields))}" for k in unknown]
         try: super().__init__(**{k: v for k, v in data.items() if k not in unknown})
-        except ValidationError as e: raise ConfigError('; '.join(problems + [_problem(o) for o in e.errors()])) from None
+        except ValidationError as e: problems += [_problem(o) for o in e.errors()] + _also_wrong(data, {*unknown, *(o['loc'][0] for o in e.errors())})
+        else: problems += contradictions(self)
         if problems: raise ConfigError('; '.join(problems))
 
 # %% ../nbs/00_config.ipynb #00_config-025
@@ -162,7 +179,38 @@ def _problem(
     message = error['msg'].removeprefix('Value error, ').replace('Input should be', 'must be')
     return f"{name}={error['input']!r}: {message}"
 
-# %% ../nbs/00_config.ipynb #00_config-031
+# %% ../nbs/00_config.ipynb #00_config-027
+def contradictions(
+    config:RunConfig,     # Each value is in its range
+    steps:int|None=None,  # Optimizer steps of the whole run; None: as the configuration limits them
+) -> list[str]: # A sentence each, with what to do
+    "Settings that are each in order but not together."
+    c, parts, found = config, method_parts(config.method), []
+    if steps is None and c.train_max_images: steps = c.epochs*-(-c.train_max_images//c.batch)
+    if 'dampen' in parts:
+        if c.dampen_lambda == 0: found.append("dampen_lambda=0.0 switches off the dampening that method asks for: raise it, or leave dampen out of the method")
+        if c.dampen_end <= c.dampen_start: found.append(f'dampen_end={c.dampen_end:g} must be above dampen_start={c.dampen_start:g}')
+    if 'freeze' in parts:
+        if c.freeze_end <= c.freeze_start: found.append(f'freeze_end={c.freeze_end:g} must be above freeze_start={c.freeze_start:g}')
+        if c.freeze_threshold > c.freeze_threshold_start: found.append(f'freeze_threshold={c.freeze_threshold:g} must not be above freeze_threshold_start={c.freeze_threshold_start:g}: the threshold falls')
+        if steps: found += _too_early(c, steps)
+    if steps and c.oscillation_interval > steps: found.append(f'oscillation_interval={c.oscillation_interval} is longer than the run of {steps} steps: lower it')
+    return found
+
+def _also_wrong(data:dict[str,Any], wrong:set[str]) -> list[str]:
+    "Contradictions among the values that are right by themselves."
+    if wrong & {'profile', 'epochs', 'batch', 'train_max_images'}: return []  # the steps are not known
+    try: RunConfig(**{k: v for k, v in data.items() if k not in wrong})
+    except ConfigError as e: return [str(e)]
+    return []
+
+def _too_early(c:RunConfig, steps:int) -> list[str]:
+    looks, needed = int(c.freeze_start*steps)//c.oscillation_interval, math.ceil(math.log1p(-c.freeze_threshold_start)/math.log1p(-c.oscillation_momentum))
+    if looks >= needed: return []
+    return [f'freeze_start={c.freeze_start:g} leaves {looks} looks at the weights before freezing begins, and at least {needed} are needed for any frequency to reach freeze_threshold_start={c.freeze_threshold_start:g}: '
+            'train longer, start later, or raise oscillation_momentum']
+
+# %% ../nbs/00_config.ipynb #00_config-034
 def changed_fields(
     config:RunConfig, # A resolved configuration
 ) -> dict[str,Any]: # Field name -> value, for values that differ from the profile's defaults
@@ -170,7 +218,7 @@ def changed_fields(
     plain = RunConfig(profile=config.profile)
     return {k: v for k, v in config.model_dump().items() if v != getattr(plain, k)}
 
-# %% ../nbs/00_config.ipynb #00_config-034
+# %% ../nbs/00_config.ipynb #00_config-037
 def save_config(
     config:RunConfig, # What to keep
     path:Path|str,    # YAML file to write
@@ -180,7 +228,7 @@ def save_config(
     path.write_text(yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True), encoding='utf-8')
     return path
 
-# %% ../nbs/00_config.ipynb #00_config-035
+# %% ../nbs/00_config.ipynb #00_config-038
 def load_config(
     path:Path|str, # YAML file written by `save_config` or by hand
     **changes,     # Fields that win over the file's
