@@ -157,7 +157,7 @@ def state_sentences(
     sure = [s for s in compared if s.difference.low is not None]
     if not variant.states: return []
     if not compared: return ['No state can be compared: there is no other state beside the raw weights of plain training, or no plain training with the recipe and a seed of the others.']
-    if not sure: return [f'{_count(compared, "state")} beside plain training, each with one seed in common with it: there is no interval, and every difference may be chance.']
+    if not sure: return [f'{_count(compared, "state")} beside plain training, with one seed in common: there is no interval, and every difference may be chance.']
     above, below = (sum(s.difference.word == w for s in sure) for w in ('helps', 'hurts'))
     seeds = sorted({s.difference.n for s in sure})
     return [f'Of {_count(sure, "state")} {_lie(above)} above plain training, {below} below, and {len(sure)-above-below} cannot be told from it.',
