@@ -32,6 +32,8 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from .config import RunConfig, changed_fields, load_config, method_parts
+from .dynamics import (draw_batchnorm, draw_frozen, draw_oscillating, draw_scales, draw_sensitivity, draw_thresholds, draw_trade, draw_trajectories, memory, read_batchnorm, read_histories,
+                                  read_keep_layers, read_oscillation, read_sensitivity, restless_rows)
 from .files import write_atomic
 from .looks import LOOKS, RC, ap_text, data_uri, epoch_axis, figure_legend, figure_title, flat_title, keep_figures, new_axes, page_template, signed_text, size_text, time_text
 from .summary import COLLAPSE_RATIO, PRIMARY, RUNGS, QcGain, Rung, RunSummary, find_rung, judge, load_summary, read_results
@@ -47,6 +49,11 @@ class Run(NamedTuple):
     layers:list[dict]                        # evaluation/weights.json
     provenance:dict|None                     # dataset/provenance.json
     correction:pd.DataFrame|None             # qc/history.csv, one row a step of QC
+    oscillation:pd.DataFrame|None            # oscillation.csv, one row an epoch and layer
+    histories:dict|None                      # oscillation.json
+    batchnorm:pd.DataFrame|None              # batchnorm.csv, one row a batch norm
+    sensitivity:pd.DataFrame|None            # sensitivity.csv, one row a part of the network
+    keep:dict|None                           # keep-layers.json
     problems:list[str]                       # sentences about files that cannot be read
 
 # %% ../nbs/14_report.ipynb #14_report-006
@@ -78,7 +85,9 @@ def read_run(
     files = [p for p in sorted(root.glob('evaluation/*-one2*.json')) if not p.stem.endswith('-detections')]
     evaluations = {(e['rung'], e['head']): e for e in (attempt(_json, p) for p in files) if e}
     layers = (attempt(_json, root/'evaluation/weights.json') or {}).get('layers', [])
-    run = Run(root, summary, attempt(load_config, root/'run_config.yaml'), results, evaluations, layers, attempt(_json, root/'dataset/provenance.json'), attempt(read_correction, root/'qc/history.csv'), problems)
+    run = Run(root, summary, attempt(load_config, root/'run_config.yaml'), results, evaluations, layers, attempt(_json, root/'dataset/provenance.json'), attempt(read_correction, root/'qc/history.csv'),
+              attempt(read_oscillation, root/'oscillation.csv'), attempt(read_histories, root/'oscillation.json'), attempt(read_batchnorm, root/'batchnorm.csv'), attempt(read_sensitivity, root/'sensitivity.csv'),
+              attempt(read_keep_layers, root/'keep-layers.json'), problems)
     _complete(run)
     return run
 
@@ -511,7 +520,14 @@ def _layer(run:Run, plot:Callable, what:str):
     ax = plot(run.layers[0], new_axes(3.1), last_rung(run).rung)
     return ax, f'{what}: {flat_title(ax)}.'
 
-FIGURES = {'ladder': _ladder, 'map': _map, 'losses': _losses, 'learning-rate': _lr, 'correction': _correction, 'classes': _classes,
+def _freezes(run:Run) -> bool: return bool(run.config and 'freeze' in method_parts(run.config.method))
+def _bits(run:Run) -> int: return run.summary.quantization.weight_bit_width if run.summary.quantization else 4
+
+FIGURES = {'ladder': _ladder, 'map': _map, 'losses': _losses, 'learning-rate': _lr, 'correction': _correction,
+           'oscillating': lambda run: draw_oscillating(run.oscillation), 'thresholds': lambda run: draw_thresholds(run.histories, run.oscillation),
+           'trajectories': lambda run: draw_trajectories(run.histories), 'frozen': lambda run: draw_frozen(run.oscillation, _freezes(run)),
+           'scales': lambda run: draw_scales(run.oscillation), 'batchnorm': lambda run: draw_batchnorm(run.oscillation, run.batchnorm),
+           'sensitivity': lambda run: draw_sensitivity(run.sensitivity, _bits(run)), 'trade': lambda run: draw_trade(run.keep), 'classes': _classes,
            'weights': lambda run: _layer(run, plot_weights, 'Histogram of latent weights'),
            'levels': lambda run: _layer(run, plot_levels, 'Bars of the share of weights on each level')}
 
@@ -792,6 +808,8 @@ ARTEFACTS = {
     'run.ipynb': 'executed notebook', 'run.log': 'log', 'summary.md': 'short summary', 'run_summary.json': 'result for machines', 'run_config.yaml': 'every parameter',
     'ultralytics/*/weights/*.pt': 'checkpoint', 'ultralytics/*/results.csv': 'losses and scores of each epoch', 'ultralytics/*/args.yaml': "trainer's arguments",
     'ultralytics/*/tensorboard/*': 'TensorBoard events', 'dataset/dataset.yaml': 'data for Ultralytics', 'dataset/provenance.json': 'where the data comes from',
+    'oscillation.csv': 'oscillation of each layer after each epoch', 'oscillation.json': 'distances to thresholds, ways of a few weights', 'batchnorm.csv': 'batch-norm statistics before and after re-estimation',
+    'bn/*.pt': 'checkpoint with re-estimated statistics', 'sensitivity.csv': 'what each layer costs at low bits', 'keep-layers.json': 'layers kept at more bits',
     'qc/corrected.pt': 'corrected checkpoint', 'qc/history.csv': 'losses and corrections of each step of QC', 'evaluation/*.json': 'scores, detections, weight histograms, gain of QC',
 }
 
@@ -818,6 +836,7 @@ def render(
         run=run, s=run.summary, verdict=verdict(run), gain=gain_sentence(run.summary.metrics.qc_gain), resume=resume_command(run), card=card(run), rungs=rows, few_images=0 < min((r['images'] for r in rows), default=0) < 1000,
         figures=_draw_all(run), classes=[] if changes is None else changes.to_dict('records'), FEW=FEW, few=few, last=last_rung(run) and LOOKS[last_rung(run).rung].label,
         examples=shown, examples_sentence=sentence, splits=split_rows(run.provenance['splits']) if run.provenance else [], sources=source_rows(run.provenance) if run.provenance else [], parameters=parameter_rows(run.config) if run.config else [],
+        restless=restless_rows(run.oscillation), memory=memory(run.histories['momentum'], run.histories['threshold']) if run.histories else 0, bits=_bits(run),
         command=reproduce_command(run.config) if run.config else None, artefacts=artefact_rows(run.root),
         timings=[(k, v) for k, v in run.summary.timings.items() if k != 'total'], total=_total(run.summary.timings))
     return write_atomic(run.root/'report.html', html)
