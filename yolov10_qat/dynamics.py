@@ -6,7 +6,7 @@
 __all__ = ['TRACKED', 'ALONE', 'KINDS', 'INK', 'SHOWN', 'read_oscillation', 'Shape', 'Distance', 'Restless', 'Trajectory',
            'Histories', 'Trade', 'Keep', 'read_histories', 'read_batchnorm', 'read_sensitivity', 'read_keep_layers',
            'blocks', 'block_axis', 'last_epoch', 'of_weights', 'most_restless', 'oscillation_message',
-           'plot_oscillating', 'draw_oscillating', 'near_threshold', 'plot_distance', 'pooled', 'distance_message',
+           'plot_oscillating', 'draw_oscillating', 'within', 'plot_distance', 'pooled', 'distance_message',
            'plot_thresholds', 'draw_thresholds', 'flips', 'plot_trajectory', 'trajectory_message', 'plot_trajectories',
            'draw_trajectories', 'plot_frozen', 'frozen_message', 'draw_frozen', 'relative_steps', 'scales_message',
            'plot_scales', 'draw_scales', 'plot_batchnorm', 'plot_reestimated', 'draw_batchnorm', 'plot_sensitivity',
@@ -254,13 +254,15 @@ def draw_oscillating(
                 f'most in {", ".join(f"{r.layer} ({r.kind}) {share_text(r.oscillating)}" for r in worst.itertuples())}.')
 
 # %% ../nbs/14_dynamics.ipynb #14_dynamics-026
-def near_threshold(
-    edges:list[float], # Of the bins, -0.5 to 0.5
-    counts:list[int],  # Weights in each
-) -> float: # 0 to 1; evenly spread weights give 0.2; NaN without weights
-    "Share of the weights less than 0.1 steps from a threshold."
-    centers = (np.array(edges[1:])+edges[:-1])/2
-    return float(np.array(counts)[abs(centers) > .4].sum()/sum(counts)) if sum(counts) else math.nan
+def within(
+    edges:list[float],  # Of the bins, -0.5 to 0.5
+    counts:list[int],   # Weights in each
+    near:float=0.,      # Steps from a threshold
+    far:float=.1,       # The same, above `near`
+) -> float: # 0 to 1; NaN without weights
+    "Share of the weights between `near` and `far` steps from a threshold; evenly spread ones give twice the difference."
+    steps = .5-abs(np.array(edges[1:])+edges[:-1])/2
+    return float(np.array(counts)[(near < steps) & (steps < far)].sum()/sum(counts)) if sum(counts) else math.nan
 
 def plot_distance(
     edges:list[float],    # Of the bins, -0.5 to 0.5
@@ -289,9 +291,9 @@ def distance_message(
     end:list[int],     # At the end
 ) -> str: # For titles
     "Whether weights gather at thresholds."
-    old, new = near_threshold(edges, start), near_threshold(edges, end)
-    where = 'gather at the thresholds' if new > .22 and new > old else 'keep away from the thresholds' if new < .18 else 'lie evenly between levels and thresholds'
-    return f'Weights {where}: {share_text(new)} within 0.1 steps of one, {share_text(old)} before training, 20% if evenly spread'
+    old, new, beside = within(edges, start), within(edges, end), within(edges, end, .1, .2)
+    shape = 'Weights gather at the thresholds' if new > 1.15*beside else 'Weights have left the thresholds' if new < .8*old else 'Weights do not gather at the thresholds'
+    return f'{shape}: {share_text(new)} within 0.1 steps, {share_text(old)} before training, 20% if evenly spread'
 
 # %% ../nbs/14_dynamics.ipynb #14_dynamics-028
 def plot_thresholds(
@@ -303,8 +305,8 @@ def plot_thresholds(
     edges, all_of_them = distance['edges'], pooled(distance['layers'])
     alone = [s for s in distance['layers'] if s['layer'] == layer]
     for ax, (start, end), name in zip(axes, (all_of_them, pooled(alone)), (f'all {len(distance["layers"])} layers', layer)):
-        plot_distance(edges, start, end, ax).set_title(f'{name}: {share_text(near_threshold(edges, end))}', fontsize='small', loc='left', color=INK)
-    axes[0].set_ylabel('% of the weights, each bin')
+        plot_distance(edges, start, end, ax).set_title(f'{name}: {share_text(within(edges, end))}', fontsize='small', loc='left', color=INK)
+    axes[0].set_ylabel('weights a bin, %')
     axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc='outside lower left', ncols=3)  # above them it would cover the title
     figure_title(axes[0], distance_message(edges, *all_of_them))
     return axes[0]
@@ -317,9 +319,9 @@ def draw_thresholds(
     if histories is None or not histories['distance']['layers']: return None
     shapes, edges = histories['distance']['layers'], histories['distance']['edges']
     restless = None if table is None else most_restless(table)
-    layer = max(shapes, key=lambda s: np.nan_to_num(near_threshold(edges, s['end'])))['layer'] if restless is None or restless.layer not in {s['layer'] for s in shapes} else restless.layer
+    layer = max(shapes, key=lambda s: np.nan_to_num(within(edges, s['end'])))['layer'] if restless is None or restless.layer not in {s['layer'] for s in shapes} else restless.layer
     ax = plot_thresholds(histories['distance'], list(new_axes(2.9, columns=2)), layer)
-    start, end = (near_threshold(edges, counts) for counts in pooled([s for s in shapes if s['layer'] == layer]))
+    start, end = (within(edges, counts) for counts in pooled([s for s in shapes if s['layer'] == layer]))
     return ax, f'Histograms of the distance to the nearest level, before training and at the end. {flat_title(ax)}. {layer} alone: {share_text(end)} at the end, {share_text(start)} before training.'
 
 # %% ../nbs/14_dynamics.ipynb #14_dynamics-031
@@ -340,7 +342,7 @@ def plot_trajectory(
     "One latent weight, when it is rounded up, and the threshold it meets."
     steps, position, integer = steps[-SHOWN:], *(np.array(weight[k][-SHOWN:]) for k in ('position', 'integer'))
     low, high = position.min(), position.max()
-    room = .15*(high-low) or .1
+    room = max(.15*(high-low), .01-(high-low)/2)  # at least 0.02 steps are shown, or a weight at rest would look busy
     rise = (integer-integer.min())/max(1, np.ptp(integer))
     ax.fill_between(steps, low-room, low-room + rise*(high-low+2*room), step='post', color='#DDE2E8', lw=0, label='rounded up')
     ax.plot(steps, position, color=LOOKS['qat_raw'].color, lw=1.3, label='latent weight')
@@ -348,6 +350,7 @@ def plot_trajectory(
     for level in range(math.ceil(low-room-.5), math.floor(high+room-.5)+1): ax.axhline(level+.5, color=INK, ls='--', lw=.9)
     ax.set_ylim(low-room, high+room)
     ax.yaxis.set_major_locator(MaxNLocator(2))
+    ax.ticklabel_format(axis='y', useOffset=False)
     ax.set_xlim(steps[0], max(steps[-1], steps[0]+1))
     levels = ' and '.join(f'{v:g}' for v in sorted({integer.min(), integer.max()})).replace('-', '−')
     ax.text(1.015, .5, f'weight {weight["index"]:,}\n{levels}\nturns {flips(integer.tolist())}×', transform=ax.transAxes, va='center', fontsize='small', color=INK)
@@ -360,7 +363,8 @@ def trajectory_message(
     "How often these weights turn back."
     turns = [flips(w['integer'][-SHOWN:]) for w in trajectory['weights']]
     looks = len(trajectory['weights'][0]['integer'][-SHOWN:])
-    return f'The {len(turns)} most restless weights of {trajectory["layer"]} turn back {min(turns)} to {max(turns)} times in the last {looks} looks'
+    often = 'do not turn back' if max(turns) == 0 else f'turn back {min(turns)} to {max(turns)} times' if min(turns) < max(turns) else f'turn back {max(turns)}× each'
+    return f'The {len(turns)} most restless weights of {trajectory["layer"]} {often} in the last {looks} looks'
 
 def plot_trajectories(
     trajectory:dict,  # `trajectory` of `read_histories`
@@ -482,7 +486,7 @@ def _kl_points(ax:Axes, rows:pd.DataFrame, column:str, hollow:bool):
 def _kl_axes(ax:Axes, rows:pd.DataFrame):
     width = ax.figure.get_figwidth()-1.
     block_axis(ax.xaxis, rows.layer.tolist(), gap=.2*len(rows)/width)
-    ax.set_xlim(0, len(rows))
+    ax.set_xlim(-.01*len(rows), 1.01*len(rows))
     ax.set_yscale('log')
     ax.yaxis.set_major_formatter(lambda v, _: f'{v:g}')  # the default wants TeX, which RC switches off for the sake of class names
     ax.yaxis.set_minor_formatter(NullFormatter())
