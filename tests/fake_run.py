@@ -19,9 +19,10 @@ CURVES = {  # score of the primary weights after each epoch, as a share of FP
 FP = .312
 
 
-def make_run(root, method='ema', outcome='stable', stage='complete', classes=CLASSES, run_id='fake-run', epochs=EPOCHS):
+def make_run(root, method='ema', outcome='stable', stage='complete', classes=CLASSES, run_id='fake-run', epochs=EPOCHS, tracked=True, measured=False):
     """Write a run root. `stage`: start (summary and configuration only), before (data, FP and PTQ scored), training (half of the
-    epochs, then a crash) or complete."""
+    epochs, then a crash) or complete. `tracked`: with oscillation.csv and .json; `measured`: with batchnorm.csv, sensitivity.csv and
+    keep-layers.json."""
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)
     config = RunConfig(method=method, run_root=str(root), coco_root='data/coco', epochs=epochs, imgsz=320, train_max_images=288, val_max_images=IMAGES)
@@ -36,6 +37,11 @@ def make_run(root, method='ema', outcome='stable', stage='complete', classes=CLA
         shares = [CURVES[outcome][min(i, EPOCHS-1)] for i in range(done)]
         write_results(root, [FP*s for s in shares], [FP*s*.93 for s in shares] if 'ema' in parts else None)
         _score(summary, [FP*s for s in shares])
+        layers = [(layer.name, layer.kind, math.prod(layer.shape)) for layer in summary.quantization.layers if layer.bits]
+        if tracked: write_oscillation(root, layers, done, 'freeze' in parts)
+        if measured:
+            write_batchnorm(root, layers)
+            write_sensitivity(root, layers)
     if stage == 'complete':
         rungs |= {'qat_raw': CURVES[outcome][-1]*(.93 if 'ema' in parts else 1)} | ({'qat_ema': CURVES[outcome][-1]} if 'ema' in parts else {})
         if 'qc' in parts: rungs |= _correct(root, summary, shares)
@@ -173,3 +179,93 @@ def _layer(name):
     def levels(values): return [sum(round(v) == k for v in values) for k in range(-7, 8)]
     return dict(name=name, kind='conv', bits=4, before=histogram(before), after=histogram(after), scale=.021, levels=list(range(-7, 8)),
                 level_counts_before=levels(before), level_counts=levels(after))
+
+
+# What dynamics.py reads. A layer is (module path, kind, count of weights).
+
+def fake_layers():
+    "The 83 layers that a deployed YOLOv10n has for boxes and classes, with their sizes."
+    def conv(name, i, o, k=3): return (f'model.{name}', 'conv' if k > 1 else 'pointwise', i*o*k*k)
+    def depth(name, c, k=3): return (f'model.{name}', 'depthwise', c*k*k)
+    def c2f(n, i, o, parts): return [conv(f'{n}.cv1.conv', i, o, 1), conv(f'{n}.cv2.conv', o*(2+parts)//2, o, 1), *(conv(f'{n}.m.{m}.cv{c}.conv', o//2, o//2) for m in range(parts) for c in (1, 2))]
+    def down(n, i, o): return [conv(f'{n}.cv1.conv', i, o, 1), depth(f'{n}.cv2.conv', o)]
+    body = [conv('0.conv', 3, 16), conv('1.conv', 16, 32), *c2f(2, 32, 32, 1), conv('3.conv', 32, 64), *c2f(4, 64, 64, 2), *down(5, 64, 128), *c2f(6, 128, 128, 2), *down(7, 128, 256), *c2f(8, 256, 256, 1),
+            conv('9.cv1.conv', 256, 128, 1), conv('9.cv2.conv', 512, 256, 1), conv('10.cv1.conv', 256, 256, 1), conv('10.cv2.conv', 256, 256, 1), conv('10.attn.qkv.conv', 128, 256, 1), conv('10.attn.proj.conv', 128, 128, 1),
+            depth('10.attn.pe.conv', 128), conv('10.ffn.0.conv', 128, 256, 1), conv('10.ffn.1.conv', 256, 128, 1), *c2f(13, 384, 128, 1), *c2f(16, 192, 64, 1), conv('17.conv', 64, 64), *c2f(19, 192, 128, 1), *down(20, 128, 128),
+            conv('22.cv1.conv', 384, 256, 1), conv('22.cv2.conv', 384, 256, 1), depth('22.m.0.cv1.0.conv', 128), conv('22.m.0.cv1.1.conv', 128, 256, 1), depth('22.m.0.cv1.2.conv.conv', 256, 7), depth('22.m.0.cv1.2.conv1.conv', 256),
+            conv('22.m.0.cv1.3.conv', 256, 128, 1), depth('22.m.0.cv1.4.conv', 128)]
+    head = [layer for i, c in enumerate((64, 128, 256)) for layer in (
+        conv(f'23.one2one_cv2.{i}.0.conv', c, 64), conv(f'23.one2one_cv2.{i}.1.conv', 64, 64), conv(f'23.one2one_cv2.{i}.2', 64, 64, 1), depth(f'23.one2one_cv3.{i}.0.0.conv', c), conv(f'23.one2one_cv3.{i}.0.1.conv', c, 80, 1),
+        depth(f'23.one2one_cv3.{i}.1.0.conv', 80), conv(f'23.one2one_cv3.{i}.1.1.conv', 80, 80, 1), conv(f'23.one2one_cv3.{i}.2', 80, 80, 1))]
+    return body + head
+
+
+def _table(root, name, rows):
+    Path(root).mkdir(parents=True, exist_ok=True)
+    (Path(root)/name).write_text('\n'.join([','.join(rows[0])] + [','.join('' if v is None else f'{v:.6g}' if isinstance(v, float) else str(v) for v in r.values()) for r in rows]) + '\n')
+
+
+def _unrest(name, kind): return random.Random(name).uniform(.2, 1.)*dict(conv=.25, depthwise=.75, pointwise=.35)[kind]  # share that oscillates in the long run
+
+
+def write_oscillation(root, layers, epochs, freeze=False):
+    "Oscillation that sets in during the first epochs, strongest in depth-wise layers; with `freeze` it ends in the second half."
+    rows = []
+    for epoch in range(epochs+1):
+        for name, kind, weights in layers:
+            dice, top = random.Random(f'{name}{epoch}'), _unrest(name, kind)
+            share = top*(1-math.exp(-epoch/max(1., epochs/4)))*dice.uniform(.9, 1.1)
+            frozen = share*max(0., 2*epoch/epochs-1)*.9 if freeze and epoch else 0.
+            share -= frozen
+            log_step = (top-.25)*.7*epoch/max(1, epochs) + dice.gauss(0, .01)*(epoch > 0)
+            rows.append(dict(epoch=epoch, layer=name, kind=kind, weights=weights, changed=.08*share, oscillating=share, frequency=.03*share, near=.2+.5*share, frozen=frozen, scale=.02*(1+top)*2**log_step,
+                             scale_drift=abs(log_step), bn_kl=None if name.count('.') > 2 and name[-1].isdigit() else .002*10**(2.5*share*dice.uniform(.8, 1.2)), dampening=None))
+    _table(root, 'oscillation.csv', rows)
+    (Path(root)/'oscillation.json').write_text(json.dumps(_histories(layers, rows[-len(layers):], epochs)))
+
+
+def _histories(layers, last, epochs):
+    edges = [round(-.5+.02*i, 2) for i in range(51)]
+    def counts(name, weights, share):
+        dice, middle = random.Random(name), [(a+b)/2 for a, b in zip(edges, edges[1:])]
+        return [round(weights/50*((1-share) + share*6*math.exp(-((.5-abs(c))/.06)**2))*dice.uniform(.9, 1.1)) for c in middle]
+    shapes = [dict(layer=name, kind=kind, start=counts(name, weights, 0.), end=counts(name, weights, row['oscillating'])) for (name, kind, weights), row in zip(layers, last)]
+    restless = max(last, key=lambda row: row['oscillating'])
+    trajectory = dict(layer=restless['layer'], kind=restless['kind'], epoch=epochs, first_step=18*(epochs-1), interval=1, weights=[_way(i) for i in range(8)])
+    return dict(format_version=1, momentum=.01, threshold=.005, interval=1, near=.1, distance=dict(edges=edges, layers=shapes), trajectory=trajectory if epochs else None)
+
+
+def _way(number, looks=72):
+    "A latent weight that the gradient drives to a threshold from both sides."
+    dice, level = random.Random(number), random.Random(number).choice((-3, -1, 0, 2))
+    position, way = level+.5+dice.uniform(-.01, .01), []
+    for _ in range(looks):
+        way.append(round(position, 5))
+        position += dice.uniform(.002, .012)*(1 if position < level+.5 else -1) + dice.gauss(0, .001)
+    return dict(index=37*number+5, frequency=round(.4-.03*number, 3), position=way, integer=[round(p) for p in way])
+
+
+def write_batchnorm(root, layers):
+    "Statistics that re-estimation brings close to the true ones, except in one layer."
+    rows = []
+    for name, kind, _ in layers:
+        if name[-1].isdigit(): continue  # the last layers of the head have no batch norm
+        before = .002*10**(3*_unrest(name, kind))
+        rows.append(dict(layer=name.removesuffix('conv')+'bn', kind=kind, channels=64, kl_before=before, kl_after=before*random.Random(name).uniform(.03, .3)))
+    rows[-1]['kl_after'] = 1.4*rows[-1]['kl_before']
+    _table(root, 'batchnorm.csv', rows)
+
+
+def write_sensitivity(root, layers):
+    "Early layers cost most; the three best for their bytes are kept."
+    rows, total = [], sum(weights for *_, weights in layers)
+    def row(part, group, kind, weights, drop):
+        return dict(part=part, group=group, kind=kind, weights=weights, bytes=weights//2, ap_alone=FP-drop, loss_alone=4+9*drop, ap_drop_alone=drop, loss_rise_alone=9*drop,
+                    ap_spared=.026+.4*drop, loss_spared=7-3*drop, ap_gain_spared=.4*drop, loss_fall_spared=3*drop)
+    for i, (name, kind, weights) in enumerate(layers): rows.append(row(name, 'layer', kind, weights, .056*math.exp(-i/6)*random.Random(name).uniform(.5, 1.) - .001))
+    rows.append(row('backbone', 'region', '', total//2, .27))
+    _table(root, 'sensitivity.csv', rows)
+    best = sorted(rows[:-1], key=lambda r: -r['ap_drop_alone']/r['bytes'])
+    kept = best[:3]
+    trade = [dict(layers=n, bytes=sum(r['bytes'] for r in best[:n]), average_bits=4+8*sum(r['bytes'] for r in best[:n])/total, ap=.026+.2*(1-math.exp(-n/2.5)), loss=7-3*(1-math.exp(-n/2.5))) for n in range(min(9, len(best)+1))]
+    (Path(root)/'keep-layers.json').write_text(json.dumps(dict(format_version=1, bits=8, layers=[r['part'] for r in kept], bytes=sum(r['bytes'] for r in kept), budget=30000, measured=None, trade=trade)))

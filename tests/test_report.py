@@ -4,17 +4,19 @@ import re
 import shlex
 import subprocess
 import sys
+import warnings
 from html.parser import HTMLParser
 
 import pytest
-from fake_run import EPOCHS, make_run
+from fake_run import EPOCHS, make_run, write_oscillation, write_sensitivity
 
 from yolov10_qat import report
 from yolov10_qat.config import RunConfig, load_config
+from yolov10_qat.looks import keep_figures
 from yolov10_qat.report import artefact_rows, figures, read_run, render, reproduce_command, rung_rows, write_summary_md
 from yolov10_qat.summary import load_summary, save_summary
 
-SECTIONS = ['result', 'curves', 'classes', 'weights', 'examples', 'data', 'layers', 'parameters', 'environment', 'reproduce', 'artefacts', 'timings']
+SECTIONS = ['result', 'curves', 'dynamics', 'classes', 'weights', 'examples', 'data', 'layers', 'parameters', 'environment', 'reproduce', 'artefacts', 'timings']
 VOID = {'meta', 'link', 'img', 'br', 'hr', 'input'}
 
 
@@ -64,22 +66,22 @@ def check_offline(page, html):
     styles = re.search('<style>(.*?)</style>', html, re.S)[1]
     assert 'url(' not in styles and '@import' not in styles
     svgs = [base64.b64decode(a['src'].partition(',')[2]).decode() for a in page.all('img') if a['src'].startswith('data:image/svg')]
-    for svg in svgs: assert not re.search(r'(href|src)="(?!#)|url\((?!#)|<script|@import', svg)
+    for svg in svgs: assert not re.search(r'(href|src)="(?!#|data:image/png;base64,)|url\((?!#)|<script|@import', svg)
 
 
-def check_readable(page, html):
+def check_readable(page, html, sections=SECTIONS):
     "Each picture speaks, each anchor leads somewhere, each table scrolls in its own box."
     for image in page.all('img'):
         assert re.search(r'\d', image['alt']) and image['alt'].endswith('.'), image['alt']
         assert image['src'].startswith('data:image/')
     ids = [attrs['id'] for _, attrs in page.tags if 'id' in attrs]
-    assert len(ids) == len(set(ids)) and [i for i in ids if i in SECTIONS] == SECTIONS
-    assert [a['href'][1:] for a in page.all('a') if a['href'].startswith('#')] == SECTIONS
+    assert len(ids) == len(set(ids)) and [i for i in ids if i in sections] == sections
+    assert [a['href'][1:] for a in page.all('a') if a['href'].startswith('#')] == sections
     assert len(re.findall(r'<div class="scroll[^>]*><table', html)) == len(page.all('table'))
 
 
 STATES = [dict(), dict(method='ema+qc'), dict(method='qc', epochs=1), dict(method='baseline'), dict(outcome='collapsed'), dict(outcome='degenerate'), dict(epochs=1), dict(stage='training'),
-          dict(stage='training', method='baseline'), dict(stage='before'), dict(stage='start')]
+          dict(stage='training', method='baseline'), dict(stage='before'), dict(stage='start'), dict(tracked=False), dict(measured=True), dict(method='freeze')]
 
 
 @pytest.mark.parametrize('state', STATES, ids=lambda s: '-'.join(map(str, s.values())) or 'stable')
@@ -87,7 +89,8 @@ def test_page_of_every_state(tmp_path, state):
     root = make_run(tmp_path/'run', **state)
     page, html = page_of(root)
     check_offline(page, html)
-    check_readable(page, html)
+    at = SECTIONS.index('layers')+1
+    check_readable(page, html, SECTIONS[:at]+['sensitivity']+SECTIONS[at:] if state.get('measured') else SECTIONS)
     drawn = [name for name, *_ in figures(root)]
     assert sorted(p.name for p in (root/'figures').iterdir()) == sorted(f'{n}.{kind}' for n in drawn for kind in ('svg', 'png'))
     for link in page.all('a'):
@@ -141,21 +144,69 @@ def test_killed_run_takes_scores_from_results(tmp_path, no_figures):
 
 @pytest.mark.parametrize('state,sentences', [
     (dict(stage='start'), ['No state of the model was scored.', 'No epoch was finished.', 'Two states must be scored', 'No weight histograms', 'No dataset was built.', 'No model was quantised.', 'No stage was finished.']),
-    (dict(stage='before'), ['No epoch was finished.', 'No weight histograms'])])
+    (dict(stage='before'), ['No epoch was finished.', 'No weight histograms', 'There is no readable oscillation.csv: the run is older than the measurement'])])
 def test_empty_sections_say_why(tmp_path, no_figures, state, sentences):
     page, _ = page_of(make_run(tmp_path/'run', **state))
     for sentence in sentences: assert sentence in page.text()
 
 
 @pytest.mark.parametrize('name', ['ultralytics/train/results.csv', 'evaluation/fp-one2one.json', 'evaluation/weights.json', 'evaluation/fp-one2one-detections.json', 'dataset/provenance.json',
-                                  'dataset/annotations/instances_val.json', 'qc/history.csv', 'run_config.yaml'])
+                                  'dataset/annotations/instances_val.json', 'qc/history.csv', 'run_config.yaml', 'oscillation.csv', 'oscillation.json', 'batchnorm.csv', 'sensitivity.csv', 'keep-layers.json'])
 @pytest.mark.parametrize('content', ['', '{"a": ['])
 def test_torn_file_is_a_sentence(tmp_path, no_figures, name, content):
-    root = make_run(tmp_path/'run', method='ema+qc' if name.startswith('qc/') else 'ema')
+    root = make_run(tmp_path/'run', method='ema+qc' if name.startswith('qc/') else 'ema', measured=True)
     (root/name).write_text(content)
     page, _ = page_of(root)
     assert 'cannot be read' in page.text() and name.split('/')[-1].split('.')[0] in page.text()
     assert page.text('h1').startswith('STABLE')
+
+
+def test_torn_in_the_middle_of_an_epoch(tmp_path, no_figures):
+    root = make_run(tmp_path/'run')
+    whole = (root/'oscillation.csv').read_text()
+    (root/'oscillation.csv').write_text(whole[:-200])
+    assert 'oscillation.csv cannot be read and is left out: oscillation.csv' in page_of(root)[0].text()
+    assert read_run(root).oscillation is None
+
+
+DYNAMICS = ['oscillating', 'thresholds', 'trajectories', 'scales', 'batchnorm']
+
+
+@pytest.mark.parametrize('state,names', [
+    (dict(), DYNAMICS), (dict(stage='training'), DYNAMICS), (dict(method='freeze'), [*DYNAMICS, 'frozen']), (dict(measured=True), [*DYNAMICS, 'sensitivity', 'trade']), (dict(tracked=False), []), (dict(stage='before'), [])])
+def test_dynamics_are_drawn(tmp_path, state, names):
+    drawn = {name for name, *_ in figures(make_run(tmp_path/'run', **state))}
+    assert drawn & {*DYNAMICS, 'frozen', 'sensitivity', 'trade'} == {*names}
+
+
+def test_dynamics_in_words(tmp_path, no_figures):
+    page, _ = page_of(make_run(tmp_path/'run', measured=True))
+    text = page.text()
+    for part in ('Nagel et al.', 'with momentum 0.01', 'above 0.005', 'count for 69 steps', 'The 10 layers that oscillate most', 'keep-layers.json holds 3 layers at 8 bit', 'of 30 kB allowed'): assert part in text
+    rows = read_run(tmp_path/'run').oscillation
+    assert text.index(rows[rows.epoch == EPOCHS].nlargest(1, 'oscillating').layer.item()) < text.index('AP of each class')
+
+
+def test_run_without_dynamics_renders_as_before(tmp_path, no_figures):
+    page, _ = page_of(make_run(tmp_path/'run', tracked=False))
+    assert 'There is no readable oscillation.csv' in page.text() and 'cannot be read' not in page.text() and 'Sensitivity' not in page.text('h2')
+
+
+@pytest.mark.parametrize('count,epochs', [(1, 1), (10, 1), (10, 300), (200, 2)])
+def test_figures_of_any_size(tmp_path, count, epochs):
+    "No layout gives up, and nothing is cut off."
+    layers = [(f'model.{i//4}.one2one_cv3.{i%4}.1.1.conv', ('conv', 'depthwise', 'pointwise')[i % 3], 100*(i+1)) for i in range(count)]
+    root = make_run(tmp_path/'run')
+    for write in (lambda *a: write_oscillation(*a, epochs=epochs), write_sensitivity): write(root, layers)
+    found = [f for f in figures(root) if f[0] in (*DYNAMICS, 'sensitivity', 'trade')]
+    assert len(found) >= len(DYNAMICS)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        keep_figures(found, tmp_path/'figures')
+    for name, _, _, figure in found:
+        figure.draw_without_rendering()
+        box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+        assert -.05 <= box.x0 and box.x1 <= width+.05 and -.05 <= box.y0 and box.y1 <= height+.05, name
 
 
 def test_baseline_says_whose_curve_it_is(tmp_path):

@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 from .compare import GATED, NAMES, OURS, Arm, Comparison, Contrast, Disagreement, Found, Gain, Row, State, Stat, Variant, check_out, compare, contrast, find_runs, over_seeds
 from .config import method_parts
 from .files import write_atomic
-from .report import LOOKS, RC, Look, ap_text, figure_legend, figure_title, flat_title, keep_figures, page_template, signed_text
+from .looks import LOOKS, RC, Look, ap_text, figure_legend, figure_title, flat_title, keep_figures, page_template, signed_text
 from .summary import RUNGS
 
 # %% ../nbs/15_comparison.ipynb #15_comparison-005

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from .report import ap_text, read_run, rung_rows, verdict
+from .looks import ap_text
+from .report import read_run, rung_rows, verdict
 from .summary import RunSummary, find_rung
 
 # %% ../nbs/14_result.ipynb #14_result-005
