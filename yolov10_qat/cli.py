@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'checkpoint_app', 'Limit', 'Root', 'UsageError', 'with_config_options', 'run', 'demo', 'dataset',
-           'evaluate_command', 'show', 'verify', 'report', 'summarize', 'main']
+           'evaluate_command', 'sensitivity', 'show', 'verify', 'report', 'summarize', 'main']
 
 # %% ../nbs/18_cli.ipynb #18_cli-002
 import inspect
@@ -139,6 +139,49 @@ def evaluate_command(
     return 0
 
 # %% ../nbs/18_cli.ipynb #18_cli-012
+@app.command()
+def sensitivity(
+    checkpoint:Annotated[Path, typer.Argument(help='base weights (an Ultralytics .pt is unpickled: trust its source), a checkpoint of this project, or demo')],
+    coco_root:Annotated[Path, typer.Option(help='COCO-format data, or demo')],
+    out:Annotated[Path, typer.Option(help='folder for sensitivity.csv, keep-layers.json and the figures; must be new or hold only these')],
+    budget:Annotated[Optional[str], typer.Option(help='bytes that the keep-list may cost, for instance 40kB [a sixteenth of the weights]')]=None,
+    variant:str='yolo10n',
+    imgsz:Annotated[int, typer.Option(min=32, help='network input, pixels, a multiple of 32')]=640,
+    batch:Annotated[int, typer.Option(min=1)]=16, device:str='cpu', val_max_images:Limit=0, val_split:str='val2017',
+    weight_bits:Annotated[int, typer.Option(min=2, max=7, help='word length of a rounded weight')]=4,
+    granularity:Annotated[str, typer.Option(help='per_channel or per_tensor')]='per_channel',
+) -> int:
+    "What each layer loses at low bits by itself, and which layers are worth keeping at 8 bit."
+    if imgsz % 32: raise ValueError(f'--imgsz {imgsz} is no multiple of 32')
+    if out.exists() and (not out.is_dir() or (other := sorted({p.name for p in out.iterdir()} - {'sensitivity.csv', 'keep-layers.json', 'figures'}))):
+        raise FileExistsError(f"{out} {f'holds other things ({other[0]})' if out.is_dir() else 'is a file'}; choose a folder of its own with --out")
+    from yolov10_qat.config import VARIANTS, nearest
+    from yolov10_qat.keeplist import parse_budget
+    if variant not in VARIANTS: raise ValueError(f"--variant '{variant}' is unknown{nearest(variant, list(VARIANTS))}; use one of {', '.join(VARIANTS)}")
+    size = parse_budget(budget) if budget else None
+    from yolov10_qat.run import check_device
+    from yolov10_qat.sensitivity import study
+    check_device(device)
+    with _bar() as progress:
+        found = study(checkpoint, coco_root, out, size, variant, weight_bits, granularity, val_split, val_max_images, progress, imgsz=imgsz, batch=batch, device=device)
+    _tell_study(found, out, weight_bits)
+    return 0
+
+def _tell_study(found, out:Path, bits:int):
+    from yolov10_qat.dynamics import draw_sensitivity, draw_trade, read_keep_layers
+    from yolov10_qat.looks import flat_title, keep_figures
+    layers = found.table[found.table.group == 'layer'].sort_values('loss_rise_alone', ascending=False)
+    columns = {'part': 'layer', 'kind': 'kind', 'weights': 'weights', 'bytes': 'bytes', 'ap_drop_alone': 'AP lost alone', 'loss_rise_alone': 'loss', 'ap_gain_spared': 'AP won spared'}
+    print(layers[list(columns)].rename(columns=columns).head(15).to_string(index=False, float_format=lambda v: f'{v:+.3f}'))
+    drawn = {'sensitivity': draw_sensitivity(found.table, bits), 'trade': draw_trade(read_keep_layers(out/'keep-layers.json'))}
+    keep_figures([(name, flat_title(d[0]), d[1], d[0].figure) for name, d in drawn.items() if d], out/'figures')
+    spent = int(layers[layers.part.isin(found.chosen)].bytes.sum())
+    mine, none = next(p for p in found.points if p['layers'] == len(found.chosen) and p['bytes'] == spent), found.points[0]
+    print(f"{len(found.chosen)} of {len(layers)} layers at 8 bit cost {spent:,} bytes: {mine['average_bits']:.2f} instead of {none['average_bits']:.2f} bits a weight, AP {mine['ap']:.3f} instead of {none['ap']:.3f} "
+          f"(rounded without training, {found.images} images, one2one, ultralytics_val)")
+    print(f"keep-list: {(out/'keep-layers.json').resolve()}")
+
+# %% ../nbs/18_cli.ipynb #18_cli-013
 @checkpoint_app.command()
 def show(file:Annotated[Path, typer.Argument(help='checkpoint of this project')]) -> int:
     "What is in it."
@@ -177,7 +220,7 @@ def summarize(
 def _table(facts:dict[str,Any]):
     for k, v in facts.items(): print(f'{k:16} {v}')
 
-# %% ../nbs/18_cli.ipynb #18_cli-014
+# %% ../nbs/18_cli.ipynb #18_cli-015
 class _bar:
     "Context that gives a `progress(done, total, what)` callback."
     def __enter__(self):
@@ -190,7 +233,7 @@ class _bar:
         self.line.set_description(what)
     def __exit__(self, *_): self.line.close()
 
-# %% ../nbs/18_cli.ipynb #18_cli-016
+# %% ../nbs/18_cli.ipynb #18_cli-017
 UsageError = typer.BadParameter.__mro__[1]  # click's class, or the copy that newer versions of typer carry
 
 def main(

@@ -20,6 +20,7 @@ from typing import Any
 import yolov10_qat
 from .config import DEMO, ConfigError, RunConfig, load_config, save_config
 from .files import RunLock
+from .keeplist import AUTO
 from .summary import SUMMARY_FILE, Failure, Gate, Git, RunSummary, load_summary, save_summary
 
 # %% ../nbs/13_folder.ipynb #13_folder-005
@@ -85,8 +86,8 @@ def absolute(
     config:RunConfig, # As given
 ) -> RunConfig: # Run root, data and base weights as absolute paths
     "The same run, told so that it can be repeated from anywhere."
-    paths = {k: getattr(config, k) for k in ('run_root', 'coco_root', 'base', 'gate_root')}
-    return config.model_copy(update={k: str(Path(v).expanduser().resolve()) for k, v in paths.items() if v not in (None, DEMO)})
+    paths = {k: getattr(config, k) for k in ('run_root', 'coco_root', 'base', 'gate_root', 'keep_layers')}
+    return config.model_copy(update={k: str(Path(v).expanduser().resolve()) for k, v in paths.items() if v not in (None, DEMO) and not v.startswith(AUTO)})
 
 # %% ../nbs/13_folder.ipynb #13_folder-014
 RESUME_MAY_CHANGE = {'run_root', 'device', 'workers', 'save_period', 'gate_root', 'ungated'}

@@ -30,14 +30,17 @@ from .coco import View, build_view
 from .compare import ask_gate
 from .config import DEMO, PRIMARY, ConfigError, RunConfig, contradictions, method_parts, save_config
 from .correction import correct
+from .diagnosis import diagnose
+from .dynamics import read_oscillation
 from .evaluate import HEADS, evaluate, rungs_of, save_gain, save_scores
 from .files import tell, write_atomic
-from .keeplist import load_keep_list
+from .keeplist import AUTO, load_keep_list, parse_budget
 from .folder import Layout, absolute, enter, open_root, record_failure
 from .qat import KEEP_FILE, QATTrainer, raised_layers, reestimated
 from .quantizer import average_bits, deployable, histogram, plan, quantize, quantized_layers
 from .report import read_correction, write_summary_md
 from .scenes import write_scenes
+from .sensitivity import check_keep_list, measure_and_keep
 from .summary import Batchnorm, Dampen, Dataset, Ema, Freeze, Method, Metrics, Model, Oscillation, Qc, Quantization, Rung, RunSummary, Stability, Training, judge, load_summary, read_results, save_summary, status_word
 from .trainer import ema_constants, overrides
 from .weights import find_base
@@ -282,6 +285,7 @@ class Experiment(Stages):
         "The verdict: written last, so that nothing but a whole run carries one."
         with self.stage('finish'):
             self._measure()
+            self.summary.diagnosis = diagnose(read_results(self.files.results), read_oscillation(self.root/'oscillation.csv'), self.config, self.summary.metrics.rungs)
             self.summary.artifacts = artifacts_block(self.root)
             self.summary.status, self.summary.error = status_word(self.summary.metrics.best_value, self.summary.stability), None
         write_summary_md(self.root)
@@ -309,9 +313,8 @@ class Experiment(Stages):
     def _check(self):
         "What only data and network can tell, all at once and before anything is measured."
         c, problems = self.config, contradictions(self.config, self.steps)
-        if c.keep_layers and not c.keep_layers.startswith('auto:'):
-            from yolov10_qat.sensitivity import check_keep_list
-            try: check_keep_list(load_keep_list(c.keep_layers), plan(self.base))
+        if c.keep_layers and not (self.root/KEEP_FILE).is_file():  # a resumed run has its list
+            try: parse_budget(c.keep_layers) if c.keep_layers.startswith(AUTO) else check_keep_list(load_keep_list(c.keep_layers), plan(self.base))
             except (ValueError, OSError) as e: problems.append(f'keep_layers={c.keep_layers}: {e}')
         if problems: raise ConfigError('; '.join(problems))
 
@@ -319,8 +322,7 @@ class Experiment(Stages):
         "Layers raised to 8 bit; their list lies in the run folder from here on."
         c, file = self.config, self.root/KEEP_FILE
         if c.keep_layers and not file.is_file():
-            from yolov10_qat.sensitivity import measure_and_keep
-            if c.keep_layers.startswith('auto:'): measure_and_keep(self.base, self.view, c, self.root, progress=_tell)
+            if c.keep_layers.startswith(AUTO): measure_and_keep(self.base, self.view, c, self.root, progress=_tell)
             else: write_atomic(file, Path(c.keep_layers).read_text(encoding='utf-8'))
         return raised_layers(self.root)
 
