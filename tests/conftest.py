@@ -37,3 +37,15 @@ def shared():
     "Real photos and weights; a checkout without them skips what needs them, the tiny data covers the same path."
     if not SHARED.is_dir(): pytest.skip('no ../shared beside this checkout')
     return SHARED
+
+
+def pytest_addoption(parser): parser.addoption('--slow', action='store_true', help='run the tests that take minutes, too')
+
+
+def pytest_configure(config): config.addinivalue_line('markers', 'slow: takes minutes; runs with --slow')
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption('--slow'): return
+    for item in items:
+        if item.get_closest_marker('slow'): item.add_marker(pytest.mark.skip(reason='takes minutes: pytest --slow'))

@@ -32,6 +32,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from .config import RunConfig, changed_fields, load_config, method_parts
+from .diagnosis import moved_text
 from .dynamics import (draw_batchnorm, draw_frozen, draw_oscillating, draw_scales, draw_sensitivity, draw_thresholds, draw_trade, draw_trajectories, memory, read_batchnorm, read_histories,
                                   read_keep_layers, read_oscillation, read_sensitivity, restless_rows)
 from .files import write_atomic
@@ -833,7 +834,7 @@ def render(
     changes, rows = last_changes(run), rung_rows(run)
     few = 0 if changes is None else int((changes.instances < FEW).sum())
     html = page_template('report.html.j2').render(
-        run=run, s=run.summary, verdict=verdict(run), gain=gain_sentence(run.summary.metrics.qc_gain), resume=resume_command(run), card=card(run), rungs=rows, few_images=0 < min((r['images'] for r in rows), default=0) < 1000,
+        run=run, s=run.summary, verdict=verdict(run), moved=[(m, *moved_text(m)) for m in run.summary.diagnosis.moved] if run.summary.diagnosis else [], gain=gain_sentence(run.summary.metrics.qc_gain), resume=resume_command(run), card=card(run), rungs=rows, few_images=0 < min((r['images'] for r in rows), default=0) < 1000,
         figures=_draw_all(run), classes=[] if changes is None else changes.to_dict('records'), FEW=FEW, few=few, last=last_rung(run) and LOOKS[last_rung(run).rung].label,
         examples=shown, examples_sentence=sentence, splits=split_rows(run.provenance['splits']) if run.provenance else [], sources=source_rows(run.provenance) if run.provenance else [], parameters=parameter_rows(run.config) if run.config else [],
         restless=restless_rows(run.oscillation), memory=memory(run.histories['momentum'], run.histories['threshold']) if run.histories else 0, bits=_bits(run),
@@ -853,6 +854,7 @@ def write_summary_md(
         why = f'{error.type}: {error.message}' if error else 'No error was recorded: the run still goes on, or its process was killed.'
         lines += [why, '', f'Continue: `{resume_command(run)}`', '']
     if gain := gain_sentence(run.summary.metrics.qc_gain): lines += [gain, '']
+    if d := run.summary.diagnosis: lines += [*(f'{t}\n' for t in d.sentences), *(f'- Try next: {a.text} ({a.because})' for a in d.advice), '']
     rows = rung_rows(run)
     if rows: lines += ['| state | head | source | images | AP | AP50 | AP75 | to FP32 |', '|---|---|---|--:|--:|--:|--:|--:|']
     for r in rows:

@@ -254,12 +254,13 @@ def suggest(
     by:str='loss_rise_alone',  # Column that says what a layer is worth
 ) -> list[str]: # Layers, in the order in which they were chosen
     "A keep-list that costs at most so many bytes."
-    sizes, chosen, left = dict(zip(table.part, table.bytes)), [], budget
-    for name in ranked(table, by):
+    sizes, order, chosen, left = dict(zip(table.part, table.bytes)), ranked(table, by), [], budget
+    if not order: raise ConfigError('no layer makes anything worse when it alone is rounded on these images: there is nothing to keep')
+    for name in order:
         if sizes[name] <= left:
             chosen.append(name)
             left -= sizes[name]
-    if not chosen: raise ConfigError(f"a budget of {budget:,} bytes keeps no layer; the cheapest one that helps costs {min((sizes[n] for n in ranked(table, by)), default=0):,}")
+    if not chosen: raise ConfigError(f'a budget of {budget:,} bytes keeps no layer; the cheapest one that helps costs {min(sizes[n] for n in order):,}')
     return chosen
 
 def kept(
