@@ -8,6 +8,7 @@ __all__ = ['PROBE', 'KEEP_FILE', 'separate_steps', 'probe_images', 'layers_diver
 
 # %% ../nbs/08_qat.ipynb #08_qat-002
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,9 @@ def reestimated(
     "Re-estimate the batch norms of what the training ended with, once, and write down how far they were off before and after."
     root = Path(run_root)
     file, c = root/'bn'/'reestimated.pt', load_config(root/'run_config.yaml')
-    if file.is_file(): return file
+    with suppress(FileNotFoundError, CheckpointError):
+        load_checkpoint(file)
+        return file
     content = load_checkpoint(root/'ultralytics'/'train'/'weights'/'last.pt')
     model = build_model(content)
     probe, images = probe_images(c, root/'dataset'/'dataset.yaml')
