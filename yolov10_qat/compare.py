@@ -292,9 +292,10 @@ def arms(
         groups.setdefault((run.method, *recipe(run.summary).items()), []).append(run)
     methods:dict[str,list[dict[str,str]]] = {}
     for group in groups.values(): methods.setdefault(group[0].method, []).append(recipe(group[0].summary))
-    return [_arm(g, ', '.join([g[0].method, *_telling(recipe(g[0].summary), methods[g[0].method])])) for g in groups.values()]
+    def label(method, mine): return ', '.join(dict.fromkeys([method, *_said(mine, PLAIN), *_telling(mine, methods[method])]))
+    return [_arm(g, label(g[0].method, recipe(g[0].summary))) for g in groups.values()]
 
-PLAIN = {'scale': 'stats', 'batchnorm': 'train'}  # goes without saying
+PLAIN = {'scale': 'stats', 'batchnorm': 'train'}  # goes without saying; anything else is said
 
 def _telling(mine:dict[str,str], same:list[dict[str,str]]) -> list[str]:
     "As few parameters as tell recipes apart; averages that follow from the epochs are not named beside them."
@@ -303,7 +304,9 @@ def _telling(mine:dict[str,str], same:list[dict[str,str]]) -> list[str]:
     kept = differ
     for k in reversed(differ):
         if kinds(rest := [o for o in kept if o != k]) == kinds(differ): kept = rest
-    return [f'{k} {mine[k]}' for k in kept if k in mine and mine[k] != PLAIN.get(k)]
+    return _said(mine, kept)
+
+def _said(mine:dict[str,str], keys:Iterable[str]) -> list[str]: return [f'{k} {mine[k]}' for k in keys if k in mine and mine[k] != PLAIN.get(k)]
 
 # %% ../nbs/15_compare.ipynb #15_compare-027
 T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
