@@ -120,9 +120,10 @@ class Tracker:
         "Count changes anew, and choose the weights to follow: the most restless ones of the most restless layer so far."
         self.looks_before = self.looks
         self.changes_w.zero_()
-        shares = [float((self._part(self.frequency_w, i) > self.threshold).float().mean()) for i in range(len(self.layers))]
+        frequency_w = self.frequency_w*~self.frozen_w if self.freezing else self.frequency_w  # frozen ones rest
+        shares = [float((self._part(frequency_w, i) > self.threshold).float().mean()) for i in range(len(self.layers))]
         i = max(range(len(shares)), key=shares.__getitem__)
-        frequency, place = self.frequency_w[self.ends[i]:self.ends[i+1]].topk(min(RESTLESS, self.ends[i+1]-self.ends[i]))
+        frequency, place = frequency_w[self.ends[i]:self.ends[i+1]].topk(min(RESTLESS, self.ends[i+1]-self.ends[i]))
         self.followed = dict(layer=i, epoch=epoch, place=place+self.ends[i], frequency=frequency, points=[]) if shares[i] > 0 else None
 
     def state_dict(self) -> dict[str,Any]: # Plain values and tensors
