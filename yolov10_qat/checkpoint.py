@@ -225,7 +225,9 @@ def _state_of_base(path:Path) -> tuple[dict[str,Tensor], dict[int,str], str]:
     try: content = load_checkpoint(path)
     except CheckpointError as e:
         if 'was not opened' not in str(e) and 'no format_version' not in str(e): raise
-    else: return content['ema_state_dict'] or content['model_state_dict'], content['names'], content['model_yaml'].get('yaml_file', 'unknown')
+    else:
+        state = content['ema_state_dict'] or content['model_state_dict']
+        return {k: v for k, v in state.items() if '.weight_quant.' not in k}, content['names'], content['model_yaml'].get('yaml_file', 'unknown')  # learned steps are no float weights
     try: model = load_ultralytics(path)[0]
     except Exception as e: raise CheckpointError(f'{path} could not be opened by Ultralytics ({type(e).__name__}: {" ".join(str(e).split())[:200]}); use official YOLOv10 weights') from None
     if not isinstance(getattr(model, 'model', [None])[-1], v10Detect): raise CheckpointError(f'{path} is no YOLOv10 detector: its last layer is {type(model.model[-1]).__name__}; use YOLOv10 weights')

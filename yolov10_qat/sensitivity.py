@@ -211,7 +211,7 @@ def sweep(
 
 # %% ../nbs/11_sensitivity.ipynb #11_sensitivity-017
 def measure(
-    model:DetectionModel,          # Float YOLOv10; moved to the device
+    model:DetectionModel,          # Float YOLOv10; it is not changed
     view:View,                     # Data
     manifest:list[dict[str,Any]],  # Plan that is asked about; layers that it keeps are no part
     imgsz:int=640,                 # Network input, pixels
@@ -219,20 +219,26 @@ def measure(
     device:str='cpu',              # Ultralytics device string
     split:str='val',               # `val` or `train`
     max_images:int=0,              # The first of them, 0 for all
+    scale_init:str='absmax',       # Start of learned steps, where the plan has them
     progress:Progress|None=None,   # Told how far it is
 ) -> pd.DataFrame: # Columns of sensitivity.csv, layers in network order, then the groups
     "AP and loss with each part alone rounded, and with each part alone in float."
     found, sizes = parts(model, manifest), _sizes(manifest)
-    states = [frozenset(), *(frozenset(p.convs) for p in found)]
+    states = list(dict.fromkeys([frozenset(), *(frozenset(p.convs) for p in found)]))  # a block of one layer is measured once
+    floating, rounded = _ready(deepcopy(model), device), _rounded(model, manifest, scale_init, device)
     with tempfile.TemporaryDirectory() as scratch:
-        bench = Bench(model, view, Path(scratch), imgsz, batch, device, split, max_images)
-        model = model.to(bench.device).eval()
-        rounded = deployable(quantize(deepcopy(model), manifest))
-        (fp, *alone), (ptq, *spared) = sweep(bench, [Case(model, rounded, states), Case(rounded, model, states)], progress)
+        bench = Bench(floating, view, Path(scratch), imgsz, batch, device, split, max_images)
+        alone, spared = (dict(zip(states, row)) for row in sweep(bench, [Case(floating, rounded, states), Case(rounded, floating, states)], progress))
+    fp, ptq = alone[frozenset()], spared[frozenset()]
     kinds = {e['name']: e['kind'] for e in manifest}
     return pd.DataFrame([dict(part=p.name, group=p.group, kind=kinds.get(p.name, ''), weights=sum(sizes[c][0] for c in p.convs), bytes=sum(sizes[c][1] for c in p.convs),
         ap_alone=a.ap, loss_alone=a.loss, ap_drop_alone=fp.ap-a.ap, loss_rise_alone=a.loss-fp.loss, ap_spared=b.ap, loss_spared=b.loss, ap_gain_spared=b.ap-ptq.ap, loss_fall_spared=ptq.loss-b.loss)
-        for p, a, b in zip(found, alone, spared)])
+        for p in found for a, b in [(alone[frozenset(p.convs)], spared[frozenset(p.convs)])]])
+
+def _ready(model:DetectionModel, device:str) -> DetectionModel: return model.to(select_device(device, verbose=False), memory_format=torch.channels_last).eval()
+
+def _rounded(model:DetectionModel, manifest:list[dict[str,Any]], scale_init:str, device:str) -> DetectionModel:
+    return _ready(deployable(quantize(deepcopy(model), manifest, scale_init)), device)
 
 def _sizes(manifest:list[dict[str,Any]]) -> dict[str,tuple[int,int]]:
     "Convolution -> weights; bytes that 8 bit cost more than the plan's word length, rounded up."
@@ -274,7 +280,7 @@ def kept(
 COUNTS = (0, 1, 2, 4, 8, 16, 32)  # layers of the nested lists that are measured
 
 def trade(
-    model:DetectionModel,          # Float YOLOv10
+    model:DetectionModel,          # Float YOLOv10; it is not changed
     view:View,                     # Data
     manifest:list[dict[str,Any]],  # Plan without a keep-list
     order:list[str],               # From `ranked`
@@ -284,14 +290,15 @@ def trade(
     device:str='cpu',              # Ultralytics device string
     split:str='val',               # `val` or `train`
     max_images:int=0,              # The first of them, 0 for all
+    scale_init:str='absmax',       # Start of learned steps, where the plan has them
     progress:Progress|None=None,   # Told how far it is
 ) -> list[dict[str,Any]]: # layers (how many), bytes, average_bits, ap, loss; the fewest bytes first
     "What nested keep-lists are really worth: rounded without training, the listed layers at 8 bit."
     lists = {tuple(sorted(x)): x for x in [*(order[:n] for n in (*COUNTS, len(order))), list(chosen)]}.values()
     sizes = _sizes(manifest)
+    low, high = (_rounded(model, m, scale_init, device) for m in (manifest, kept(manifest, order)))
     with tempfile.TemporaryDirectory() as scratch:
-        bench = Bench(model, view, Path(scratch), imgsz, batch, device, split, max_images)
-        low, high = (deployable(quantize(deepcopy(model.to(bench.device)), m)) for m in (manifest, kept(manifest, order)))
+        bench = Bench(low, view, Path(scratch), imgsz, batch, device, split, max_images)
         scores = sweep(bench, [Case(low, high, [frozenset(x) for x in lists])], progress)[0]
     points = [dict(layers=len(x), bytes=sum(sizes[n][1] for n in x), average_bits=average_bits(kept(manifest, x)), ap=s.ap, loss=s.loss) for x, s in zip(lists, scores)]
     return sorted(points, key=lambda p: p['bytes'])
@@ -334,8 +341,8 @@ def measure_and_keep(
 ) -> Path: # keep-layers.json in it
     "Measure on training images and choose what to keep."
     c, budget = config, parse_budget(config.keep_layers)
-    manifest = plan(model, c.weight_bits, c.granularity, c.first_last_bits, c.quantize_dfl)
-    how = dict(imgsz=c.imgsz, batch=c.batch, device=c.device, split='train', max_images=AUTO_IMAGES, progress=progress)
+    manifest = plan(model, c.weight_bits, c.granularity, c.first_last_bits, c.quantize_dfl, c.scale)
+    how = dict(imgsz=c.imgsz, batch=c.batch, device=c.device, split='train', max_images=AUTO_IMAGES, scale_init=c.scale_init, progress=progress)
     table = measure(model, view, manifest, **how)
     chosen = suggest(table, budget)
     points = trade(model, view, manifest, ranked(table), chosen, **how)
@@ -365,7 +372,7 @@ def study(
     **how,                      # imgsz, batch, device of `measure`
 ) -> Study:
     "Measure a checkpoint on validation images and write sensitivity.csv and keep-layers.json."
-    file = find_base(variant, str(checkpoint)).path
+    file = _weights(checkpoint, variant)
     with tempfile.TemporaryDirectory() as scratch:
         root = coco_root if str(coco_root) != DEMO else write_scenes(Path(scratch)/'coco', 1, max_images or DEMO_IMAGES, progress=progress)
         view = build_view(root, Path(scratch)/'dataset', train_split=val_split, val_split=val_split, train_max_images=max_images, val_max_images=max_images, progress=progress)
@@ -379,6 +386,13 @@ def study(
     Path(out).mkdir(parents=True, exist_ok=True)
     keep_files(Path(out), table, chosen, budget, measured, points)
     return Study(table, chosen, points, view.val_images)
+
+def _weights(checkpoint:Path|str, variant:str) -> Path:
+    if str(checkpoint) == DEMO: return find_base(variant, DEMO).path
+    path = Path(checkpoint).expanduser()
+    if path.is_file(): return path
+    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise FileNotFoundError(f'no checkpoint {path}{" (it is a folder)" if path.is_dir() else nearest(path.name, beside)}; name an existing file, or {DEMO} for the weights in the package')
 
 def default_budget(
     manifest:list[dict[str,Any]], # Plan
