@@ -63,3 +63,10 @@ def test_any_table_gets_an_answer_that_can_be_used(seeds):
 def test_nothing_to_say():
     table = pd.DataFrame({'epoch': [1, 2, 3, 4], PRIMARY: [.1, .2, .21, .205]})
     assert diagnose(table, None, RunConfig()) is None and diagnose(table[:1], None, RunConfig()) is None
+
+
+def test_a_rate_that_climbs_with_the_loss():
+    "Warm-up past what the weights bear, as measured on the demo: the score peaks while the rate still climbs."
+    results = pd.DataFrame({'epoch': range(1, 9), PRIMARY: [.263, .277, 0, 0, .001, .002, .004, 0], 'train/box_loss': [4.5, 4.43, 5.6, 5.9, 5.7, 5.5, 5.3, 5.14], 'lr/pg0': [.002, .0039, .006, .008, .01, .012, .012, .012]})
+    d = diagnose(results, None, RunConfig(profile='demo', method='baseline', lr0=.012, lrf=1., warmup_epochs=6))
+    assert d.advice[0].text == 'A third of the learning rate: --lr0 0.004' and 'with a learning rate of 0.0039 at the peak and 0.012 at the end' in d.advice[0].because

@@ -176,8 +176,10 @@ def training_advice(
     "What to change about the training."
     found, parts, loss, rate = [], method_parts(config.method), seen.get('loss'), seen.get('rate')
     rose = loss and has_moved('loss', loss, 1.) and (loss.after is None or loss.after > loss.before)
-    if rose and (rate is None or rate.before >= HIGH_RATE*config.lr0):
-        found.append(Advice(text=f'A third of the learning rate: --lr0 {config.lr0/3:.2g}', because=f'the training loss rose from {" to ".join(moved_text(loss))}' + (f', with a learning rate of {moved_text(rate)[0]} at the peak' if rate else '')))
+    climbed = rate and rate.after is not None and rate.after > rate.before
+    if rose and (rate is None or climbed or rate.before >= HIGH_RATE*config.lr0):
+        beside = '' if rate is None else f', with a learning rate of {moved_text(rate)[0]} at the peak' + (f' and {moved_text(rate)[1]} at the end' if climbed else '')
+        found.append(Advice(text=f'A third of the learning rate: --lr0 {config.lr0/3:.2g}', because=f'the training loss rose from {" to ".join(moved_text(loss))}{beside}'))
     if share := _high(seen, 'oscillating') or _high(seen, 'worst'): found += _against_oscillation(share, parts, config)
     if (kl := _high(seen, 'kl')) and config.bn != 'reestimate':
         found.append(Advice(text='Measure the batch-norm statistics anew before each evaluation: --bn reestimate', because=f'{kl.name} is {moved_text(kl)[1]} at the end'))
