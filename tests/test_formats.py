@@ -12,7 +12,9 @@ from conftest import REPOSITORY, command
 
 from yolov10_qat.checkpoint import FORMAT_VERSION, KEYS, load_checkpoint
 from yolov10_qat.config import RunConfig
+from yolov10_qat.dynamics import read_histories, read_keep_layers, read_oscillation
 from yolov10_qat.folder import TEMPLATE
+from yolov10_qat.keeplist import load_keep_list
 from yolov10_qat.summary import SCHEMA_VERSION, find_rung, load_summary, schema_text
 
 EXAMPLES = Path(__file__).parent/'examples'
@@ -37,6 +39,18 @@ def test_checkpoint_example_of_version_1():
     assert content['epoch'] == 7 and content['manifest'][0]['bits'] == 4
     recipe = torch.load(file, map_location='cpu', weights_only=False)  # the documented recipe
     assert torch.equal((recipe['ema_state_dict'] or recipe['model_state_dict'])['model.0.conv.weight'], torch.full((1, 1, 1, 1), .5))
+
+
+def test_keep_list_example_of_version_1():
+    file = EXAMPLES/'keep-layers-v1.json'
+    names, trade = load_keep_list(file), read_keep_layers(file)['trade']
+    assert len(names) == 20 and names[0] == 'model.0.conv' and (trade[0]['layers'], trade[0]['bytes']) == (0, 0)
+
+
+def test_oscillation_examples_of_version_1():
+    table, histories = read_oscillation(EXAMPLES/'oscillation-v1.csv'), read_histories(EXAMPLES/'oscillation-v1.json')
+    assert sorted(table.epoch.unique()) == [0, 1, 2, 3, 4] and table.columns.tolist() == ['epoch', 'layer', 'kind', 'weights', 'changed', 'oscillating', 'frequency', 'near', 'frozen', 'scale', 'scale_drift', 'bn_kl', 'dampening']
+    assert histories['format_version'] == 1 and len(histories['distance']['layers']) == 3 and histories['momentum'] == .01
 
 
 def parameter_cell():

@@ -101,6 +101,7 @@ class QATTrainer(FloatTrainer):
         return dict(updates=self.updates, oscillation=self.tracker.state_dict(), layer_rows=self.layer_rows, first_positions=self.first_positions)
 
     def _restore_more(self, state:dict[str,Any]):
+        if 'oscillation' not in state: raise CheckpointError(f'{self.last} was written before oscillation was tracked and cannot be gone on with; start a new run, with --base {self.last} if need be')
         self.tracker.load_state_dict(state['oscillation'])
         self.updates, self.layer_rows, self.first_positions = state['updates'], state['layer_rows'], state['first_positions']
 
