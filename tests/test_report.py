@@ -248,7 +248,7 @@ def test_command_repeats_the_configuration(tmp_path):
     for word in words[2:]:
         if word.startswith('--'): name = word[2:].replace('-', '_'); given[name] = True
         else: given[name] = word
-    assert RunConfig(**given) == config.model_copy(update=dict(run_root='runs/my run-again'))
+    assert RunConfig(**given) == config.model_copy(update=dict(run_root='my run-again'))
 
 
 def test_parameters_and_artefacts(tmp_path, no_figures):

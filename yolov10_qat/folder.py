@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TEMPLATE', 'COMPARE_TEMPLATE', 'BEFORE_START', 'RESUME_MAY_CHANGE', 'PACKAGES', 'Layout', 'check_free', 'enter',
-           'absolute', 'resumed_config', 'environment', 'git_state', 'now', 'open_root', 'record_failure']
+           'absolute', 'inside', 'resumed_config', 'environment', 'git_state', 'now', 'open_root', 'record_failure']
 
 # %% ../nbs/13_folder.ipynb #13_folder-002
 import os
@@ -90,6 +90,16 @@ def absolute(
     return config.model_copy(update={k: str(Path(v).expanduser().resolve()) for k, v in paths.items() if v not in (None, DEMO) and not v.startswith(AUTO)})
 
 # %% ../nbs/13_folder.ipynb #13_folder-014
+def inside(
+    root:Path, # Run root
+    value:Any, # Anything; absolute paths are looked at
+) -> Any: # Relative to `root` where it lies in it, a path as text
+    "A value as the summary and the report tell it."
+    if not isinstance(value, (str, Path)): return value
+    path = Path(value)
+    return str(path.relative_to(root)) if path.is_absolute() and path.is_relative_to(root) else str(value)
+
+# %% ../nbs/13_folder.ipynb #13_folder-017
 RESUME_MAY_CHANGE = {'run_root', 'device', 'workers', 'save_period', 'gate_root', 'ungated'}
 
 def resumed_config(
@@ -104,7 +114,7 @@ def resumed_config(
     if differ: raise ConfigError(f"{run_root} cannot be resumed with {'; '.join(f'{k}={getattr(wanted, k)!r} (it has {getattr(stored, k)!r})' for k in differ)}; drop these flags, or start a new run")
     return wanted
 
-# %% ../nbs/13_folder.ipynb #13_folder-016
+# %% ../nbs/13_folder.ipynb #13_folder-019
 PACKAGES = ('torch', 'torchvision', 'ultralytics', 'ultralytics-opencv-headless', 'brevitas', 'pycocotools', 'numpy', 'papermill', 'yolov10-qat')
 
 def environment() -> dict[str,str]: # Package or fact -> version
@@ -126,7 +136,7 @@ def git_state(
     if head.returncode or tracked.returncode: return Git()
     return Git(commit=head.stdout.strip(), branch=ask('rev-parse', '--abbrev-ref', 'HEAD').stdout.strip(), dirty=bool(ask('status', '--porcelain', '-uno').stdout.strip()))
 
-# %% ../nbs/13_folder.ipynb #13_folder-019
+# %% ../nbs/13_folder.ipynb #13_folder-022
 def now() -> str: # ISO 8601 with time zone
     "The present, to the second."
     return datetime.now().astimezone().isoformat(timespec='seconds')

@@ -36,6 +36,7 @@ from .diagnosis import moved_text
 from .dynamics import (draw_batchnorm, draw_frozen, draw_oscillating, draw_scales, draw_sensitivity, draw_thresholds, draw_trade, draw_trajectories, memory, read_batchnorm, read_histories,
                                   read_keep_layers, read_oscillation, read_sensitivity, restless_rows)
 from .files import write_atomic
+from .folder import inside
 from .looks import LOOKS, RC, ap_text, data_uri, epoch_axis, figure_legend, figure_title, flat_title, keep_figures, new_axes, page_template, signed_text, size_text, time_text
 from .summary import COLLAPSE_RATIO, PRIMARY, RUNGS, QcGain, Rung, RunSummary, find_rung, judge, load_summary, read_results
 
@@ -725,7 +726,7 @@ def reproduce_command(
 ) -> str: # One line for a shell
     "The command line of a run."
     words = ['yolov10-qat', 'run', '--profile', config.profile]
-    for name, value in (changed_fields(config) | {'run_root': f'{config.run_root}-again'}).items():
+    for name, value in (changed_fields(config) | {'run_root': f'{Path(config.run_root).name}-again'}).items():
         flag = '--'+name.replace('_', '-')
         words += [flag] if value is True else [flag, str(value)]
     return shlex.join(words)
@@ -776,7 +777,8 @@ def parameter_rows(
 ) -> list[dict]: # name, value, default, changed, help; changed ones first
     "Every parameter of a run."
     changed, plain = changed_fields(config), RunConfig(profile=config.profile)
-    rows = [dict(name=k, value=getattr(config, k), default=getattr(plain, k), changed=k in changed, help=field.description) for k, field in RunConfig.model_fields.items()]
+    told = {k: inside(Path(config.run_root), v) for k, v in config.model_dump().items()} | {'run_root': Path(config.run_root).name}
+    rows = [dict(name=k, value=told[k], default=getattr(plain, k), changed=k in changed, help=field.description) for k, field in RunConfig.model_fields.items()]
     return sorted(rows, key=lambda r: not r['changed'])
 
 def split_rows(
@@ -794,10 +796,11 @@ def split_rows(
 
 def source_rows(
     provenance:dict, # provenance.json
+    root:Path,       # Run root when it was made
 ) -> list[tuple[str,str]]: # What, value
     "Where the data comes from and how it was chosen."
     request, chosen = provenance.get('request', {}), provenance.get('selection', {})
-    rows = [('COCO root', request.get('coco_root')), ('Fingerprint', provenance.get('fingerprint'))]
+    rows = [('COCO root', inside(root, request.get('coco_root'))), ('Fingerprint', provenance.get('fingerprint'))]
     for key, name in (('train', 'Training'), ('val', 'Validation')):
         source = provenance.get('sources', {}).get(key, {})
         rows += [(f'{name} images', f"{request.get(f'{key}_split')}, {chosen.get(key)}" + (f", seed {chosen.get('seed')}" if key == 'train' else '')),
@@ -836,7 +839,7 @@ def render(
     html = page_template('report.html.j2').render(
         run=run, s=run.summary, verdict=verdict(run), moved=[(m, *moved_text(m)) for m in run.summary.diagnosis.moved] if run.summary.diagnosis else [], gain=gain_sentence(run.summary.metrics.qc_gain), resume=resume_command(run), card=card(run), rungs=rows, few_images=0 < min((r['images'] for r in rows), default=0) < 1000,
         figures=_draw_all(run), classes=[] if changes is None else changes.to_dict('records'), FEW=FEW, few=few, last=last_rung(run) and LOOKS[last_rung(run).rung].label,
-        examples=shown, examples_sentence=sentence, splits=split_rows(run.provenance['splits']) if run.provenance else [], sources=source_rows(run.provenance) if run.provenance else [], parameters=parameter_rows(run.config) if run.config else [],
+        examples=shown, examples_sentence=sentence, splits=split_rows(run.provenance['splits']) if run.provenance else [], sources=source_rows(run.provenance, Path(run.config.run_root) if run.config else run.root) if run.provenance else [], parameters=parameter_rows(run.config) if run.config else [],
         restless=restless_rows(run.oscillation), memory=memory(run.histories['momentum'], run.histories['threshold']) if run.histories else 0, bits=_bits(run),
         command=reproduce_command(run.config) if run.config else None, artefacts=artefact_rows(run.root),
         timings=[(k, v) for k, v in run.summary.timings.items() if k != 'total'], total=_total(run.summary.timings))
