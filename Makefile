@@ -18,7 +18,7 @@ demo: env
 	$(BIN)/yolov10-qat demo --run-root $(RUN_ROOT)
 
 test: env
-	$(BIN)/python -m pytest -q --durations=10 tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=10 --numprocesses 2 --dist worksteal tests
 
 lab: env
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs/index.ipynb

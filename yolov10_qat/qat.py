@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-from .batchnorm import drift, drift_rows, hold, norm_behind, reestimate, training_images
+from .batchnorm import drift, drift_rows, hold, norm_behind, reestimate, set_statistics, statistics, training_images
 from .checkpoint import CheckpointError, build_model, load_checkpoint, save_checkpoint
 from .config import RunConfig, load_config, method_parts
 from .files import write_atomic
@@ -131,7 +131,15 @@ class QATTrainer(FloatTrainer):
 
     def _train_start(self):
         super()._train_start()
-        if not self.layer_rows: self._note(0)
+        if self.layer_rows: return
+        if self.config.bn == 'freeze': self._calibrate()
+        self._note(0)
+
+    def _calibrate(self):
+        "Batch norms that will be held start from the statistics of the rounded network; those of the float one do not fit it."
+        model = unwrap_model(self.model)
+        reestimate(model, self.images)
+        set_statistics(self.ema.ema, statistics(model))
 
     def _train_epoch_start(self):
         super()._train_epoch_start()
