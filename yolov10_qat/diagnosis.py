@@ -172,7 +172,7 @@ def training_advice(
     seen:dict[str,Moved],  # All measures
     config:RunConfig,      # Of the run
     scores:Sequence[float], # From the peak on
-) -> list[Advice]: # Learning rate, oscillation, batch norm, averaging
+) -> list[Advice]: # Learning rate, batch norm, oscillation, averaging
     "What to change about the training."
     found, parts, loss, rate = [], method_parts(config.method), seen.get('loss'), seen.get('rate')
     rose = loss and has_moved('loss', loss, 1.) and (loss.after is None or loss.after > loss.before)
@@ -180,9 +180,9 @@ def training_advice(
     if rose and (rate is None or climbed or rate.before >= HIGH_RATE*config.lr0):
         beside = '' if rate is None else f', with a learning rate of {moved_text(rate)[0]} at the peak' + (f' and {moved_text(rate)[1]} at the end' if climbed else '')
         found.append(Advice(text=f'A third of the learning rate: --lr0 {config.lr0/3:.2g}', because=f'the training loss rose from {" to ".join(moved_text(loss))}{beside}'))
-    if share := _high(seen, 'oscillating') or _high(seen, 'worst'): found += _against_oscillation(share, parts, config)
     if (kl := _high(seen, 'kl')) and config.bn != 'reestimate':
         found.append(Advice(text='Measure the batch-norm statistics anew before each evaluation: --bn reestimate', because=f'{kl.name} is {moved_text(kl)[1]} at the end'))
+    if share := _high(seen, 'oscillating') or _high(seen, 'worst'): found += _against_oscillation(share, parts, config)
     rise = max((b-a for a, b in zip(scores, scores[1:])), default=0.)
     if 'ema' not in parts and scores and rise >= SUNK*scores[0] > 0:
         found.append(Advice(text=f'Average the weights: --method {canonical_method("+".join(parts | {"ema"}))}', because=f'the score of the raw weights goes up and down after the peak, by {rise:.3f} within one epoch'))
