@@ -53,7 +53,7 @@ def page_of(root):
 @pytest.fixture
 def no_figures(monkeypatch):
     "For tests that read words: drawing is most of the time."
-    monkeypatch.setattr(report, '_draw_all', lambda run: {})
+    monkeypatch.setattr(report, '_draw_all', lambda *_: {})
 
 
 def check_offline(page, html):

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['TEMPLATE', 'COMPARE_TEMPLATE', 'BEFORE_START', 'RESUME_MAY_CHANGE', 'PACKAGES', 'Layout', 'check_free', 'enter',
-           'absolute', 'inside', 'resumed_config', 'environment', 'git_state', 'now', 'open_root', 'record_failure']
+           'absolute', 'inside', 'told', 'resumed_config', 'environment', 'git_state', 'now', 'open_root',
+           'record_failure']
 
 # %% ../nbs/13_folder.ipynb #13_folder-002
 import os
@@ -99,7 +100,15 @@ def inside(
     path = Path(value)
     return str(path.relative_to(root)) if path.is_absolute() and path.is_relative_to(root) else str(value)
 
-# %% ../nbs/13_folder.ipynb #13_folder-017
+# %% ../nbs/13_folder.ipynb #13_folder-016
+def told(
+    config:RunConfig, # Of a run, paths absolute
+) -> RunConfig: # Run root by its name, what lies in it relative to it
+    "A configuration as pages and publications tell it."
+    root = Path(config.run_root)
+    return config.model_copy(update={k: inside(root, v) for k, v in config.model_dump().items()} | {'run_root': root.name})
+
+# %% ../nbs/13_folder.ipynb #13_folder-019
 RESUME_MAY_CHANGE = {'run_root', 'device', 'workers', 'save_period', 'gate_root', 'ungated'}
 
 def resumed_config(
@@ -114,7 +123,7 @@ def resumed_config(
     if differ: raise ConfigError(f"{run_root} cannot be resumed with {'; '.join(f'{k}={getattr(wanted, k)!r} (it has {getattr(stored, k)!r})' for k in differ)}; drop these flags, or start a new run")
     return wanted
 
-# %% ../nbs/13_folder.ipynb #13_folder-019
+# %% ../nbs/13_folder.ipynb #13_folder-021
 PACKAGES = ('torch', 'torchvision', 'ultralytics', 'ultralytics-opencv-headless', 'brevitas', 'pycocotools', 'numpy', 'papermill', 'yolov10-qat')
 
 def environment() -> dict[str,str]: # Package or fact -> version
@@ -136,7 +145,7 @@ def git_state(
     if head.returncode or tracked.returncode: return Git()
     return Git(commit=head.stdout.strip(), branch=ask('rev-parse', '--abbrev-ref', 'HEAD').stdout.strip(), dirty=bool(ask('status', '--porcelain', '-uno').stdout.strip()))
 
-# %% ../nbs/13_folder.ipynb #13_folder-022
+# %% ../nbs/13_folder.ipynb #13_folder-024
 def now() -> str: # ISO 8601 with time zone
     "The present, to the second."
     return datetime.now().astimezone().isoformat(timespec='seconds')

@@ -162,9 +162,9 @@ def keep_figures(
 
 # %% ../nbs/14_looks.ipynb #14_looks-018
 def page_template(
-    name:str, # File in templates/
+    name:str, # File in templates/; what is put into it is escaped, but for Markdown
 ) -> Any: # jinja2 template with the formats of this module as filters
     "A page that ships with the package."
-    environment = Environment(loader=PackageLoader('yolov10_qat'), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(loader=PackageLoader('yolov10_qat'), autoescape=not name.endswith('.md.j2'), trim_blocks=True, lstrip_blocks=True)
     environment.filters |= dict(ap=ap_text, signed=signed_text, share=share_text, size=size_text, time=time_text)
     return environment.get_template(name)

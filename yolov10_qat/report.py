@@ -36,7 +36,7 @@ from .diagnosis import moved_text
 from .dynamics import (draw_batchnorm, draw_frozen, draw_oscillating, draw_scales, draw_sensitivity, draw_thresholds, draw_trade, draw_trajectories, memory, read_batchnorm, read_histories,
                                   read_keep_layers, read_oscillation, read_sensitivity, restless_rows)
 from .files import write_atomic
-from .folder import inside
+from .folder import inside, told
 from .looks import LOOKS, RC, ap_text, data_uri, epoch_axis, figure_legend, figure_title, flat_title, keep_figures, new_axes, page_template, signed_text, size_text, time_text
 from .summary import COLLAPSE_RATIO, PRIMARY, RUNGS, QcGain, Rung, RunSummary, find_rung, judge, load_summary, read_results
 
@@ -726,7 +726,8 @@ def reproduce_command(
 ) -> str: # One line for a shell
     "The command line of a run."
     words = ['yolov10-qat', 'run', '--profile', config.profile]
-    for name, value in (changed_fields(config) | {'run_root': f'{Path(config.run_root).name}-again'}).items():
+    shown = told(config)
+    for name, value in (changed_fields(shown) | {'run_root': f'{shown.run_root}-again'}).items():
         flag = '--'+name.replace('_', '-')
         words += [flag] if value is True else [flag, str(value)]
     return shlex.join(words)
@@ -776,9 +777,8 @@ def parameter_rows(
     config:RunConfig, # A resolved configuration
 ) -> list[dict]: # name, value, default, changed, help; changed ones first
     "Every parameter of a run."
-    changed, plain = changed_fields(config), RunConfig(profile=config.profile)
-    told = {k: inside(Path(config.run_root), v) for k, v in config.model_dump().items()} | {'run_root': Path(config.run_root).name}
-    rows = [dict(name=k, value=told[k], default=getattr(plain, k), changed=k in changed, help=field.description) for k, field in RunConfig.model_fields.items()]
+    changed, plain, shown = changed_fields(config), RunConfig(profile=config.profile), told(config)
+    rows = [dict(name=k, value=getattr(shown, k), default=getattr(plain, k), changed=k in changed, help=field.description) for k, field in RunConfig.model_fields.items()]
     return sorted(rows, key=lambda r: not r['changed'])
 
 def split_rows(
@@ -814,6 +814,7 @@ ARTEFACTS = {
     'ultralytics/*/tensorboard/*': 'TensorBoard events', 'dataset/dataset.yaml': 'data for Ultralytics', 'dataset/provenance.json': 'where the data comes from',
     'oscillation.csv': 'oscillation of each layer after each epoch', 'oscillation.json': 'distances to thresholds, ways of a few weights', 'batchnorm.csv': 'batch-norm statistics before and after re-estimation',
     'bn/*.pt': 'checkpoint with re-estimated statistics', 'sensitivity.csv': 'what each layer costs at low bits', 'keep-layers.json': 'layers kept at more bits',
+    'README.md': 'what this is, and how to load it', 'training-config.yaml': 'every parameter', 'checkpoints/*.pt': 'checkpoint',
     'qc/corrected.pt': 'corrected checkpoint', 'qc/history.csv': 'losses and corrections of each step of QC', 'evaluation/*.json': 'scores, detections, weight histograms, gain of QC',
 }
 
@@ -826,28 +827,31 @@ def artefact_rows(
     return [dict(what=what, path=p.relative_to(root).as_posix(), href=quote(p.relative_to(root).as_posix()), size=p.stat().st_size) for what, p in files]
 
 # %% ../nbs/14_report.ipynb #14_report-073
-def _draw_all(run:Run) -> dict[str,dict]: return keep_figures(_figures(run), run.root/'figures')
+def _draw_all(run:Run, folder:Path) -> dict[str,dict]: return keep_figures(_figures(run), folder/'figures')
 
 def render(
-    run_root:Path|str, # Folder of a run, finished or not
+    run_root:Path|str,       # Folder of a run, finished or not
+    out:Path|str|None=None,  # Folder of the page, for which files it lists and where the figures go; None: the same
 ) -> Path: # `report.html` in it
     "Write the page and the figures from what is on disk."
     run = read_run(run_root)
+    folder = Path(out or run.root)
     shown, sentence = examples(run)
     changes, rows = last_changes(run), rung_rows(run)
     few = 0 if changes is None else int((changes.instances < FEW).sum())
     html = page_template('report.html.j2').render(
         run=run, s=run.summary, verdict=verdict(run), moved=[(m, *moved_text(m)) for m in run.summary.diagnosis.moved] if run.summary.diagnosis else [], gain=gain_sentence(run.summary.metrics.qc_gain), resume=resume_command(run), card=card(run), rungs=rows, few_images=0 < min((r['images'] for r in rows), default=0) < 1000,
-        figures=_draw_all(run), classes=[] if changes is None else changes.to_dict('records'), FEW=FEW, few=few, last=last_rung(run) and LOOKS[last_rung(run).rung].label,
+        figures=_draw_all(run, folder), classes=[] if changes is None else changes.to_dict('records'), FEW=FEW, few=few, last=last_rung(run) and LOOKS[last_rung(run).rung].label,
         examples=shown, examples_sentence=sentence, splits=split_rows(run.provenance['splits']) if run.provenance else [], sources=source_rows(run.provenance, Path(run.config.run_root) if run.config else run.root) if run.provenance else [], parameters=parameter_rows(run.config) if run.config else [],
         restless=restless_rows(run.oscillation), memory=memory(run.histories['momentum'], run.histories['threshold']) if run.histories else 0, bits=_bits(run),
-        command=reproduce_command(run.config) if run.config else None, artefacts=artefact_rows(run.root),
+        command=reproduce_command(run.config) if run.config else None, artefacts=artefact_rows(folder),
         timings=[(k, v) for k, v in run.summary.timings.items() if k != 'total'], total=_total(run.summary.timings))
-    return write_atomic(run.root/'report.html', html)
+    return write_atomic(folder/'report.html', html)
 
 # %% ../nbs/14_report.ipynb #14_report-076
 def write_summary_md(
-    run_root:Path|str, # Folder of a run, finished or not
+    run_root:Path|str,       # Folder of a run, finished or not
+    out:Path|str|None=None,  # Folder of the file; None: the same
 ) -> Path: # `summary.md` in it
     "Write the outcome and the table of states as Markdown."
     run = read_run(run_root)
@@ -864,4 +868,4 @@ def write_summary_md(
         cells = [r['label'], r['head'], r['metrics_source'], f'{r["images"]:,}', ap_text(r['AP']), ap_text(r['AP50']), ap_text(r['AP75']), signed_text(r['difference'])]
         lines.append(f'| {" | ".join(cells)} |')
     lines += ['', *(f'- {name}: {value}' for name, value in card(run))]
-    return write_atomic(run.root/'summary.md', '\n'.join(lines).strip()+'\n')
+    return write_atomic(Path(out or run.root)/'summary.md', '\n'.join(lines).strip()+'\n')
