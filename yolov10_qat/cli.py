@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'checkpoint_app', 'Limit', 'Root', 'UsageError', 'with_config_options', 'run', 'demo', 'dataset',
-           'evaluate_command', 'sensitivity', 'show', 'verify', 'report', 'summarize', 'main']
+           'evaluate_command', 'sensitivity', 'show', 'verify', 'report', 'publish', 'summarize', 'main']
 
 # %% ../nbs/18_cli.ipynb #18_cli-002
 import inspect
@@ -203,6 +203,20 @@ def report(run_root:Annotated[Path, typer.Argument(help='folder of a run')]) -> 
     from yolov10_qat.report import render, write_summary_md
     write_summary_md(run_root)
     print(f'report: {render(run_root)}')
+    return 0
+
+@app.command()
+def publish(
+    run_root:Annotated[Path, typer.Argument(help='folder of a run that has ended')],
+    name:Annotated[str, typer.Option(help='folder in reports/ of the current folder; a publication of the same run is replaced')],
+    checkpoints:Annotated[Optional[str], typer.Option(help='best, last, reestimated, corrected and every:N (epochs), joined by commas; none: no checkpoint [all but snapshots]')]=None,
+    incomplete:Annotated[bool, typer.Option('--incomplete', help='also a run without a result; it is marked')]=False,
+) -> int:
+    "Promote a run to reports/NAME/: report, README with loading notes that were executed, configuration, checkpoints, digests."
+    from yolov10_qat.publish import publish as promote
+    words = None if checkpoints is None else [w for w in checkpoints.split(',') if w != 'none']
+    place = promote(run_root, name, words, incomplete)
+    print(f'published: {place.resolve()/"README.md"}')
     return 0
 
 @app.command()

@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tqdm import tqdm
 
 from .compare import ask_gate, check_out, find_roots
 from .config import RunConfig
-from .files import PROGRESS_VARIABLE, heard
+from .files import PROGRESS_VARIABLE, RunLock, RunLocked, heard
 from .folder import COMPARE_TEMPLATE, TEMPLATE, Layout, absolute, enter, open_root, record_failure
 from .summary import RunSummary, load_summary
 
@@ -158,12 +159,18 @@ def launch(
     open_root(config, resume, gate)
     lock.release()  # the kernel takes it over
     kernel = execute(TEMPLATE, config.model_dump() | {'resume': resume}, Layout(root).notebook)
+    _until_free(root)
     summary = load_summary(root)
     if kernel.error is None and not kernel.interrupted: return summary, 0
     summary = record_failure(root, *_failure(kernel))
     try: _write_up(root, kernel)
     except OSError as e: raise OSError(f'{summary.error.message}; the report of this failure could not be written: {e.strerror or e}') from e
     return summary, 130 if kernel.interrupted else 1
+
+def _until_free(root:Path):  # a kernel that was told to end holds its lock until the system has taken its memory back
+    for _ in range(100):
+        try: return RunLock(root).release()
+        except RunLocked: time.sleep(.1)
 
 def _write_up(root:Path, kernel:Kernel):
     with open(Layout(root).log, 'a', encoding='utf-8') as log: log.write('\n'.join(getattr(kernel.error, 'traceback', None) or [repr(kernel.error)]) + '\n')

@@ -9,6 +9,7 @@ __all__ = ['PROBE', 'KEEP_FILE', 'separate_steps', 'probe_images', 'layers_diver
 # %% ../nbs/08_qat.ipynb #08_qat-002
 import json
 from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch.optim import Optimizer
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-from .batchnorm import drift, drift_rows, hold, norm_behind, reestimate, set_statistics, statistics, training_images
+from .batchnorm import carry_over, drift, drift_rows, hold, norm_behind, reestimate, set_statistics, statistics, training_images
 from .checkpoint import CheckpointError, build_model, load_checkpoint, save_checkpoint
 from .config import RunConfig, load_config, method_parts
 from .files import write_atomic
@@ -82,6 +83,7 @@ class QATTrainer(FloatTrainer):
         "The float model, quantised by the plan of the run."
         super().setup_model()
         c = self.config
+        self.base = deepcopy(self.model).eval() if c.bn == 'freeze' else None
         self.manifest = plan(self.model, c.weight_bits, c.granularity, c.first_last_bits, c.quantize_dfl, c.scale, raised_layers(self.root))
         self.model = quantize(self.model, self.manifest, c.scale_init).train()
 
@@ -136,10 +138,11 @@ class QATTrainer(FloatTrainer):
         self._note(0)
 
     def _calibrate(self):
-        "Batch norms that will be held start from the statistics of the rounded network; those of the float one do not fit it."
+        "Batch norms that will be held take the statistics of the base over, moved by what rounding changes."
         model = unwrap_model(self.model)
-        reestimate(model, self.images)
+        carry_over(model, self.base.to(self.device), self.images)
         set_statistics(self.ema.ema, statistics(model))
+        self.base = None
 
     def _train_epoch_start(self):
         super()._train_epoch_start()
