@@ -110,7 +110,7 @@ class RunConfig(BaseModel):
     keep_layers:OptionalText = _knob(None, 'layers to keep at 8 bit: a keep-layers.json as sensitivity writes it, or auto:BYTES to measure and keep; none: no layer')
     first_last_bits:OptionalInt = _knob(None, 'word length of the first layer and the last head layers, 2 to 8; none: weight_bits', ge=2, le=8)
     quantize_dfl:bool = _knob(False, 'round the fixed 0..15 ramp of the DFL layer too, as the first YOLOv10m experiments did')
-    bn:Literal['train', 'freeze', 'reestimate'] = _knob('train', 'batch-norm statistics: train (follow the batches), freeze (those of the base, moved by what rounding changes, then held) or reestimate (as train, and measured anew before each evaluation and at the end)')
+    bn:Literal['train', 'freeze', 'reestimate'] = _knob('train', 'batch-norm statistics: train (follow the batches), freeze (those of the base, moved by what rounding changes, held within each epoch) or reestimate (as train, and measured anew before each evaluation and at the end)')
     bn_batches:int = _knob(50, 'training batches that a re-estimation averages over', ge=1)
     head_loss:Literal['equal', 'ultralytics'] = _knob('equal', "weights of the one2many and one2one losses: equal, or Ultralytics' falling one2many")
     lr0:float = _knob(None, "Adam's learning rate at the start; none: the profile's, 1e-4 but for demo", gt=0, le=1)

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-from .batchnorm import carry_over, drift, drift_rows, hold, norm_behind, reestimate, set_statistics, statistics, training_images
+from .batchnorm import carry_over, drift, drift_rows, hold, norm_behind, reestimate, reference, training_images
 from .checkpoint import CheckpointError, build_model, load_checkpoint, save_checkpoint
 from .config import RunConfig, load_config, method_parts
 from .files import write_atomic
@@ -83,7 +83,7 @@ class QATTrainer(FloatTrainer):
         "The float model, quantised by the plan of the run."
         super().setup_model()
         c = self.config
-        self.base = deepcopy(self.model).eval() if c.bn == 'freeze' else None
+        self.base = deepcopy(self.model).eval() if c.bn == 'freeze' else None  # until its batch norms have been measured
         self.manifest = plan(self.model, c.weight_bits, c.granularity, c.first_last_bits, c.quantize_dfl, c.scale, raised_layers(self.root))
         self.model = quantize(self.model, self.manifest, c.scale_init).train()
 
@@ -97,6 +97,8 @@ class QATTrainer(FloatTrainer):
         self.probe, self.images = probe_images(c, self.args.data, self.device)
         self.tracker = Tracker(unwrap_model(self.model), self.manifest, c.oscillation_momentum, c.oscillation_threshold, c.oscillation_interval, 'freeze' in self.parts)
         self.layer_rows, self.first_positions = [], positions(self.tracker)
+        self.reference = reference(self.base.to(self.device), self.images) if self.base else None
+        self.base = None
         self.optimizer.register_step_post_hook(self._after_step)
 
     def _more_state(self) -> dict[str,Any]:
@@ -134,15 +136,13 @@ class QATTrainer(FloatTrainer):
     def _train_start(self):
         super()._train_start()
         if self.layer_rows: return
-        if self.config.bn == 'freeze': self._calibrate()
+        self._carry_over()
         self._note(0)
 
-    def _calibrate(self):
-        "Batch norms that will be held take the statistics of the base over, moved by what rounding changes."
-        model = unwrap_model(self.model)
-        carry_over(model, self.base.to(self.device), self.images)
-        set_statistics(self.ema.ema, statistics(model))
-        self.base = None
+    def _carry_over(self):
+        "Batch norms that are held within an epoch take the statistics of the base over, moved by what rounding and training changed."
+        if not self.reference: return
+        for model in {unwrap_model(self.model), self.ema.ema}: carry_over(model, self.reference, self.images)
 
     def _train_epoch_start(self):
         super()._train_epoch_start()
@@ -150,6 +150,7 @@ class QATTrainer(FloatTrainer):
 
     def _train_epoch_end(self):
         super()._train_epoch_end()
+        self._carry_over()
         self._note(self.epoch+1)
 
     def _note(self, epoch:int):
