@@ -157,7 +157,9 @@ def loss_sentence(
     "What the direction of the training loss tells apart."
     if loss is None: return ''
     a, b = moved_text(loss)
-    if loss.after is None or loss.after > loss.before: return f'The training loss rose from {a} to {b}: the training itself diverged.'
+    if loss.after is None or loss.after > loss.before:
+        beside = '; the batch-norm statistics are off as well, which a training that normalises by the batch does not feel' if kl and is_high('kl', kl) else ''
+        return f'The training loss rose from {a} to {b}: the training itself got worse, not only its score{beside}.'
     stats = 'were not recorded' if kl is None else 'are off here' if is_high('kl', kl) else 'were not found to be off'
     return f'The training loss fell from {a} to {b} meanwhile, as it does when a network over-fits, or when its batch-norm statistics do not belong to its weights; the statistics {stats}.'
 
