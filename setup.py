@@ -19,7 +19,7 @@ setup(
     keywords=cfg['keywords'],
     python_requires=f">={cfg['min_python']},<3.13",
     packages=find_packages(include=[cfg['lib_name'], f"{cfg['lib_name']}.*"]),
-    package_data={cfg['lib_name']: ['templates/*', 'schemas/*', 'assets/*']},
+    package_data={cfg['lib_name']: ['templates/*', 'recipes/*', 'schemas/*', 'assets/*']},
     install_requires=cfg['requirements'].split(),
     entry_points={'console_scripts': cfg['console_scripts'].split()},
 )

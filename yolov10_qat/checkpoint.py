@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['FORMAT_VERSION', 'KEYS', 'BASE_KEY', 'CheckpointError', 'save_checkpoint', 'load_checkpoint', 'random_model',
-           'build_model', 'load', 'as_yolo', 'describe_checkpoint', 'verify_checkpoint', 'newest_checkpoint',
-           'save_base', 'load_base', 'open_base']
+           'state_sha256', 'build_model', 'load', 'as_yolo', 'describe_checkpoint', 'verify_checkpoint',
+           'newest_checkpoint', 'identity_misfit', 'save_base', 'load_base', 'open_base']
 
 # %% ../nbs/05_checkpoint.ipynb #05_checkpoint-002
+import hashlib
 import json
 import pickle
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,14 @@ def random_model(
         torch.manual_seed(seed)
         return _network(VARIANTS[variant], dict(enumerate(names))).eval()
 
+def state_sha256(
+    state:dict[str,Tensor], # From `state_dict`
+) -> str: # 64 hexadecimal digits
+    "Digest of weights that are in no file."
+    sha = hashlib.sha256()
+    for name, t in state.items(): sha.update(name.encode() + t.detach().cpu().contiguous().numpy().tobytes())
+    return sha.hexdigest()
+
 def build_model(
     content:dict[str,Any],  # From `load_checkpoint`
     weights:str='best',     # `raw`, `ema`, or `best`: the average where there is one
@@ -179,6 +188,7 @@ def verify_checkpoint(
 # %% ../nbs/05_checkpoint.ipynb #05_checkpoint-029
 def newest_checkpoint(
     folder:Path|str, # `weights/` of a run
+    misfit:Callable[[dict[str,Any]],str]=lambda content: '', # Why a whole checkpoint is not one of this run; empty when it is
 ) -> tuple[Path|None, dict[str,Any]|None, list[str]]: # File, content (None, None: there is none); what was wrong with those passed over
     "Find the checkpoint to resume from."
     passed = []
@@ -187,8 +197,19 @@ def newest_checkpoint(
         try: content = load_checkpoint(file)
         except CheckpointError as e: passed.append(str(e))
         else:
-            if content['optimizer'] is not None: return file, content, passed
+            if why := misfit(content): passed.append(f'{file} {why}')
+            elif content['optimizer'] is not None: return file, content, passed
     return None, None, passed
+
+def identity_misfit(
+    identity:dict[str,Any], # Of the run that goes on, from `config.identity`
+) -> Callable[[dict[str,Any]],str]: # For `newest_checkpoint`
+    "Compare what a checkpoint says of its run with the run at hand, both values named."
+    def misfit(content):
+        stored = content['resume'].get('identity')  # files of the first releases have none
+        differ = [k for k in identity if stored and stored.get(k, identity[k]) != identity[k]]
+        return 'is of another run: ' + ', '.join(f'{k} {stored[k]!r} there, {identity[k]!r} here' for k in differ) if differ else ''
+    return misfit
 
 # %% ../nbs/05_checkpoint.ipynb #05_checkpoint-032
 BASE_KEY = 'yolov10_qat_base'  # in the header of the file

@@ -378,6 +378,7 @@ def read_split(
     count:int,     # Images to take, 0 for all
     seed:int,      # Of the subset; val does not use it
     progress:Progress, # Told how far it is
+    fraction:float=1., # Share of the images to take where `count` is 0
 ) -> Split: # Everything that will be written
     "Read, select, check and convert one split."
     folder, file = split_paths(root, name)
@@ -386,6 +387,7 @@ def read_split(
     progress(1, 1, f'reading {file.name}')
     check_names(instances.images, file)
     categories = check_categories(instances.categories, file)
+    if fraction < 1 and not count: count = max(1, round(fraction*len(instances.images)))
     images, faults = check_images(select_images(instances.images, count, seed if key == 'train' else None), folder, progress)
     if not images: raise DataError(f'{file}: no image left after filtering ({len(instances.images)} in the file); the split needs at least one')
     known = np.array([image.id for image in instances.images])
@@ -519,7 +521,7 @@ def load_view(
     out:Path|str, # Root of a view
 ) -> View: # Checked to be whole
     "Read a view back."
-    root = Path(os.path.abspath(out))
+    root = Path(os.path.realpath(out))
     advice = 'remove the folder and build it again'
     try: found = json.loads((root/'provenance.json').read_bytes())
     except FileNotFoundError: raise FileNotFoundError(f'{root} is no finished dataset view, provenance.json is missing; name another folder, or build one there after emptying it') from None
@@ -552,7 +554,7 @@ def reuse_view(
     "Take a finished view if it is the one asked for."
     view = load_view(out)
     old = view.provenance['request']
-    changes = [f'{k} {old.get(k)!r}, now {v!r}' for k, v in request.items() if old.get(k) != v]
+    changes = [f'{k} {old.get(k)!r}, now {request.get(k)!r}' for k in dict.fromkeys([*request, *old]) if old.get(k) != request.get(k)]
     for key in ('train', 'val'):
         _, file = split_paths(request['coco_root'], request[f'{key}_split'])
         if not same_source(view.provenance['sources'][key], file): changes.append(f'{file} has changed since')
@@ -601,24 +603,28 @@ def build_view(
     val_split:str='val2017',     # The same for validation
     train_max_images:int=0,      # Training images to take, 0 for all
     val_max_images:int=0,        # Validation images to take, 0 for all
+    fraction:float=1.,           # Share of the training images to take, above 0, where train_max_images is 0
     seed:int=0,                  # Of the training subset
     progress:Progress|None=None, # Called with done, total and what is done; None is silent
 ) -> View: # What was built, or found to be there already
-    "Make a COCO-format dataset visible to Ultralytics without copying an image."
-    out, tell = Path(os.path.abspath(out)), progress or (lambda done, total, what: None)
+    "Make a COCO-format dataset visible to Ultralytics without copying an image; `out` may be a link, to a view that several runs share."
+    out, tell = Path(os.path.realpath(out)), progress or (lambda done, total, what: None)
     if min(train_max_images, val_max_images) < 0: raise ValueError(f'train_max_images and val_max_images must be 0 (all) or more, got {train_max_images} and {val_max_images}')
     request = dict(coco_root=os.path.abspath(coco_root), train_split=train_split, val_split=val_split,
-                   train_max_images=train_max_images, val_max_images=val_max_images, seed=seed)
+                   train_max_images=train_max_images, val_max_images=val_max_images, seed=seed) | (dict(fraction=fraction) if fraction < 1 else {})
     for name in (train_split, val_split): split_paths(request['coco_root'], name)
     if out.exists() and not out.is_dir(): raise FileExistsError(f'{out} is a file; choose another folder')
     if out.exists() and os.listdir(out): return reuse_view(out, request)
-    splits = [read_split(key, request['coco_root'], request[f'{key}_split'], request[f'{key}_max_images'], seed, tell) for key in ('train', 'val')]
+    splits = [read_split(key, request['coco_root'], request[f'{key}_split'], request[f'{key}_max_images'], seed, tell, fraction if key == 'train' else 1.) for key in ('train', 'val')]
     part = out.with_name(f'.{out.name}.{os.getpid()}.part')
     shutil.rmtree(part, ignore_errors=True)  # of a killed process that had our number
     try:
         part.mkdir(parents=True)
         found = write_view(splits, request, part, tell)
-        os.rename(part, out)
+        try: os.rename(part, out)
+        except OSError:
+            if not (out/'provenance.json').is_file(): raise
+            return reuse_view(out, request)  # another run was faster
     finally: shutil.rmtree(part, ignore_errors=True)
     return _view(out, found)
 

@@ -21,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from .config import METHOD_PARTS, PRIMARY, VARIANTS, RunConfig, canonical_method, method_parts, nearest
+from .config import METHOD_PARTS, PRIMARY, RANDOM, VARIANTS, RunConfig, canonical_method, method_parts, nearest
 from .summary import RUNGS, SUMMARY_FILE, Block, Gate, Metrics, RunSummary, find_rung, judge, load_summary, read_results, status_word
 
 # %% ../nbs/15_compare.ipynb #15_compare-005
@@ -526,7 +526,7 @@ def ask_gate(
     config:RunConfig, # A run that is about to start
 ) -> Gate|None: # For its summary; None for a variant that needs no gate
     "Refuse yolo10m unless the smaller sizes held; `ungated` lets it pass, and the summary tells."
-    if config.variant != GATED: return None
+    if config.variant != GATED or config.base == RANDOM: return None  # from scratch is where the smaller sizes began, too
     allowed, reasons = _asked(config.gate_root)
     needed = f'two {GATE_METHOD} runs of different seeds, each for {" and ".join(GATE_VARIANTS)}'
     advice = f'--gate-root DIR names a folder with {needed}; --ungated starts without, and the summary says so'

@@ -82,7 +82,7 @@ def qc_overrides(
     run_root:Path|str,  # Its folder
 ) -> dict[str,Any]: # Arguments for `QCTrainer`
     "Ultralytics arguments of the correction: those of the run, but for the few that make it QC."
-    return overrides(config, run_root) | dict(save_dir=str(Path(run_root).resolve()/'qc'), epochs=config.qc_epochs, lr0=config.qc_lr, lrf=1., weight_decay=0., warmup_epochs=0., val=False)
+    return overrides(config, run_root) | dict(save_dir=str(Path(run_root).resolve()/'qc'), epochs=config.qc_epochs, lr0=config.qc_lr, lrf=1., nbs=config.batch, weight_decay=0., warmup_epochs=0., val=False)
 
 def end_of_training(
     run_root:Path|str, # Folder of a run whose training is done

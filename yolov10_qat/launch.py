@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from .compare import ask_gate, check_out, find_roots
 from .config import RunConfig
-from .files import PROGRESS_VARIABLE, RunLock, RunLocked, heard
+from .files import PROGRESS_VARIABLE, RunLock, RunLocked, heard, notes
 from .folder import COMPARE_TEMPLATE, TEMPLATE, Layout, absolute, enter, open_root, record_failure
 from .summary import RunSummary, load_summary
 
@@ -36,12 +36,15 @@ class Bar:
     def __init__(self,
         stream, # Terminal to draw on
     ):
-        self.stream, self.bar, self.what = stream, None, None
+        self.stream, self.bar, self.what, self.said = stream, None, None, 0
 
     def show(self,
         state:dict[str,Any], # From `files.heard`
+        said:list[str]=(),   # From `files.notes`
     ):
-        "Draw the latest state."
+        "Draw the latest state, and above it what has been said since."
+        for line in said[self.said:]: tqdm.write(line, file=self.stream)
+        self.said = len(said)
         what = f"epoch {state['epoch']}/{state['epochs']}" if 'epoch' in state else state.get('what')
         stage = 'train' if 'epoch' in state else what
         if stage != self.what: self.close()
@@ -112,10 +115,10 @@ def _wait(kernel:Kernel, worker:threading.Thread, progress:Path):
     stream = _stream()
     bar = Bar(stream)
     while worker.is_alive():
-        bar.show(heard(progress))
+        bar.show(heard(progress), notes(progress))
         if kernel.interrupted and not kernel.group: break  # interrupted before the kernel was up
         worker.join(timeout=.3)
-    bar.show(heard(progress))
+    bar.show(heard(progress), notes(progress))
     bar.close()
     if isinstance(stream, CellLine): clear_output()
 

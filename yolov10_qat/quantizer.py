@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SHARES', 'STARTS', 'GRANULARITIES', 'SCALES', 'RAISED_BITS', 'DFL_REASON', 'BINS_A_STEP', 'LearnedStep',
            'ClippedRound', 'largest_steps', 'best_steps', 'quant_conv', 'learned_step', 'plan', 'QuantDetectionModel',
-           'quantize', 'quantized_layers', 'copy_state', 'deployable', 'codes_and_steps', 'histogram', 'deployed',
-           'average_bits']
+           'quantize', 'requantize', 'floating', 'quantized_layers', 'copy_state', 'deployable', 'codes_and_steps',
+           'histogram', 'deployed', 'average_bits']
 
 # %% ../nbs/04_quantizer.ipynb #04_quantizer-002
 import math
@@ -124,8 +124,11 @@ def quant_conv(
             conv.padding_mode, conv.bias is not None, weight_quant=_QUANTIZERS[scale, granularity], weight_bit_width=bits,
             device=conv.weight.device, dtype=conv.weight.dtype)
     quantised.load_state_dict(conv.state_dict(), strict=scale == 'stats')
-    if scale == 'learned': learned_step(quantised).data.copy_(STARTS[scale_init](conv.weight, bits, granularity).log())
+    if scale == 'learned': _start_step(quantised, bits, granularity, scale_init)
     return quantised.train(conv.training)
+
+def _start_step(layer:qnn.QuantConv2d, bits:int, granularity:str, scale_init:str):
+    learned_step(layer).data.copy_(STARTS[scale_init](layer.weight, bits, granularity).log())
 
 def learned_step(
     layer:qnn.QuantConv2d, # Quantised convolution
@@ -195,13 +198,35 @@ def quantize(
     model.__class__ = QuantDetectionModel
     return model
 
+def requantize(
+    model:QuantDetectionModel,     # In training; changed in place
+    manifest:list[dict[str,Any]],  # Another plan for the same network, each layer quantised or left alone as it is
+    scale_init:str='absmax',       # Start of learned steps: `absmax` or `mse`
+) -> QuantDetectionModel: # The same object; weights and biases are still the objects that the optimizer holds
+    "Put layers on another grid in the middle of a training."
+    convs = {n: m for n, m in model.named_modules() if isinstance(m, nn.Conv2d)}
+    for entry in (e for e in manifest if e['bits']):
+        old = convs[entry['name']]
+        new = quant_conv(old, entry['bits'], entry['granularity'], entry['scale'], scale_init)
+        new.weight, new.bias = old.weight, old.bias  # at which Brevitas builds the quantiser anew
+        if entry['scale'] == 'learned': _start_step(new, entry['bits'], entry['granularity'], scale_init)
+        _replace(model, entry['name'], new)
+    return model
+
+def floating(
+    manifest:list[dict[str,Any]], # Plan
+    why:str,                      # Reason, for the manifest
+) -> list[dict[str,Any]]: # The same layers, none quantised
+    "A plan that leaves everything in floating point."
+    return [e | dict(bits=None, granularity=None, scale=None, kept_why=e['kept_why'] or why) for e in manifest]
+
 def quantized_layers(
     model:nn.Module, # Any model
 ) -> dict[str,qnn.QuantConv2d]: # Module path -> layer, in network order
     "The quantised convolutions of a model."
     return {n: m for n, m in model.named_modules() if isinstance(m, qnn.QuantConv2d)}
 
-# %% ../nbs/04_quantizer.ipynb #04_quantizer-032
+# %% ../nbs/04_quantizer.ipynb #04_quantizer-034
 @torch.no_grad()
 def copy_state(
     state:dict[str,Tensor], # From `state_dict` of the same structure
@@ -213,7 +238,7 @@ def copy_state(
     if wrong: raise ValueError(f'the saved weights do not fit the model: {len(wrong)} entries differ, the first is {wrong[0]}')
     for k, v in own.items(): v.copy_(state[k])
 
-# %% ../nbs/04_quantizer.ipynb #04_quantizer-035
+# %% ../nbs/04_quantizer.ipynb #04_quantizer-037
 def deployable(
     model:nn.Module, # Quantised YOLOv10; it is not changed
 ) -> DetectionModel: # Plain copy in evaluation mode, each weight rounded onto its grid
@@ -231,7 +256,7 @@ def _plain_conv(layer:qnn.QuantConv2d) -> nn.Conv2d:
     if layer.bias is not None: conv.bias.copy_(layer.bias)
     return conv
 
-# %% ../nbs/04_quantizer.ipynb #04_quantizer-040
+# %% ../nbs/04_quantizer.ipynb #04_quantizer-042
 @torch.no_grad()
 def codes_and_steps(
     layer:qnn.QuantConv2d, # Quantised convolution
@@ -240,7 +265,7 @@ def codes_and_steps(
     quantised = layer.quant_weight()
     return quantised.int(), quantised.scale
 
-# %% ../nbs/04_quantizer.ipynb #04_quantizer-043
+# %% ../nbs/04_quantizer.ipynb #04_quantizer-045
 BINS_A_STEP = 10
 
 def histogram(
@@ -255,7 +280,7 @@ def histogram(
     counts = torch.histogram(inside.cpu(), edges)[0]
     return dict(edges=edges.tolist(), counts=counts.int().tolist(), levels=levels.tolist(), level_counts=[int((codes == v).sum()) for v in levels])
 
-# %% ../nbs/04_quantizer.ipynb #04_quantizer-046
+# %% ../nbs/04_quantizer.ipynb #04_quantizer-048
 def deployed(
     manifest:list[dict[str,Any]], # Plan
 ) -> list[dict[str,Any]]: # Entries of the NMS-free model

@@ -38,7 +38,7 @@ from .dynamics import (draw_batchnorm, draw_frozen, draw_oscillating, draw_scale
 from .files import write_atomic
 from .folder import inside, told
 from .looks import LOOKS, RC, ap_text, data_uri, epoch_axis, figure_legend, figure_title, flat_title, keep_figures, new_axes, page_template, signed_text, size_text, time_text
-from .summary import COLLAPSE_RATIO, PRIMARY, RUNGS, QcGain, Rung, RunSummary, find_rung, judge, load_summary, read_results
+from .summary import COLLAPSE_RATIO, PRIMARY, RUNGS, QcGain, Rung, RunSummary, find_rung, judge_results, load_summary, read_results
 
 # %% ../nbs/14_report.ipynb #14_report-005
 class Run(NamedTuple):
@@ -100,7 +100,7 @@ def _complete(
     "Add scores that are on disk but did not make it into the summary; sort the rungs, primary ones first."
     metrics = run.summary.metrics
     if metrics.best_value is None and run.results is not None:
-        found, run.summary.stability = judge(run.results[PRIMARY].tolist())
+        found, run.summary.stability = judge_results(run.results)
         for name, value in found.items(): setattr(metrics, name, value)
     found = {(rung, head, source): Rung(rung=rung, head=head, metrics_source=source, images=e['images'], **e[source])
              for (rung, head), e in run.evaluations.items() for source in ('pycocotools', 'ultralytics_val') if e.get(source)}
@@ -725,12 +725,15 @@ def reproduce_command(
     config:RunConfig, # A resolved configuration
 ) -> str: # One line for a shell
     "The command line of a run."
-    words = ['yolov10-qat', 'run', '--profile', config.profile]
     shown = told(config)
-    for name, value in (changed_fields(shown) | {'run_root': f'{shown.run_root}-again'}).items():
-        flag = '--'+name.replace('_', '-')
-        words += [flag] if value is True else [flag, str(value)]
-    return shlex.join(words)
+    words, changed = ['run', '--profile', config.profile], changed_fields(shown) | {'run_root': f'{shown.run_root}-again'}
+    if config.profile == 'scratch':  # its twins have commands of their own
+        words = ['scratch', 'qat-w4a16' if config.quantize else 'fp16']
+        changed = {k: v for k, v in changed.items() if k != 'quantize'} | {'run_root': 'scratch-again'}
+    for name, value in changed.items():
+        flag = name.replace('_', '-')
+        words += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f'--{flag}', str(value)]
+    return shlex.join(['yolov10-qat', *words])
 
 def resume_command(
     run:Run, # A run that did not come to its end

@@ -14,9 +14,13 @@ import pandas as pd
 
 from .looks import ap_text
 from .report import read_run, rung_rows, verdict
-from .summary import RunSummary, find_rung
+from .summary import Rung, RunSummary, find_rung
 
 # %% ../nbs/14_result.ipynb #14_result-005
+def _float_story(summary:RunSummary, fp:Rung, ptq:Rung) -> list[str]:
+    return [f"{summary.training.epochs} epochs in floating point: AP {ap_text(fp.AP)} ({fp.images:,} validation images).",
+            f"Rounding the weights to {summary.quantization.weight_bit_width} bit without training leaves {ap_text(ptq.AP)}. Status {summary.status}."]
+
 _BROUGHT = dict(qat_raw='training brought it to {}', qat_ema='averaging (EMA) to {}', qc='correction (QC) to {}')
 
 def story(
@@ -25,10 +29,13 @@ def story(
     "What rounding broke, what training and correction brought back, and what that is worth."
     score = {name: find_rung(summary, name) for name in ('fp', 'ptq', *_BROUGHT)}
     fp, last = score['fp'], [r for r in score.values() if r][-1]
+    if summary.quantization.mode == 'float': return _float_story(summary, fp, score['ptq'])
     steps = [text.format(ap_text(score[name].AP)) for name, text in _BROUGHT.items() if score[name]]
     bits, end = summary.quantization.weight_bit_width, 'it held' if summary.status == 'completed-success' else 'it collapsed' if summary.stability.collapsed else 'it never learned'
+    trained = f"{summary.training.epochs} epochs with {bits}-bit weights: {', '.join(steps)}."
+    if fp is None: return [f"From random weights, {trained.replace('brought it to', 'reached')}", f'{last.images:,} validation images; {end}: status {summary.status}.']
     return [f"Rounding the weights to {bits} bit took AP from {ap_text(fp.AP)} to {ap_text(score['ptq'].AP)} ({fp.images:,} validation images).",
-            f"{summary.training.epochs} epochs with {bits}-bit weights: {', '.join(steps)}.",
+            trained,
             f"That is {last.AP/fp.AP:.0%} of floating point, and {end}: status {summary.status}." if fp.AP else f'Nothing to compare with: the float model scores 0. Status {summary.status}.']
 
 # %% ../nbs/14_result.ipynb #14_result-008

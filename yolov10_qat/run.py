@@ -10,6 +10,7 @@ __all__ = ['log', 'config_from', 'log_to', 'quantization_block', 'method_block',
 import json
 import logging
 import math
+import shutil
 import time
 import traceback
 from collections.abc import Callable
@@ -25,24 +26,24 @@ from torch import nn
 from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import select_device
 
-from .checkpoint import CheckpointError, build_model, load_checkpoint, open_base
+from .checkpoint import CheckpointError, build_model, load_checkpoint, open_base, random_model, state_sha256
 from .coco import View, build_view
 from .compare import ask_gate
-from .config import DEMO, PRIMARY, ConfigError, RunConfig, contradictions, method_parts, save_config
+from .config import DEMO, PRIMARY, RANDOM, RECIPES, ConfigError, RunConfig, contradictions, method_parts, save_config, word_lengths
 from .correction import correct
 from .diagnosis import diagnose
 from .dynamics import read_oscillation
 from .evaluate import HEADS, evaluate, rungs_of, save_gain, save_scores
-from .files import tell, write_atomic
+from .files import note, tell, write_atomic
 from .keeplist import AUTO, load_keep_list, parse_budget
 from .folder import Layout, absolute, enter, inside, open_root, record_failure
 from .qat import KEEP_FILE, QATTrainer, raised_layers, reestimated
-from .quantizer import average_bits, deployable, histogram, plan, quantize, quantized_layers
+from .quantizer import average_bits, deployable, floating, histogram, plan, quantize, quantized_layers
 from .report import read_correction, write_summary_md
 from .scenes import write_scenes
 from .sensitivity import check_keep_list, measure_and_keep
-from .summary import Batchnorm, Dampen, Dataset, Ema, Freeze, Method, Metrics, Model, Oscillation, Qc, Quantization, Rung, RunSummary, Stability, Training, judge, load_summary, read_results, save_summary, status_word
-from .trainer import ema_constants, overrides
+from .summary import Batchnorm, Dampen, Dataset, Ema, Freeze, Method, Metrics, Model, Oscillation, Qc, Quantization, Rung, RunSummary, Stability, Training, judge_results, last_phase, load_summary, read_results, save_summary, status_word
+from .trainer import RECIPE_FILE, FloatTrainer, checkpoint_bytes, checkpoints_room, ema_constants, overrides, recipe_of
 from .weights import find_base
 
 # %% ../nbs/16_run.ipynb #16_run-005
@@ -77,10 +78,12 @@ def quantization_block(
     manifest:list[dict[str,Any]],  # Plan of its layers
     raised:int=0,                  # How many layers the keep-list raised to 8 bit
 ) -> Quantization: # For the summary
-    "What is quantised and how."
-    quantised = sum(e['bits'] is not None for e in manifest)
-    learned = dict(scale_init=config.scale_init, scale_lr=config.scale_lr) if config.scale == 'learned' else {}
-    return Quantization(mode=f'w{config.weight_bits}a16', weight_bit_width=config.weight_bits, granularity=config.granularity, scale=config.scale, **learned,
+    "What is quantised and how; of a floating-point run, how it is rounded to see what rounding alone leaves."
+    if not config.quantize: manifest = floating(manifest, 'trained in floating point')
+    quantised, phases = sum(e['bits'] is not None for e in manifest), word_lengths(config)
+    more = dict(scale_init=config.scale_init, scale_lr=config.scale_lr) if config.scale == 'learned' else {}
+    if len(phases) > 1: more['schedule'] = [list(p) for p in phases]
+    return Quantization(mode=f'w{config.weight_bits}a16' if config.quantize else 'float', weight_bit_width=config.weight_bits, granularity=config.granularity, scale=config.scale, **more,
         layers_quantized=quantised, layers_kept=len(manifest)-quantised, layers_raised=raised, average_bits=average_bits(manifest), layers=manifest)
 
 def method_block(
@@ -103,7 +106,7 @@ def dataset_block(
     root:Path,        # Run root
 ) -> Dataset: # For the summary
     "Which images, and the digest that says whether two runs saw the same."
-    return Dataset(coco_root=str(config.coco_root), dataset_yaml=inside(root, view.dataset_yaml), train_images=view.train_images, val_images=view.val_images,
+    return Dataset(coco_root=str(config.coco_root), dataset_yaml=inside(root, Layout(root).dataset/'dataset.yaml'), train_images=view.train_images, val_images=view.val_images,
         fingerprint=view.fingerprint, selection=dict(train_max_images=config.train_max_images, val_max_images=config.val_max_images, seed=config.seed))
 
 def training_block(
@@ -112,7 +115,8 @@ def training_block(
 ) -> Training: # For the summary
     "How it was trained, with every argument given to the trainer."
     arguments = {k: inside(root, v) for k, v in overrides(config, root).items()}
-    return Training(framework=f'ultralytics {ultralytics.__version__}', epochs=config.epochs, batch=config.batch, seed=config.seed, device=config.device, amp=config.amp, overrides=arguments)
+    return Training(framework=f'ultralytics {ultralytics.__version__}', epochs=config.epochs, batch=config.batch, seed=config.seed, device=config.device,
+                    amp=config.amp != 'off', amp_type=None if config.amp == 'off' else config.amp, overrides=arguments)
 
 # %% ../nbs/16_run.ipynb #16_run-012
 def metrics_block(
@@ -121,12 +125,12 @@ def metrics_block(
 ) -> tuple[Metrics,Stability]: # History, best and final, rungs; the verdict
     "What the run reached, from disk."
     rows = read_results(results)
-    values, second = rows[PRIMARY].tolist(), rows.get(PRIMARY.replace('metrics/', 'raw/'))
+    second = rows.get(PRIMARY.replace('metrics/', 'raw/'))
     raw = [None]*len(rows) if second is None else second.tolist()
     rungs, gain = rungs_of(evaluation), evaluation/'qc-gain.json'
     corrected = next((r['AP'] for r in rungs if (r['rung'], r['head'], r['metrics_source']) == ('qc', 'one2one', 'ultralytics_val')), None)
-    found, stability = judge(values, corrected)
-    history = [dict(epoch=int(e), value=v, raw=r) for e, v, r in zip(rows['epoch'], values, raw)]
+    found, stability = judge_results(rows, corrected)
+    history = [dict(epoch=int(e), value=v, raw=r) for e, v, r in zip(rows['epoch'], rows[PRIMARY].tolist(), raw)]
     return Metrics(**found, history=history, rungs=rungs, qc_gain=json.loads(gain.read_text(encoding='utf-8')) if gain.is_file() else None), stability
 
 def artifacts_block(
@@ -213,34 +217,33 @@ class Experiment(Stages):
         "Base weights and the dataset view; the summary learns what the run is about."
         with self.stage('data'):
             check_device(self.config.device)
-            self._find_weights()
+            if self.config.base != RANDOM: self._find_weights()
+            self._keep_recipe()
             c = self.config
-            coco_root = c.coco_root if c.coco_root != DEMO else write_scenes(self.files.scenes, c.train_max_images, c.val_max_images, progress=_tell)
+            coco_root = c.coco_root if c.coco_root != DEMO else write_scenes(self.files.scenes.resolve(), c.train_max_images, c.val_max_images, progress=_tell)
             self.view = build_view(coco_root, self.files.dataset, train_split=c.train_split, val_split=c.val_split, train_max_images=c.train_max_images,
-                                   val_max_images=c.val_max_images, seed=c.seed, progress=_tell)
-            for line in self.view.warnings: log.warning(line)
-            self.base = open_base(self.base_file, c.variant, self.view.names)
+                                   val_max_images=c.val_max_images, fraction=c.fraction, seed=c.seed, progress=_tell)
+            for line in self.view.warnings: note(line)
+            self.base = self._draw_weights() if c.base == RANDOM else open_base(self.base_file, c.variant, self.view.names)
             self._check()
             raised = self._keep()
             self.manifest = plan(self.base, c.weight_bits, c.granularity, c.first_last_bits, c.quantize_dfl, c.scale, raised)
             self._describe(len(raised))
+            self._make_room()
         return self.view
 
     def score_before(self) -> pd.DataFrame: # Rungs so far
-        "Epoch 0: the base in floating point (fp), and rounded without training (ptq)."
+        "Epoch 0: the base in floating point (fp), and rounded without training (ptq). Random weights have no score worth a line, and a floating-point run has these two at its end."
+        if self.config.base == RANDOM or not self.config.quantize: return self.rungs()
         with self.stage('score_before'):
-            self.files.evaluation.mkdir(exist_ok=True)
             self._score('fp', lambda: deepcopy(self.base))
             self._score('ptq', lambda: deployable(self._quantised_base()))
         return self.rungs()
 
     def train(self) -> pd.DataFrame: # results.csv
-        "Quantisation-aware training, from the newest whole checkpoint if there is one."
+        "Quantisation-aware training, or its twin in floating point, from the newest whole checkpoint if there is one."
         with self.stage('train'):
-            if not self._trained():
-                trainer = QATTrainer(overrides=overrides(self.config, self.root))
-                trainer.train()
-                for line in trainer.passed_over: log.warning('passed over: %s', line)
+            if not self._trained(): (QATTrainer if self.config.quantize else FloatTrainer)(overrides=overrides(self.config, self.root)).train()
             self._measure()
         return read_results(self.files.results)
 
@@ -260,6 +263,7 @@ class Experiment(Stages):
         "The last epoch's raw weights and, where there are, their average and the corrected model; and how the weights lie on their grid."
         with self.stage('score_after'):
             content = load_checkpoint(self.files.weights/'last.pt')
+            if not self.config.quantize: return self._score_float(content)
             self._score('qat_raw', lambda: deployable(build_model(content, 'raw')))
             if content['ema_state_dict'] is not None: self._score('qat_ema', lambda: deployable(build_model(content, 'ema')))
             before = 'qat_raw' if content['ema_state_dict'] is None else 'qat_ema'
@@ -275,7 +279,7 @@ class Experiment(Stages):
         "The verdict: written last, so that nothing but a whole run carries one."
         with self.stage('finish'):
             self._measure()
-            self.summary.diagnosis = diagnose(read_results(self.files.results), read_oscillation(self.root/'oscillation.csv'), self.config, self.summary.metrics.rungs)
+            self.summary.diagnosis = diagnose(last_phase(read_results(self.files.results)), read_oscillation(self.root/'oscillation.csv'), self.config, self.summary.metrics.rungs) if self.config.quantize else None
             self.summary.artifacts = artifacts_block(self.root)
             self.summary.status, self.summary.error = status_word(self.summary.metrics.best_value, self.summary.stability), None
         write_summary_md(self.root)
@@ -284,6 +288,11 @@ class Experiment(Stages):
     def rungs(self) -> pd.DataFrame: # rung, head, source, images, APs
         "Scores so far, as a table."
         return pd.DataFrame([Rung(**r).model_dump() for r in rungs_of(self.files.evaluation)]).round(4)
+
+    def _score_float(self, content:dict[str,Any]) -> pd.DataFrame:
+        self._score('fp', lambda: build_model(content))
+        self._score('ptq', lambda: deployable(quantize(build_model(content), self.manifest, self.config.scale_init)))
+        return self.rungs()
 
     def _score_corrected(self, before:str):
         self._score('qc', lambda: deployable(build_model(load_checkpoint(self.files.correction/'corrected.pt'))))
@@ -297,8 +306,33 @@ class Experiment(Stages):
         save_config(self.config, self.files.config)  # the stored configuration names the file that was used
         self.summary.model = Model(variant=self.config.variant, checkpoint=inside(self.root, self.config.base), checkpoint_sha256=found.sha256, imgsz=self.config.imgsz)
 
+    def _draw_weights(self) -> nn.Module:
+        model = random_model(self.config.variant, self.view.names, self.config.seed)
+        self.summary.model = Model(variant=self.config.variant, checkpoint=RANDOM, checkpoint_sha256=state_sha256(model.state_dict()), imgsz=self.config.imgsz)
+        return model
+
+    def _keep_recipe(self):
+        "A copy of the recipe lies in the run folder from here on; a file of the user's is not looked at again."
+        recipe, kept = self.config.recipe, self.root/RECIPE_FILE
+        if recipe is None: return
+        if not kept.is_file(): write_atomic(kept, Path(RECIPES.get(recipe, recipe)).read_text(encoding='utf-8'))
+        if recipe not in RECIPES: self.config = self.config.model_copy(update={'recipe': str(kept)})
+        save_config(self.config, self.files.config)
+
+    def _make_room(self):
+        "Say what the checkpoints will take, while there is time to do something about it."
+        c, parts = self.config, method_parts(self.config.method)
+        tracked = 6 + 5*('freeze' in parts) if c.quantize else 0
+        size, bare = (checkpoint_bytes(self.base, 'ema' in parts, moments, tracked*bool(moments)) for moments in (1 if recipe_of(c, self.root)['optimizer'] == 'SGD' else 2, 0))
+        room, free = checkpoints_room(c, size, bare), shutil.disk_usage(self.root).free
+        note(f'a checkpoint takes about {size/1e6:,.0f} MB, all of them {room/1e9:,.1f} GB at most')
+        if room > free: note(f'warning: the disk of {self.root} has {free/1e9:,.1f} GB left for {room/1e9:,.1f} GB of checkpoints; make room, or set --keep-snapshots, --save-period or --no-snapshot-optimizer')
+
     @property
-    def steps(self) -> int: "Optimizer steps of the training."; return self.config.epochs*math.ceil(self.view.train_images/self.config.batch)
+    def steps(self) -> int: # Of the optimizer, in the whole training
+        "Optimizer steps of the training."
+        gathered = max(round(recipe_of(self.config, self.root)['nbs']/self.config.batch), 1)
+        return self.config.epochs*math.ceil(math.ceil(self.view.train_images/self.config.batch)/gathered)
 
     def _check(self):
         "What only data and network can tell, all at once and before anything is measured."
@@ -333,6 +367,7 @@ class Experiment(Stages):
     def _score(self, rung:str, make:Callable[[],nn.Module]):
         if (self.files.evaluation/f'{rung}-{HEADS[-1]}.json').is_file(): return  # scored before a resume
         c = self.config
+        self.files.evaluation.mkdir(exist_ok=True)
         scores = evaluate(make(), self.view, c.imgsz, 2*c.batch, c.device, 0 if c.device == 'cpu' else c.workers, label=rung)
         for head in HEADS: save_scores(scores[head], rung, self.files.evaluation)
 

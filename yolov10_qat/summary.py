@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['COLLAPSE_RATIO', 'Status', 'SCHEMA_VERSION', 'RUNGS', 'SUMMARY_FILE', 'Stability', 'judge', 'status_word',
-           'read_results', 'Block', 'Git', 'Model', 'Layer', 'Quantization', 'Ema', 'Qc', 'Dampen', 'Freeze',
-           'Batchnorm', 'Oscillation', 'Method', 'Dataset', 'Rung', 'QcGain', 'Metrics', 'Training', 'Moved', 'Advice',
-           'Diagnosis', 'Failure', 'Gate', 'RunSummary', 'schema_text', 'find_rung', 'save_summary', 'SummaryError',
-           'load_summary']
+           'read_results', 'last_phase', 'judge_results', 'Block', 'Git', 'Model', 'Layer', 'Quantization', 'Ema', 'Qc',
+           'Dampen', 'Freeze', 'Batchnorm', 'Oscillation', 'Method', 'Dataset', 'Rung', 'QcGain', 'Metrics', 'Training',
+           'Moved', 'Advice', 'Diagnosis', 'Failure', 'Raised', 'Gate', 'RunSummary', 'schema_text', 'find_rung',
+           'save_summary', 'SummaryError', 'load_summary']
 
 # %% ../nbs/12_summary.ipynb #12_summary-002
 import json
@@ -68,7 +68,24 @@ def read_results(
     if missing: raise ValueError(f"{path} has no column {', '.join(missing)}; found {', '.join(table.columns[:6])} ...")
     return table
 
-# %% ../nbs/12_summary.ipynb #12_summary-016
+# %% ../nbs/12_summary.ipynb #12_summary-017
+def last_phase(
+    results:pd.DataFrame, # From `read_results`
+) -> pd.DataFrame: # Its rows of the last word length, all when it never changes
+    "The epochs that a verdict compares."
+    return results[results['bits'] == results['bits'].iloc[-1]] if 'bits' in results and len(results) else results
+
+def judge_results(
+    results:pd.DataFrame,  # From `read_results`
+    final:float|None=None, # As for `judge`
+) -> tuple[dict,Stability]: # As from `judge`, best_epoch as in the table
+    "`judge` for a table."
+    rows = last_phase(results)
+    found, stability = judge(rows[PRIMARY].tolist(), final)
+    if found['best_epoch']: found['best_epoch'] = int(rows['epoch'].iloc[found['best_epoch']-1])
+    return found, stability
+
+# %% ../nbs/12_summary.ipynb #12_summary-019
 SCHEMA_VERSION = 1
 
 class Block(BaseModel):
@@ -96,7 +113,7 @@ class Layer(Block):
     scale:str|None = None      # where the grid step comes from, stats or learned; None: kept, or written before this was recorded
 
 class Quantization(Block):
-    mode:Literal['w4a16', 'w2a16', 'w3a16', 'w5a16', 'w6a16', 'w7a16', 'w8a16']
+    mode:Literal['w4a16', 'w2a16', 'w3a16', 'w5a16', 'w6a16', 'w7a16', 'w8a16', 'float']  # float: trained without quantisation; the rest says how its ptq rung was rounded
     library:Literal['brevitas'] = 'brevitas'
     weight_bit_width:int
     activation_bit_width:None = None
@@ -109,6 +126,7 @@ class Quantization(Block):
     scale_init:str|None = None   # how learned grid steps started; None: they come from the weights
     scale_lr:float|None = None   # their learning rate; None: not learned
     layers_raised:int = 0        # layers that a keep-list holds at 8 bit
+    schedule:list[list[int]]|None = None   # [finished epochs, bits] where the word length changes on the way, 32 for floating point; None: it does not
 
 class Ema(Block):
     enabled:bool
@@ -166,7 +184,7 @@ class Dataset(Block):
     fingerprint:str
     selection:dict[str,Any]
 
-# %% ../nbs/12_summary.ipynb #12_summary-017
+# %% ../nbs/12_summary.ipynb #12_summary-020
 RUNGS = ('fp', 'ptq', 'qat_raw', 'qat_ema', 'bn_reestimated', 'qc', 'export')
 
 class Rung(Block):
@@ -212,6 +230,7 @@ class Training(Block):
     seed:int
     device:str
     amp:bool
+    amp_type:str|None = None   # fp16 or bf16; None: amp is off, or written before this was recorded
     overrides:dict[str,Any]    # every argument given to the trainer
 
 class Moved(Block):
@@ -243,6 +262,12 @@ class Failure(Block):
     message:str                # one line: what is wrong, where, what to do
     epoch:int|None = None      # epoch during which it happened, 1-based
 
+class Raised(Block):
+    "A resumed run was told to go on for longer."
+    after:int                  # finished epochs
+    before:int                 # planned until then
+    epochs:int                 # planned from then on
+
 class Gate(Block):
     allowed:bool               # whether the runs in `root` let this one start
     ungated:bool               # whether it was to start in any case
@@ -267,15 +292,16 @@ class RunSummary(Block):
     metrics:Metrics = Metrics()
     stability:Stability = Stability()
     gate:Gate|None = None          # None: this variant needs none
+    raised:list[Raised] = []       # how its number of epochs grew
     diagnosis:Diagnosis|None = None   # None: nothing worth saying, or written before there was one
     timings:dict[str,float] = {}   # seconds a stage
 
-# %% ../nbs/12_summary.ipynb #12_summary-021
+# %% ../nbs/12_summary.ipynb #12_summary-024
 def schema_text() -> str: # JSON
     "The JSON schema of `run_summary.json`."
     return json.dumps(RunSummary.model_json_schema(), indent=1) + '\n'
 
-# %% ../nbs/12_summary.ipynb #12_summary-024
+# %% ../nbs/12_summary.ipynb #12_summary-027
 def find_rung(
     summary:RunSummary,        # A run
     rung:str,                  # One of `RUNGS`
@@ -286,7 +312,7 @@ def find_rung(
     match = [r for r in summary.metrics.rungs if (r.rung, r.head, r.metrics_source) == (rung, head, source)]
     return match[0] if match else None
 
-# %% ../nbs/12_summary.ipynb #12_summary-026
+# %% ../nbs/12_summary.ipynb #12_summary-029
 SUMMARY_FILE = 'run_summary.json'
 
 def _finite(value:Any) -> Any:
@@ -302,7 +328,7 @@ def save_summary(
     "Write the summary atomically."
     return write_atomic(Path(run_root)/SUMMARY_FILE, json.dumps(_finite(summary.model_dump(mode='json', by_alias=True)), indent=1) + '\n')
 
-# %% ../nbs/12_summary.ipynb #12_summary-027
+# %% ../nbs/12_summary.ipynb #12_summary-030
 class SummaryError(ValueError):
     "A `run_summary.json` that cannot be used; the message names the file and the reason."
 
