@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['PARTS', 'VERDICTS', 'METHOD_LOOKS', 'SPARE_LOOKS', 'LINES', 'SEEDS', 'TREES', 'WIDE', 'MOST', 'stat_text',
            'base_text', 'seeds_text', 'gain_text', 'interval_text', 'arm_sentence', 'extends', 'pair_sentence',
-           'gain_sentence', 'method_sentences', 'other_sentences', 'disagreement_sentence', 'sentences',
-           'state_sentences', 'state_cells', 'looks', 'Line', 'lines', 'plot_curves', 'Step', 'steps', 'plot_steps',
-           'Tree', 'forest', 'plot_forest', 'plot_states', 'file_name', 'figures', 'headline', 'scored', 'run_cells',
-           'arm_cells', 'arm_of', 'incomplete_cells', 'csv_text', 'markdown', 'flag_cells', 'Written',
-           'write_comparison']
+           'gain_sentence', 'method_sentences', 'other_sentences', 'disagreement_sentence', 'twin_sentence',
+           'sentences', 'state_sentences', 'state_cells', 'looks', 'Line', 'lines', 'plot_curves', 'Step', 'steps',
+           'plot_steps', 'Tree', 'forest', 'plot_forest', 'plot_states', 'file_name', 'figures', 'plot_twins',
+           'headline', 'scored', 'run_cells', 'arm_cells', 'arm_of', 'incomplete_cells', 'csv_text', 'markdown',
+           'flag_cells', 'Written', 'write_comparison']
 
 # %% ../nbs/15_comparison.ipynb #15_comparison-002
 import csv
@@ -26,10 +26,10 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .compare import GATED, NAMES, OURS, Arm, Comparison, Contrast, Disagreement, Found, Gain, Row, State, Stat, Variant, check_out, compare, contrast, find_runs, over_seeds
+from .compare import GATED, NAMES, OURS, Arm, Comparison, Contrast, Disagreement, Found, Gain, Row, State, Stat, Twins, Variant, check_out, compare, contrast, find_runs, over_seeds
 from .config import method_parts
 from .files import write_atomic
-from .looks import LOOKS, RC, Look, ap_text, figure_legend, figure_title, flat_title, keep_figures, page_template, signed_text
+from .looks import LOOKS, RC, Look, ap_text, epoch_axis, figure_legend, figure_title, flat_title, keep_figures, page_template, signed_text
 from .summary import RUNGS
 
 # %% ../nbs/15_comparison.ipynb #15_comparison-005
@@ -141,6 +141,14 @@ def disagreement_sentence(
     means = 'A difference of that size between methods means nothing.'
     if d.rung is None: return f'Repeats disagree: {d.method} with seed {d.seed} ends differently each time ({ends}). {means}'
     return f'Raw weights of one training disagree: {d.method} with seed {d.seed} ({ends}), though what comes after a training should not alter it. {means}'
+
+def twin_sentence(
+    pair:Twins, # Two runs
+) -> str: # For page and Markdown
+    "What a quantised run reaches of its twin in floating point."
+    share = f', {pair.ap/pair.fp:.0%} of its twin' if pair.fp and pair.ap is not None else ''
+    return (f'{pair.variant} from random weights, seed {pair.seed}: in floating point it ends with AP {ap_text(pair.fp)}, of which rounding without training leaves {ap_text(pair.ptq)}; '
+            f'trained with {pair.mode[1]}-bit weights ({pair.method}) it ends with {ap_text(pair.ap)} as {LOOKS[pair.end].label if pair.end else "nothing scored"}{share}. {pair.images:,} validation images, one2one head, pycocotools.')
 
 def sentences(
     variant:Variant, # Compared runs
@@ -381,6 +389,8 @@ def figures(
 ) -> Iterator[tuple[str,str,str,Figure]]: # Name, title (the message), alt text (a sentence with the numbers), figure
     "Every figure that there is data for."
     with rc_context(RC):
+        for i, pair in enumerate(result.twins[:TREES]):
+            yield _named(f'twins-{i}', plot_twins(pair, runs, _axes(3.4)), f'mAP50-95 of two runs after each epoch. {twin_sentence(pair)}')
         for v in result.variants:
             if found := lines(v, runs):
                 alt = '; '.join(f'{x.look.label} from {ap_text(x.mean[0][1])} to {ap_text(x.mean[-1][1])}, {len(x.runs)} runs' for x in found)
@@ -398,12 +408,35 @@ def figures(
 def _named(name:str, ax:Axes, alt:str) -> tuple[str,str,str,Figure]: return name, flat_title(ax), alt, ax.figure
 
 # %% ../nbs/15_comparison.ipynb #15_comparison-031
+def plot_twins(
+    pair:Twins,        # Two runs
+    runs:list[Found],  # The same with their histories
+    ax:Axes,           # Where to draw
+) -> Axes: # The same
+    "mAP after each epoch of a quantised run and of its twin in floating point."
+    known = {r.id: r for r in runs}
+    for run_id, look in ((pair.floating, LOOKS['fp']), (pair.quantised, LOOKS['qat_ema'])):
+        points = _points(known[run_id])
+        label = 'floating point' if run_id == pair.floating else f'{pair.mode[1]} bit, {pair.method}'
+        ax.plot(*zip(*points), color=look.color, ls=look.dash, marker=look.marker, ms=4.5, markevery=max(1, len(points)//12), label=f'{label} {ap_text(points[-1][1])}')
+    epoch_axis(ax, 1, max(int(h['epoch']) for r in (known[pair.floating], known[pair.quantised]) for h in r.summary.metrics.history))
+    ax.set_ylim(bottom=0)
+    ax.set_ylabel('mAP50-95 (0 to 1)')
+    figure_legend(ax)
+    figure_title(ax, f'{pair.variant} from random weights: {pair.mode[1]} bit ends with {ap_text(known[pair.quantised].summary.metrics.final_value)}, floating point with {ap_text(known[pair.floating].summary.metrics.final_value)}')
+    return ax
+
+# %% ../nbs/15_comparison.ipynb #15_comparison-033
 MOST = 200  # rows of a table on the page and in Markdown; `summary.csv` has all
 
 def headline(
     result:Comparison, # All variants
 ) -> str: # The first thing on the page
-    "The decision in one line."
+    "The decision in one line; of a page of twins, what they show."
+    pairs, whole = result.twins, [p for p in result.twins if p.fp and p.ap is not None]
+    if pairs and {r.run_id for v in result.variants for r in v.rows} == {i for p in pairs for i in (p.floating, p.quantised)}:
+        best = max(whole, key=lambda p: p.ap/p.fp, default=None)
+        return f'TWINS: {best.mode[1]}-bit training from random weights reaches {best.ap/best.fp:.0%} of floating point' if best else 'TWINS: neither has learned'
     return f'GATE OPEN: {GATED} may start' if result.decision.allowed else f'GATE CLOSED: {GATED} must wait'
 
 def scored(
@@ -445,7 +478,7 @@ def incomplete_cells(
     return {'run': row.run_id, 'variant': row.variant, 'method': row.method, 'seed': '–' if row.seed is None else str(row.seed),
             'epochs': f'{row.epochs_done} of {row.epochs}' if row.epochs else str(row.epochs_done), 'why': row.error or 'No error was recorded: it still goes on, or its process was killed.'}
 
-# %% ../nbs/15_comparison.ipynb #15_comparison-033
+# %% ../nbs/15_comparison.ipynb #15_comparison-035
 def csv_text(
     result:Comparison, # All variants
 ) -> str: # A header and a line a run
@@ -462,7 +495,7 @@ def csv_text(
         writer.writerow([*(getattr(r, k) for k in facts), r.mode, arm.get(r.run_id), compared, flags.get(r.run_id), *(r.ap.get(rung) for rung in RUNGS), *gain])
     return out.getvalue()
 
-# %% ../nbs/15_comparison.ipynb #15_comparison-035
+# %% ../nbs/15_comparison.ipynb #15_comparison-037
 def _md_table(rows:list[dict[str,str]]) -> list[str]:
     if not rows: return []
     def line(cells): return f"| {' | '.join(str(c).replace('|', chr(92)+'|') for c in cells)} |"
@@ -473,7 +506,7 @@ def markdown(
     result:Comparison, # All variants
 ) -> str: # `summary.md`
     "The decision, the sentences and the tables as Markdown."
-    text = [f'# {headline(result)}', '', *(f'- {r}' for r in result.decision.reasons)]
+    text = [f'# {headline(result)}', '', *(f'- {twin_sentence(p)}' for p in result.twins), *(f'- {r}' for r in result.decision.reasons)]
     for v in result.variants:
         rungs, flags, arm = scored(v), {f.run for f in v.flagged}, arm_of(v)
         text += ['', f'## {v.label}', '', *(f'- {s}' for s in sentences(v)), *_md_table([arm_cells(a) for a in v.arms])]
@@ -490,7 +523,7 @@ def flag_cells(
     "Why runs were not compared."
     return [{'run': f.run, 'differs in': d.field, 'here': d.value, 'reference': d.reference, 'hint': (f.hint or '') if d.field == 'data fingerprint' else ''} for f in variant.flagged for d in f.differences]
 
-# %% ../nbs/15_comparison.ipynb #15_comparison-038
+# %% ../nbs/15_comparison.ipynb #15_comparison-040
 def _beside(run:Found, out:Path) -> Found:
     root = Path(os.path.relpath(run.root.resolve(), out))
     return Found(root, run.summary if run.summary.model or run.root.is_dir() else run.summary.model_copy(update=dict(run_id=root.as_posix())))
@@ -499,7 +532,7 @@ def _links(result:Comparison, out:Path) -> dict[str,str]:
     rows = [*(r for v in result.variants for r in v.rows), *result.incomplete]
     return {r.run_id: quote((Path(r.folder)/'report.html').as_posix()) for r in rows if (out/r.folder/'report.html').is_file()}
 
-# %% ../nbs/15_comparison.ipynb #15_comparison-039
+# %% ../nbs/15_comparison.ipynb #15_comparison-041
 class Written(NamedTuple):
     "A comparison as it lies on disk."
     result:Comparison
@@ -529,5 +562,5 @@ def _html(result:Comparison, drawn:dict[str,dict], links:dict[str,str], files:li
     blocks = [dict(v=v, name=file_name(v), methods=method_sentences(v), others=other_sentences(v), states=[(s, state_cells(s)) for s in v.states[:MOST]], state_sentences=state_sentences(v), rungs=scored(v),
                    looks=looks({a.label: a.method for a in v.arms}), arms=[arm_cells(a) for a in v.arms], rows=[(r, run_cells(r, scored(v), arm_of(v).get(r.run_id, ''))) for r in v.rows[:MOST]],
                    flags=flag_cells(v)[:MOST], flagged={f.run for f in v.flagged}) for v in result.variants]
-    return page_template('comparison.html.j2').render(result=result, headline=headline(result), blocks=blocks, figures=drawn, links=links, MOST=MOST, LINES=LINES, TREES=TREES, LOOKS=LOOKS,
+    return page_template('comparison.html.j2').render(result=result, headline=headline(result), twins=[(f'twins-{i}', twin_sentence(p)) for i, p in enumerate(result.twins)], blocks=blocks, figures=drawn, links=links, MOST=MOST, LINES=LINES, TREES=TREES, LOOKS=LOOKS,
         incomplete=[incomplete_cells(r) for r in result.incomplete[:MOST]], files=files)

@@ -114,12 +114,18 @@ def fact_rows(
     "How a run was trained."
     s, c = run.summary, told(run.config)
     scale = 'learned steps (LSQ)' if c.scale == 'learned' else 'steps from the largest weight'
-    rows = [('Entry point', '`yolov10-qat run`'), ('Trainer', f'`yolov10_qat.qat.QATTrainer` on {s.training.framework}' if s.training else '`yolov10_qat.qat.QATTrainer`'),
-            ('Hyperparameters', f'Adam, lr0 {c.lr0:g}, lrf {c.lrf:g}, weight decay {c.weight_decay:g}, warm-up {c.warmup_epochs:g} epochs, batch {c.batch}, seed {c.seed}'),
-            ('Quantisation', f'weights {c.weight_bits} bit {c.granularity.replace("_", " ")}, {scale}, activations floating'), ('Batch norms', c.bn),
+    trainer = 'qat.QATTrainer' if c.quantize else 'trainer.FloatTrainer'
+    given = s.training.overrides if s.training else {}
+    optimizer = f"{given.get('optimizer', 'Adam')}, lr0 {c.lr0:g}, lrf {c.lrf:g}, momentum {given.get('momentum', 0.9):g}"
+    falls = f', word length by epochs {c.bits_schedule}' if c.bits_schedule else f', floating point for {c.quantize_from_epoch} epochs' if c.quantize_from_epoch else ''
+    rows = [('Entry point', f'`yolov10-qat {" ".join(_entry(c))}`'), ('Trainer', f'`yolov10_qat.{trainer}`' + (f' on {s.training.framework}' if s.training else '')),
+            ('Hyperparameters', f'{optimizer}, weight decay {c.weight_decay:g}, warm-up {c.warmup_epochs:g} epochs, batch {c.batch}, seed {c.seed}' + ('; all of them in [recipe.yaml](recipe.yaml)' if c.recipe else '')),
+            ('Quantisation', f'weights {c.weight_bits} bit {c.granularity.replace("_", " ")}, {scale}, activations floating{falls}' if c.quantize else 'none'), ('Batch norms', c.bn),
             ('Cadence', 'last.pt after each epoch, best.pt when the score rises' + (f', epochNNN.pt every {c.save_period} epochs' if c.save_period else ''))]
     if s.dataset: rows.append(('Data', f'{c.coco_root}, fingerprint `{s.dataset.fingerprint[:12]}`'))
     return rows + card(run)
+
+def _entry(c:RunConfig) -> list[str]: return ['scratch', 'qat-w4a16' if c.quantize else 'fp16'] if c.profile == 'scratch' else ['run']
 
 # %% ../nbs/17_publish.ipynb #17_publish-013
 NOTES = (
@@ -170,7 +176,7 @@ def _readme(run:Run, name:str, folder:Path, checkpoints:list[dict[str,Any]], fil
         torch=torch.__version__, run_id=s.run_id, commit=s.git.commit, date=now(), files=files)
 
 def _fill(run:Run, name:str, folder:Path, words:Iterable[str]|None):
-    carried = {f: f for f in ('run_summary.json', 'keep-layers.json') if (run.root/f).is_file()}
+    carried = {f: f for f in ('run_summary.json', 'keep-layers.json', 'recipe.yaml') if (run.root/f).is_file()}
     for file in carried: shutil.copy2(run.root/file, folder/file)
     checkpoints = _checkpoints(run, folder, words)
     save_config(told(run.config), folder/'training-config.yaml')

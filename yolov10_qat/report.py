@@ -31,14 +31,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from .config import RunConfig, changed_fields, load_config, method_parts
+from .config import FLOAT_BITS, RunConfig, changed_fields, load_config, method_parts, word_lengths
 from .diagnosis import moved_text
 from .dynamics import (draw_batchnorm, draw_frozen, draw_oscillating, draw_scales, draw_sensitivity, draw_thresholds, draw_trade, draw_trajectories, memory, read_batchnorm, read_histories,
                                   read_keep_layers, read_oscillation, read_sensitivity, restless_rows)
 from .files import write_atomic
 from .folder import inside, told
 from .looks import LOOKS, RC, ap_text, data_uri, epoch_axis, figure_legend, figure_title, flat_title, keep_figures, new_axes, page_template, signed_text, size_text, time_text
-from .summary import COLLAPSE_RATIO, PRIMARY, RUNGS, QcGain, Rung, RunSummary, find_rung, judge_results, load_summary, read_results
+from .summary import COLLAPSE_RATIO, PRIMARY, RUNGS, QcGain, Rung, RunSummary, find_rung, judge_results, last_phase, load_summary, read_results
 
 # %% ../nbs/14_report.ipynb #14_report-005
 class Run(NamedTuple):
@@ -244,14 +244,22 @@ def plot_map(
         ax.plot(table.epoch, values, color=look.color, ls=look.dash, marker=look.marker, ms=4.5, markevery=max(1, len(table)//12), label=f'{look.label} {ap_text(values.iloc[-1])}')
     for rung, value in lines.items():
         ax.axhline(value, color=LOOKS[rung].color, ls=LOOKS[rung].dash, lw=1.3, label=f'{LOOKS[rung].label} {ap_text(value)}')
-    _collapse_zone(ax, max(table[PRIMARY].max(), corrected or 0.))
+    _collapse_zone(ax, max(last_phase(table)[PRIMARY].max(), corrected or 0.))
     ax.set_ylim(0, max(1e-3, 1.08*max([*(v.max() for v in curves(table).values() if v.notna().any()), *lines.values(), corrected or 0.])))
     ax.set_ylabel('mAP50-95 (0 to 1)')
     epoch_axis(ax, table.epoch.iloc[0], table.epoch.iloc[-1])
+    _phases(ax, table)
     if corrected is not None: _corrected_point(ax, table.epoch.iloc[-1], corrected)
     figure_legend(ax)
     figure_title(ax, map_message(table, lines, corrected))
     return ax
+
+def _phases(ax:Axes, table:pd.DataFrame):
+    if 'bits' not in table: return
+    for i in range(1, len(table)):
+        if table.bits.iloc[i] == table.bits.iloc[i-1]: continue
+        ax.axvline(table.epoch.iloc[i]-.5, color='#8A93A0', ls=(0, (1, 2)), lw=1.2)
+        ax.text(table.epoch.iloc[i]-.4, .99, f'{table.bits.iloc[i]} bit', transform=ax.get_xaxis_transform(), va='top', fontsize='small', color='#5B6472')
 
 def _corrected_point(ax:Axes, last:int, value:float):
     look = LOOKS['qc']
@@ -760,12 +768,15 @@ def card(
     s, c = run.summary, run.config
     rows = []
     if c: rows += [('Method', c.method), ('Variant', f'{c.variant}, input {c.imgsz} px'), ('Seed', str(c.seed))]
-    if s.quantization: rows += [('Weights', f'{s.quantization.weight_bit_width} bit {s.quantization.granularity.replace("_", " ")}, {s.quantization.average_bits:.2f} bits on average'),
+    if s.quantization and s.quantization.mode == 'float': rows.append(('Weights', 'trained in floating point'))
+    elif s.quantization: rows += [('Weights', f'{s.quantization.weight_bit_width} bit {s.quantization.granularity.replace("_", " ")}, {s.quantization.average_bits:.2f} bits on average'),
                                 ('Layers', f'{s.quantization.layers_quantized} quantised, {s.quantization.layers_kept} kept')]
     if c:
         done = 0 if run.results is None else len(run.results)
         steps = f', {done*math.ceil(s.dataset.train_images/c.batch):,} steps of {c.batch} images' if s.dataset else ''
         rows.append(('Training', f'{done} of {c.epochs} epochs{steps}'))
+        if len(word_lengths(c)) > 1: rows.append(('Word length', ', '.join(f'{"floating point" if bits == FLOAT_BITS else f"{bits} bit"} from epoch {epoch+1}' for epoch, bits in word_lengths(c))))
+    rows += [('Told to go on', f'after epoch {r.after}, from {r.before} to {r.epochs} epochs') for r in s.raised]
     if s.method and s.method.qc.enabled: rows.append(('QC', f'{s.method.qc.epochs} epoch{"s" if s.method.qc.epochs != 1 else ""} at {s.method.qc.lr:g}, scope {s.method.qc.scope}'))
     if s.dataset: rows.append(('Images', f'{s.dataset.train_images:,} train, {s.dataset.val_images:,} validation'))
     if s.timings: rows.append(('Time', time_text(_total(s.timings))))
@@ -812,7 +823,7 @@ def source_rows(
 
 # %% ../nbs/14_report.ipynb #14_report-070
 ARTEFACTS = {
-    'run.ipynb': 'executed notebook', 'run.log': 'log', 'summary.md': 'short summary', 'run_summary.json': 'result for machines', 'run_config.yaml': 'every parameter',
+    'run.ipynb': 'executed notebook', 'run.log': 'log', 'summary.md': 'short summary', 'run_summary.json': 'result for machines', 'run_config.yaml': 'every parameter', 'recipe.yaml': 'optimizer and augmentation',
     'ultralytics/*/weights/*.pt': 'checkpoint', 'ultralytics/*/results.csv': 'losses and scores of each epoch', 'ultralytics/*/args.yaml': "trainer's arguments",
     'ultralytics/*/tensorboard/*': 'TensorBoard events', 'dataset/dataset.yaml': 'data for Ultralytics', 'dataset/provenance.json': 'where the data comes from',
     'oscillation.csv': 'oscillation of each layer after each epoch', 'oscillation.json': 'distances to thresholds, ways of a few weights', 'batchnorm.csv': 'batch-norm statistics before and after re-estimation',

@@ -14,7 +14,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from torch import nn
 from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import select_device
 
-from .checkpoint import CheckpointError, build_model, load_checkpoint, open_base, random_model, state_sha256
+from .checkpoint import build_model, load_checkpoint, open_base, random_model, state_sha256
 from .coco import View, build_view
 from .compare import ask_gate
 from .config import DEMO, PRIMARY, RANDOM, RECIPES, ConfigError, RunConfig, contradictions, method_parts, save_config, word_lengths
@@ -243,7 +243,7 @@ class Experiment(Stages):
     def train(self) -> pd.DataFrame: # results.csv
         "Quantisation-aware training, or its twin in floating point, from the newest whole checkpoint if there is one."
         with self.stage('train'):
-            if not self._trained(): (QATTrainer if self.config.quantize else FloatTrainer)(overrides=overrides(self.config, self.root)).train()
+            (QATTrainer if self.config.quantize else FloatTrainer)(overrides=overrides(self.config, self.root)).train()
             self._measure()
         return read_results(self.files.results)
 
@@ -358,11 +358,6 @@ class Experiment(Stages):
     def _measure(self): self.summary.metrics, self.summary.stability = metrics_block(self.files.results, self.files.evaluation)
 
     def _quantised_base(self) -> nn.Module: return quantize(deepcopy(self.base), self.manifest, self.config.scale_init)
-
-    def _trained(self) -> bool:
-        last = self.files.weights/'last.pt'
-        with suppress(CheckpointError): return last.is_file() and load_checkpoint(last)['epoch'] >= self.config.epochs
-        return False
 
     def _score(self, rung:str, make:Callable[[],nn.Module]):
         if (self.files.evaluation/f'{rung}-{HEADS[-1]}.json').is_file(): return  # scored before a resume

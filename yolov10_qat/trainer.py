@@ -203,8 +203,13 @@ class _Resumable(DetectionTrainer):
     def __init__(self, cfg=DEFAULT_CFG, overrides:dict|None=None, _callbacks:dict|None=None):
         self.config = load_config(Path(overrides['project']).parent/'run_config.yaml')
         super().__init__(cfg, overrides, _callbacks)
+        self.args.resume = False
         if LOCAL_RANK != -1: self.world_size = int(os.environ['WORLD_SIZE'])  # of all nodes; Ultralytics counts the devices of this one
         self.averaging = 'ema' in method_parts(self.config.method)
+
+    def check_resume(self, overrides:dict):
+        "Nothing to look up: the run folder says what to go on from. Meanwhile the table of results stays, which Ultralytics would remove."
+        self.resume, self.args.resume = False, True
 
     @property
     def root(self) -> Path: "Folder of the run."; return Path(self.args.project).parent
@@ -237,6 +242,7 @@ class _Resumable(DetectionTrainer):
         self.identity = identity(self.config, fingerprint)
         file, content, passed_over = newest_checkpoint(self.wdir, identity_misfit(self.identity))
         if RANK in {-1, 0}:
+            for part in self.wdir.glob('.*.part'): part.unlink()  # of a process that was killed while it wrote
             for line in passed_over: note(f'passed over: {line}')
         if file is None and any('is of another run' in line for line in passed_over): raise CheckpointError(f'nothing to go on from: {"; ".join(passed_over)}; give back what the run began with, or start a new run')
         if file and file != self.last and RANK in {-1, 0}:
