@@ -65,7 +65,7 @@ def main():
     parser.add_argument('folder', type=Path)
     parser.add_argument('--kills', type=int, default=10)
     parser.add_argument('--seed', type=int, default=0, help='of the moments')
-    parser.add_argument('--epochs', type=int, default=24)
+    parser.add_argument('--epochs', type=int, default=30)
     asked = parser.parse_args()
     chance, whole, killed = random.Random(asked.seed), asked.folder/'whole', asked.folder/'killed'
     settings = [*RUN, '--epochs', str(asked.epochs), '--coco-root', str(write_scenes(asked.folder/'coco', 48, 8).resolve())]
@@ -80,7 +80,7 @@ def main():
             if run.wait(): sys.exit(f'FAILED: the last resume ended with status {run.returncode}; see {killed}/qat-w4a16/run.log')
             break
         how = 'in a write' if kills % 3 == 2 else 'at random'
-        if not kill(run, killed, how, chance.uniform(.12, .35)*took): break  # it came to its end before its time
+        if not kill(run, killed, how, chance.uniform(.1, .24)*took): break  # it came to its end before its time
         kills, done = kills+1, finished(killed)
         resume = (killed/'qat-w4a16'/'run_config.yaml').is_file()
         content = newest_checkpoint(weights(killed))[1]

@@ -104,6 +104,13 @@ def test_damaged_last(damage, twins, tmp_path):
     assert load_checkpoint(last)['epoch'] == 2
 
 
+def test_worker(twins, tmp_path):
+    "What torchrun starts on each node; there is nothing left to train here."
+    assert command('worker', twins/FP16).returncode == 0
+    done = command('worker', tmp_path)
+    assert done.returncode == 1 and 'start the run on one machine first' in done.stderr
+
+
 def test_refused_resumes(twins, tiny, tmp_path):
     root = tmp_path/'other'
     shutil.copytree(twins, root, symlinks=True)

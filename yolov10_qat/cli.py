@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['app', 'checkpoint_app', 'scratch_app', 'Limit', 'Root', 'AMP_TYPES', 'UsageError', 'with_config_options', 'run',
            'demo', 'scratch_fp16', 'scratch_qat', 'dataset', 'evaluate_command', 'sensitivity', 'show', 'verify',
-           'report', 'publish', 'summarize', 'with_amp_type', 'main']
+           'report', 'publish', 'worker', 'summarize', 'with_amp_type', 'main']
 
 # %% ../nbs/18_cli.ipynb #18_cli-002
 import inspect
@@ -260,6 +260,13 @@ def publish(
     words = None if checkpoints is None else [w for w in checkpoints.split(',') if w != 'none']
     place = promote(run_root, name, words, incomplete)
     print(f'published: {place.resolve()/"README.md"}')
+    return 0
+
+@app.command(hidden=True)
+def worker(run_root:Annotated[Path, typer.Argument(help='folder of a run that was started on one machine')]) -> int:
+    "One process of a training on several nodes; torchrun starts it."
+    from yolov10_qat.run import work
+    work(run_root)
     return 0
 
 @app.command()

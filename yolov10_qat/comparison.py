@@ -8,8 +8,8 @@ __all__ = ['PARTS', 'VERDICTS', 'METHOD_LOOKS', 'SPARE_LOOKS', 'LINES', 'SEEDS',
            'gain_sentence', 'method_sentences', 'other_sentences', 'disagreement_sentence', 'twin_sentence',
            'sentences', 'state_sentences', 'state_cells', 'looks', 'Line', 'lines', 'plot_curves', 'Step', 'steps',
            'plot_steps', 'Tree', 'forest', 'plot_forest', 'plot_states', 'file_name', 'figures', 'plot_twins',
-           'headline', 'scored', 'run_cells', 'arm_cells', 'arm_of', 'incomplete_cells', 'csv_text', 'markdown',
-           'flag_cells', 'Written', 'write_comparison']
+           'only_twins', 'headline', 'scored', 'run_cells', 'arm_cells', 'arm_of', 'incomplete_cells', 'csv_text',
+           'markdown', 'flag_cells', 'Written', 'write_comparison']
 
 # %% ../nbs/15_comparison.ipynb #15_comparison-002
 import csv
@@ -429,12 +429,18 @@ def plot_twins(
 # %% ../nbs/15_comparison.ipynb #15_comparison-033
 MOST = 200  # rows of a table on the page and in Markdown; `summary.csv` has all
 
+def only_twins(
+    result:Comparison, # All variants
+) -> bool: # Then the gate is beside the point
+    "Whether every completed run is one of a pair of twins."
+    return bool(result.twins) and {r.run_id for v in result.variants for r in v.rows} == {i for p in result.twins for i in (p.floating, p.quantised)}
+
 def headline(
     result:Comparison, # All variants
 ) -> str: # The first thing on the page
     "The decision in one line; of a page of twins, what they show."
-    pairs, whole = result.twins, [p for p in result.twins if p.fp and p.ap is not None]
-    if pairs and {r.run_id for v in result.variants for r in v.rows} == {i for p in pairs for i in (p.floating, p.quantised)}:
+    whole = [p for p in result.twins if p.fp and p.ap is not None]
+    if only_twins(result):
         best = max(whole, key=lambda p: p.ap/p.fp, default=None)
         return f'TWINS: {best.mode[1]}-bit training from random weights reaches {best.ap/best.fp:.0%} of floating point' if best else 'TWINS: neither has learned'
     return f'GATE OPEN: {GATED} may start' if result.decision.allowed else f'GATE CLOSED: {GATED} must wait'
@@ -506,7 +512,7 @@ def markdown(
     result:Comparison, # All variants
 ) -> str: # `summary.md`
     "The decision, the sentences and the tables as Markdown."
-    text = [f'# {headline(result)}', '', *(f'- {twin_sentence(p)}' for p in result.twins), *(f'- {r}' for r in result.decision.reasons)]
+    text = [f'# {headline(result)}', '', *(f'- {twin_sentence(p)}' for p in result.twins), *(f'- {r}' for r in ([] if only_twins(result) else result.decision.reasons))]
     for v in result.variants:
         rungs, flags, arm = scored(v), {f.run for f in v.flagged}, arm_of(v)
         text += ['', f'## {v.label}', '', *(f'- {s}' for s in sentences(v)), *_md_table([arm_cells(a) for a in v.arms])]
@@ -562,5 +568,5 @@ def _html(result:Comparison, drawn:dict[str,dict], links:dict[str,str], files:li
     blocks = [dict(v=v, name=file_name(v), methods=method_sentences(v), others=other_sentences(v), states=[(s, state_cells(s)) for s in v.states[:MOST]], state_sentences=state_sentences(v), rungs=scored(v),
                    looks=looks({a.label: a.method for a in v.arms}), arms=[arm_cells(a) for a in v.arms], rows=[(r, run_cells(r, scored(v), arm_of(v).get(r.run_id, ''))) for r in v.rows[:MOST]],
                    flags=flag_cells(v)[:MOST], flagged={f.run for f in v.flagged}) for v in result.variants]
-    return page_template('comparison.html.j2').render(result=result, headline=headline(result), twins=[(f'twins-{i}', twin_sentence(p)) for i, p in enumerate(result.twins)], blocks=blocks, figures=drawn, links=links, MOST=MOST, LINES=LINES, TREES=TREES, LOOKS=LOOKS,
+    return page_template('comparison.html.j2').render(result=result, headline=headline(result), only_twins=only_twins(result), twins=[(f'twins-{i}', twin_sentence(p)) for i, p in enumerate(result.twins)], blocks=blocks, figures=drawn, links=links, MOST=MOST, LINES=LINES, TREES=TREES, LOOKS=LOOKS,
         incomplete=[incomplete_cells(r) for r in result.incomplete[:MOST]], files=files)

@@ -76,6 +76,8 @@ LOOKS = {
     'qat_ema':        Look('QAT EMA', '#0072B2', '-', 'o'),
     'bn_reestimated': Look('BN re-estimated', '#7F7F7F', '-.', '^'),
     'qc':             Look('QC', '#009E73', ':', 'D'),
+    'float_raw':      Look('raw', '#56B4E9', '--', 's'),
+    'float_ema':      Look('EMA', '#0072B2', '-', 'o'),
     'export':         Look('export', '#7F7F7F', ':', 'v'),
     'train':          Look('training', '#E69F00', '-', 'o'),
     'val':            Look('validation', '#CC79A7', '--', 's'),

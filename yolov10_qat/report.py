@@ -107,6 +107,8 @@ def _complete(
     found |= {(r.rung, r.head, r.metrics_source): r for r in metrics.rungs}
     metrics.rungs = sorted(found.values(), key=lambda r: (r.head != 'one2one', r.metrics_source != 'pycocotools', RUNGS.index(r.rung)))
 
+def _floating(run:Run) -> bool: return run.summary.quantization is not None and run.summary.quantization.mode == 'float'
+
 def primary_rungs(
     run:Run, # A run
 ) -> list[Rung]: # In the order of `RUNGS`
@@ -226,20 +228,23 @@ def plot_ladder(
 RAW = 'raw/mAP50-95(B)'
 
 def curves(
-    table:pd.DataFrame, # `results.csv`
-) -> dict[str,pd.Series]: # Rung -> score after each epoch
+    table:pd.DataFrame,   # `results.csv`
+    floating:bool=False,  # Of a run in floating point
+) -> dict[str,pd.Series]: # Key of `LOOKS` -> score after each epoch
     "Whose scores a results table holds: with a raw/ column the main one is the EMA's, without one it is the raw weights'."
-    return {'qat_ema': table[PRIMARY], 'qat_raw': table[RAW]} if RAW in table else {'qat_raw': table[PRIMARY]}
+    ema, raw = ('float_ema', 'float_raw') if floating else ('qat_ema', 'qat_raw')
+    return {ema: table[PRIMARY], raw: table[RAW]} if RAW in table else {raw: table[PRIMARY]}
 
 def plot_map(
     table:pd.DataFrame,        # `results.csv`
     ax:Axes,                   # Where to draw
     lines:dict[str,float]={},  # Rung -> AP by the same validator, drawn across: fp, ptq
     corrected:float|None=None, # AP after QC by the same validator, a point after the last epoch; None: no QC
+    floating:bool=False,       # Of a run in floating point
 ) -> Axes: # The same
     "mAP after each epoch against floating point and plain rounding; below half of the best is shaded."
     if PRIMARY not in table or table[PRIMARY].isna().all(): raise ValueError('no epoch has a score; draw nothing and say so')
-    for rung, values in curves(table).items():
+    for rung, values in curves(table, floating).items():
         look = LOOKS[rung]
         ax.plot(table.epoch, values, color=look.color, ls=look.dash, marker=look.marker, ms=4.5, markevery=max(1, len(table)//12), label=f'{look.label} {ap_text(values.iloc[-1])}')
     for rung, value in lines.items():
@@ -251,7 +256,7 @@ def plot_map(
     _phases(ax, table)
     if corrected is not None: _corrected_point(ax, table.epoch.iloc[-1], corrected)
     figure_legend(ax)
-    figure_title(ax, map_message(table, lines, corrected))
+    figure_title(ax, map_message(table, lines, corrected, floating))
     return ax
 
 def _phases(ax:Axes, table:pd.DataFrame):
@@ -275,9 +280,10 @@ def map_message(
     table:pd.DataFrame,     # `results.csv` with at least one score
     lines:dict[str,float],  # As in `plot_map`
     corrected:float|None=None, # As in `plot_map`
+    floating:bool=False,       # As in `plot_map`
 ) -> str: # For titles
     "Where the primary score is best and where it ends."
-    rung, values = next(iter(curves(table).items()))
+    rung, values = next(iter(curves(table, floating).items()))
     label, best, count = LOOKS[rung].label, values.max(), len(table)
     at = table.epoch[values.idxmax()]
     if count == 1 or not best > 0: message = f'{label} has {ap_text(best)} after {count} epoch{"s" if count > 1 else ""}'
@@ -472,13 +478,14 @@ def _ladder(run:Run):
 
 def _map(run:Run):
     if run.results is None or run.results[PRIMARY].isna().all(): return None
-    scored = {k: find_rung(run.summary, k, source='ultralytics_val') for k in ('fp', 'ptq')}
+    floating = _floating(run)
+    scored = {k: find_rung(run.summary, k, source='ultralytics_val') for k in (('ptq',) if floating else ('fp', 'ptq'))}
     lines = {k: r.AP for k, r in scored.items() if r and r.AP is not None}
-    ends = [f'{LOOKS[k].label} goes from {ap_text(v.iloc[0])} to {ap_text(v.iloc[-1])}, best {ap_text(v.max())}' for k, v in curves(run.results).items()]
+    ends = [f'{LOOKS[k].label} goes from {ap_text(v.iloc[0])} to {ap_text(v.iloc[-1])}, best {ap_text(v.max())}' for k, v in curves(run.results, floating).items()]
     ends += [f'{LOOKS[k].label} is at {ap_text(v)}' for k, v in lines.items()]
     qc = find_rung(run.summary, 'qc', source='ultralytics_val')
     if qc: ends.append(f'QC ends at {ap_text(qc.AP)}')
-    return plot_map(run.results, new_axes(3.4), lines, qc and qc.AP), f'mAP50-95 over {len(run.results)} epochs: {"; ".join(ends)}.'
+    return plot_map(run.results, new_axes(3.4), lines, qc and qc.AP, floating), f'mAP50-95 over {len(run.results)} epochs: {"; ".join(ends)}.'
 
 def _losses(run:Run):
     if run.results is None: return None
@@ -854,7 +861,7 @@ def render(
     changes, rows = last_changes(run), rung_rows(run)
     few = 0 if changes is None else int((changes.instances < FEW).sum())
     html = page_template('report.html.j2').render(
-        run=run, s=run.summary, verdict=verdict(run), moved=[(m, *moved_text(m)) for m in run.summary.diagnosis.moved] if run.summary.diagnosis else [], gain=gain_sentence(run.summary.metrics.qc_gain), resume=resume_command(run), card=card(run), rungs=rows, few_images=0 < min((r['images'] for r in rows), default=0) < 1000,
+        run=run, s=run.summary, floating=_floating(run), verdict=verdict(run), moved=[(m, *moved_text(m)) for m in run.summary.diagnosis.moved] if run.summary.diagnosis else [], gain=gain_sentence(run.summary.metrics.qc_gain), resume=resume_command(run), card=card(run), rungs=rows, few_images=0 < min((r['images'] for r in rows), default=0) < 1000,
         figures=_draw_all(run, folder), classes=[] if changes is None else changes.to_dict('records'), FEW=FEW, few=few, last=last_rung(run) and LOOKS[last_rung(run).rung].label,
         examples=shown, examples_sentence=sentence, splits=split_rows(run.provenance['splits']) if run.provenance else [], sources=source_rows(run.provenance, Path(run.config.run_root) if run.config else run.root) if run.provenance else [], parameters=parameter_rows(run.config) if run.config else [],
         restless=restless_rows(run.oscillation), memory=memory(run.histories['momentum'], run.histories['threshold']) if run.histories else 0, bits=_bits(run),

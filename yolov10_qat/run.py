@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['log', 'config_from', 'log_to', 'quantization_block', 'method_block', 'dataset_block', 'training_block',
-           'metrics_block', 'artifacts_block', 'weight_histograms', 'Stages', 'check_device', 'Experiment']
+           'metrics_block', 'artifacts_block', 'weight_histograms', 'Stages', 'check_device', 'trainer_of', 'work',
+           'Experiment']
 
 # %% ../nbs/16_run.ipynb #16_run-002
 import json
@@ -29,7 +30,7 @@ from ultralytics.utils.torch_utils import select_device
 from .checkpoint import build_model, load_checkpoint, open_base, random_model, state_sha256
 from .coco import View, build_view
 from .compare import ask_gate
-from .config import DEMO, PRIMARY, RANDOM, RECIPES, ConfigError, RunConfig, contradictions, method_parts, save_config, word_lengths
+from .config import DEMO, PRIMARY, RANDOM, RECIPES, ConfigError, RunConfig, contradictions, load_config, method_parts, save_config, word_lengths
 from .correction import correct
 from .diagnosis import diagnose
 from .dynamics import read_oscillation
@@ -211,6 +212,22 @@ def check_device(
     raise ValueError(f"device '{device}' is not on this machine; choose from {', '.join(here)}")
 
 # %% ../nbs/16_run.ipynb #16_run-021
+def trainer_of(
+    config:RunConfig, # The run
+    root:Path,        # Its folder, with the data in it
+) -> FloatTrainer: # Goes on from what lies there
+    "The trainer of a run."
+    return (QATTrainer if config.quantize else FloatTrainer)(overrides=overrides(config, root))
+
+def work(
+    run_root:Path|str, # Of a run that was started on one machine, for its data and recipe
+):
+    "One process of a training on several nodes; rank and address come from torchrun's environment."
+    root = Path(run_root).resolve()
+    if not (root/'dataset'/'provenance.json').is_file(): raise FileNotFoundError(f'{root} is no prepared run folder (no dataset/provenance.json); start the run on one machine first')
+    trainer_of(load_config(Layout(root).config), root).train()
+
+# %% ../nbs/16_run.ipynb #16_run-022
 class Experiment(Stages):
     "One run in one folder."
     def prepare(self) -> View: # The data
@@ -243,7 +260,7 @@ class Experiment(Stages):
     def train(self) -> pd.DataFrame: # results.csv
         "Quantisation-aware training, or its twin in floating point, from the newest whole checkpoint if there is one."
         with self.stage('train'):
-            (QATTrainer if self.config.quantize else FloatTrainer)(overrides=overrides(self.config, self.root)).train()
+            trainer_of(self.config, self.root).train()
             self._measure()
         return read_results(self.files.results)
 
