@@ -139,6 +139,7 @@ def smaller(line):
     "The same command with a budget that fits a test; only runs have one."
     if line.startswith('papermill "$TEMPLATE"'): return ' '.join([line, *(f'-p {k[2:].replace("-", "_")} {v}' for k, v in zip(SMALL[::2], SMALL[1::2]))])
     if line.startswith('yolov10-qat sensitivity'): return f'{line} --val-max-images 4 --imgsz 64'
+    if line.startswith('yolov10-qat scratch'): return ' '.join([line.replace('--device 0', '--variant yolo10n').replace('path/to/coco', 'demo'), *SMALL])
     if line.startswith('yolov10-qat run') and '--resume' not in line and '--config' not in line: return ' '.join([line, *SMALL])
     return line
 
@@ -147,7 +148,7 @@ def test_readme_commands(tmp_path):
     "In their order, in one folder, as printed; runs are made smaller, make is called elsewhere, and what needs COCO and a GPU only has its options checked."
     text = (REPOSITORY/'README.md').read_text(encoding='utf-8')
     lines = [line for line in shell_lines(text) if not line.startswith('make ')]
-    coco = [line for line in lines if 'path/to/coco' in line]
+    coco = [line for line in lines if 'path/to/coco' in line and ' scratch ' not in line]
     assert coco and len(lines) - len(coco) > 7
     script = ['set -e', *(smaller(line) for line in ['yolov10-qat run --profile demo --method ema+qc --run-root runs/demo', *lines] if line not in coco)]
     python = re.findall(r'```python\n(import yolov10_qat.*?)```', text, flags=re.S)
@@ -161,4 +162,5 @@ def test_readme_commands(tmp_path):
     assert (tmp_path/'runs/comparison/report.html').is_file()
     assert {row['method'] for row in csv.DictReader((tmp_path/'runs/comparison/summary.csv').open())} == {'ema+qc', 'baseline'}
     assert (tmp_path/'view/dataset.yaml').is_file()
+    assert [t['mode'] for t in json.loads((tmp_path/'runs/scratch/twins/comparison.json').read_text())['twins']] == ['w4a16']
     for line in coco: assert set(re.findall(r'--[a-z-]+', line)) <= set(re.findall(r'--[a-z-]+', command(line.split()[1], '--help').stdout))
