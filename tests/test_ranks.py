@@ -7,22 +7,31 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from ultralytics.utils import DEFAULT_CFG_DICT
+from ultralytics.utils.patches import torch_load
 
 from yolov10_qat.checkpoint import load_checkpoint
 from yolov10_qat.coco import build_view
-from yolov10_qat.config import RunConfig, save_config
+from yolov10_qat.config import RunConfig, load_config, save_config
+from yolov10_qat.qat import QATTrainer
 from yolov10_qat.scenes import write_scenes
+from yolov10_qat.trainer import overrides
 
 RECIPE = '{optimizer: SGD, lr0: 0.01, lrf: 0.5, momentum: 0.9, weight_decay: 0.0005, warmup_epochs: 0.0, nbs: 8, mosaic: 0.0, hsv_h: 0.0, hsv_s: 0.0, hsv_v: 0.0, translate: 0.0, scale: 0.0, fliplr: 0.0}'
 
 
-def train(folder, name, ranks, batch):
+def prepare(folder, name, batch):
     root = folder/name
     root.mkdir()
     config = RunConfig(base='demo', coco_root=folder/'coco', run_root=root, imgsz=160, epochs=4, batch=batch, recipe=folder/'recipe.yaml', train_max_images=0, val_max_images=0, scale='learned',
                        method='ema+dampen+freeze', dampen_lambda=.01, dampen_start=0., oscillation_momentum=.5, freeze_threshold_start=.6, freeze_threshold=.4)
     save_config(config, root/'run_config.yaml')
     build_view(folder/'coco', root/'dataset', seed=0)
+    return root
+
+
+def train(folder, name, ranks, batch):
+    root = prepare(folder, name, batch)
     launcher = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(ranks)] if ranks > 1 else []
     environment = os.environ | {'OMP_NUM_THREADS': '1', 'YOLO_VERBOSE': 'false', 'GLOO_SOCKET_IFNAME': 'lo'}
     done = subprocess.run([sys.executable, *launcher, str(Path(__file__).with_name('two_ranks.py')), str(root)], capture_output=True, text=True, env=environment, timeout=600)
@@ -80,3 +89,35 @@ def test_two_ranks_against_the_doubled_batch(two, folder):
     _, (one,) = train(folder, 'doubled', 1, 8)
     for mine, x, y in zip(one['losses'], a['losses'], b['losses'], strict=True):
         assert sum(mine.values()) == pytest.approx((sum(x.values()) + sum(y.values()))/2, rel=.05)
+
+
+def test_ultralytics_launcher_can_start_it(folder):
+    "What Ultralytics' launcher writes down for its processes gives the same trainer back, each of its callbacks once; and the folder of a run that goes on is not emptied."
+    root, _ = train(folder, 'launched', 1, 8)
+    config = load_config(root/'run_config.yaml')
+    trainer, ran = QATTrainer(overrides=overrides(config, root)), []
+    trainer.ddp, trainer.world_size = True, 2
+    def instead(command, check):
+        state = torch_load(Path(command[-1]).with_suffix('.pt'), map_location='cpu')
+        ran.append(state['trainer'](cfg=DEFAULT_CFG_DICT | {'save_dir': ''}, overrides=state['args'], _callbacks=state['callbacks']))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, 'run', instead)
+        trainer.train()
+    again, = ran
+    assert type(again) is QATTrainer and again.root == root
+    def ours(t): return {event: [f.__name__ for f in calls if f.__module__.startswith('yolov10_qat')] for event, calls in t.callbacks.items()}
+    assert ours(again) == ours(trainer) and ours(again)['on_train_start'] == ['_train_start']
+    assert load_checkpoint(root/'ultralytics/train/weights/last.pt')['epoch'] == 4
+
+
+def test_a_process_that_fails_is_told_of_in_one_line(folder):
+    root = prepare(folder, 'failing', 8)
+    config = load_config(root/'run_config.yaml')
+    trainer = QATTrainer(overrides=overrides(config, root))
+    trainer.ddp, trainer.world_size = True, 2
+    def fail(command, check):
+        (root/'failure.txt').write_text('TrainingDiverged: box_loss became nan in epoch 3')
+        raise subprocess.CalledProcessError(1, command)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, 'run', fail)
+        with pytest.raises(RuntimeError, match='box_loss became nan in epoch 3'): trainer.train()

@@ -59,6 +59,18 @@ def test_snapshots(twins):
     assert 'a checkpoint takes about' in (twins/QAT/'run.log').read_text()
 
 
+def test_every_checkpoint_opens_by_the_documented_recipe(twins):
+    import torch
+    files = sorted(twins.glob('*/ultralytics/train/weights/*.pt'))
+    assert {f.name for f in files} == {'last.pt', 'best.pt', 'epoch002.pt'} and len(files) == 6
+    for file in files:
+        safe = torch.load(file, weights_only=True)
+        ckpt = torch.load(file, map_location='cpu', weights_only=False)
+        state = ckpt["ema_state_dict"] or ckpt["model_state_dict"]
+        assert set(safe) == set(ckpt) >= {'format_version', 'epoch', 'model_state_dict', 'ema_state_dict', 'optimizer', 'train_args', 'date'}
+        assert ckpt['epoch'] in (1, 2) and all(t.dtype != torch.float16 for t in state.values()) and all(isinstance(v, (int, float, bool, str, type(None))) for v in ckpt['train_args'].values())
+
+
 def test_reports_and_comparison(twins, tmp_path):
     assert 'trained in floating point' in (twins/FP16/'report.html').read_text()
     done = command('summarize', twins, '--out', tmp_path/'twins')

@@ -780,7 +780,8 @@ def card(
                                 ('Layers', f'{s.quantization.layers_quantized} quantised, {s.quantization.layers_kept} kept')]
     if c:
         done = 0 if run.results is None else len(run.results)
-        steps = f', {done*math.ceil(s.dataset.train_images/c.batch):,} steps of {c.batch} images' if s.dataset else ''
+        gathered = max(round(s.training.overrides.get('nbs', c.batch)/c.batch), 1) if s.training else 1
+        steps = f', {done*math.ceil(math.ceil(s.dataset.train_images/c.batch)/gathered):,} steps of {gathered*c.batch} images' if s.dataset else ''
         rows.append(('Training', f'{done} of {c.epochs} epochs{steps}'))
         if len(word_lengths(c)) > 1: rows.append(('Word length', ', '.join(f'{"floating point" if bits == FLOAT_BITS else f"{bits} bit"} from epoch {epoch+1}' for epoch, bits in word_lengths(c))))
     rows += [('Told to go on', f'after epoch {r.after}, from {r.before} to {r.epochs} epochs') for r in s.raised]

@@ -141,7 +141,7 @@ def decay_of(
     return weight_decay*batch*max(round(nbs/batch), 1)/nbs
 
 # %% ../nbs/08_trainer.ipynb #08_trainer-025
-ESTIMATE_AFTER, SETTLED_AFTER = 50, 10  # steps of this process
+ESTIMATE_AFTER, SETTLED_AFTER = 50, 10  # batches of this process
 
 def estimate(
     seconds:float,   # A batch
@@ -152,7 +152,7 @@ def estimate(
     "What is to be expected, validation not counted."
     epoch = seconds*batches
     memory = f'; {gpu_bytes/2**30:.1f} GiB of GPU memory' if gpu_bytes else f'; {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/2**20:.1f} GiB of memory at most so far'
-    return f'{seconds:.2f} s a step, an epoch of {batches:,} steps takes {_long(epoch)}, the {epochs} epochs to come {_long(epoch*epochs)}, validation not counted{memory}'
+    return f'{seconds:.2f} s a batch, an epoch of {batches:,} batches takes {_long(epoch)}, the {epochs} epochs to come {_long(epoch*epochs)}, validation not counted{memory}'
 
 def _long(seconds:float) -> str:
     for unit, length in (('days', 86400), ('h', 3600), ('min', 60)):
@@ -404,7 +404,7 @@ class FloatTrainer(_Scored):
             if method not in self.callbacks[event]: self.add_callback(event, method)  # a process that Ultralytics has started was given them
 
     def _train_start(self):
-        self.session_steps = 0
+        self.session_batches = 0
         if RANK in {-1, 0}: self.board = SummaryWriter(str(self.save_dir/'tensorboard'), purge_step=self.start_epoch+1)
 
     def _train_epoch_start(self):
@@ -415,9 +415,9 @@ class FloatTrainer(_Scored):
         self.batches_done += 1
         if RANK not in {-1, 0}: return
         self._tell(what='train')
-        self.session_steps += 1
-        if self.session_steps == SETTLED_AFTER: self.settled_at = time.monotonic()
-        if self.session_steps == ESTIMATE_AFTER:
+        self.session_batches += 1
+        if self.session_batches == SETTLED_AFTER: self.settled_at = time.monotonic()
+        if self.session_batches == ESTIMATE_AFTER:
             seconds = (time.monotonic() - self.settled_at)/(ESTIMATE_AFTER - SETTLED_AFTER)
             note(estimate(seconds, len(self.train_loader), self.epochs - self.epoch, int(self._get_memory()*2**30)))
 
