@@ -124,7 +124,7 @@ def test_run_root_in_use_is_not_started_again(tmp_path):
 def test_resume_is_the_same_run_or_none(tmp_path):
     root = open_root(RunConfig(run_root=tmp_path/'r', epochs=3))
     text = (root/'run_config.yaml').read_text()
-    refused(command('run', '--resume', '--run-root', root, '--epochs', 5), 'epochs=5 (it has 3)', 'drop these flags, or start a new run')
+    refused(command('run', '--resume', '--run-root', root, '--seed', 5), 'seed=5 (it has 0)', 'drop these flags, or start a new run')
     assert (root/'run_config.yaml').read_text() == text
     (tmp_path/'empty').mkdir()
     for name in ('empty', 'absent'): refused(command('run', '--resume', '--run-root', tmp_path/name), str(tmp_path/name), 'no run to resume', 'start it without --resume')
