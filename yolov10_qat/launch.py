@@ -42,8 +42,8 @@ class Bar:
         state:dict[str,Any], # From `files.heard`
         said:list[str]=(),   # From `files.notes`
     ):
-        "Draw the latest state, and above it what has been said since."
-        for line in said[self.said:]: tqdm.write(line, file=self.stream)
+        "Draw the latest state; what has been said since goes to standard output, above the bar."
+        for line in said[self.said:]: tqdm.write(line)
         self.said = len(said)
         what = f"epoch {state['epoch']}/{state['epochs']}" if 'epoch' in state else state.get('what')
         stage = 'train' if 'epoch' in state else what
