@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['app', 'checkpoint_app', 'scratch_app', 'Limit', 'Root', 'AMP_TYPES', 'UsageError', 'with_config_options', 'run',
            'demo', 'scratch_fp16', 'scratch_qat', 'dataset', 'evaluate_command', 'sensitivity', 'show', 'verify',
-           'report', 'publish', 'worker', 'summarize', 'with_amp_type', 'main']
+           'export', 'report', 'publish', 'worker', 'summarize', 'with_amp_type', 'main']
 
 # %% ../nbs/18_cli.ipynb #18_cli-002
 import inspect
@@ -238,6 +238,22 @@ def verify(file:Annotated[Path, typer.Argument(help='checkpoint of this project'
     from yolov10_qat.checkpoint import verify_checkpoint
     _table(verify_checkpoint(file))
     print('whole: yes')
+    return 0
+
+@app.command()
+def export(
+    checkpoint:Annotated[Path, typer.Argument(help='checkpoint of this project with quantised weights')],
+    out:Annotated[Path, typer.Option(help='file to write, such as model.safetensors')],
+    format:Annotated[str, typer.Option(help='packed: integers without gaps, scales and biases in a safetensors file')]='packed',
+    weights:Annotated[str, typer.Option(help='raw, ema, or best: the average where there is one')]='best',
+) -> int:
+    "A deployable file: NMS-free, batch norms folded in, its weights in the bits they claim."
+    if format != 'packed': raise ValueError(f"--format '{format}' is unknown; use packed")
+    from yolov10_qat.export import save_packed
+    s = save_packed(checkpoint, out, weights)
+    print(f'{s.file:,} bytes: integers {s.codes:,}, scales {s.scales:,}, biases and kept layers {s.rest:,}, header {s.header:,}')
+    print(f'{s.average_bits:.2f} bits a weight on average; in 32 bits the same weights and biases take {s.float32:,} bytes, {s.float32/s.file:.1f} times as many')
+    print(f'packed: {out.resolve()}')
     return 0
 
 @app.command()
