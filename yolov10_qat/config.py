@@ -318,8 +318,8 @@ def identity(
     config:RunConfig, # A run
     fingerprint:str,  # Of its data
 ) -> dict[str,Any]: # Plain values
-    "What makes a checkpoint that of this run, wherever its files lie."
-    return {'data': fingerprint} | {k: v for k, v in config.model_dump().items() if k not in RESUME_MAY_CHANGE and k not in PATHS}
+    "What makes a checkpoint of the training that of this run, wherever its files lie and whatever comes after the training."
+    return {'data': fingerprint} | {k: v for k, v in config.model_dump().items() if k not in RESUME_MAY_CHANGE and k not in PATHS and not k.startswith('qc_')}
 
 # %% ../nbs/00_config.ipynb #00_config-046
 def changed_fields(
