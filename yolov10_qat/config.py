@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PRIMARY', 'VARIANTS', 'METHOD_PARTS', 'QC_SCOPES', 'DEMO', 'RANDOM', 'PROFILES', 'RECIPES', 'IN_RECIPE', 'SHARED',
-           'FLOAT_BITS', 'Text', 'OptionalText', 'OptionalInt', 'Amp', 'Auto', 'RESUME_MAY_CHANGE', 'PATHS',
-           'ConfigError', 'nearest', 'canonical_method', 'method_parts', 'read_recipe', 'parse_schedule',
-           'word_lengths', 'bits_after', 'RunConfig', 'contradictions', 'identity', 'changed_fields', 'save_config',
-           'load_config']
+           'FLOAT_BITS', 'Text', 'OptionalText', 'OptionalInt', 'AMP_TYPES', 'Amp', 'Auto', 'RESUME_MAY_CHANGE',
+           'PATHS', 'ConfigError', 'nearest', 'canonical_method', 'method_parts', 'batches_gathered', 'read_recipe',
+           'parse_schedule', 'word_lengths', 'bits_after', 'RunConfig', 'contradictions', 'identity', 'changed_fields',
+           'save_config', 'load_config']
 
 # %% ../nbs/00_config.ipynb #00_config-002
 import difflib
@@ -81,6 +81,13 @@ IN_RECIPE = ('optimizer', 'lr0', 'lrf', 'momentum', 'weight_decay', 'warmup_epoc
              'scale', 'shear', 'perspective', 'flipud', 'fliplr', 'bgr', 'mosaic', 'close_mosaic', 'mixup', 'cutmix', 'copy_paste', 'multi_scale')
 SHARED = ('lr0', 'lrf', 'weight_decay', 'warmup_epochs', 'mosaic')  # of these, what a run can also be told directly
 
+def batches_gathered(
+    nbs:int,   # Images a step of the optimizer
+    batch:int, # Images a batch
+) -> int: # 1 or more
+    "How many batches a step gathers, as Ultralytics rounds it."
+    return max(round(nbs/batch), 1)
+
 def read_recipe(
     recipe:Path|str, # Name of one that ships, or a YAML file
 ) -> dict[str,Any]: # Argument of Ultralytics -> value
@@ -131,7 +138,8 @@ def _optional(value:Any) -> Any: return None if value in ('', 'None', 'null') el
 Text = Annotated[str, BeforeValidator(_text)]
 OptionalText = Annotated[str|None, BeforeValidator(lambda v: _text(_optional(v)))]
 OptionalInt = Annotated[int|None, BeforeValidator(_optional)]
-Amp = Annotated[Literal['off', 'fp16', 'bf16'], BeforeValidator(lambda v: {True: 'fp16', False: 'off'}.get(v, v) if isinstance(v, bool) else v)]  # files of the first releases say true or false
+AMP_TYPES = ('off', 'fp16', 'bf16')
+Amp = Annotated[Literal[AMP_TYPES], BeforeValidator(lambda v: {True: 'fp16', False: 'off'}.get(v, v) if isinstance(v, bool) else v)]  # files of the first releases say true or false
 Auto = Annotated[float|Literal['auto'], BeforeValidator(lambda v: 'auto' if v == 'auto' else v)]
 
 # %% ../nbs/00_config.ipynb #00_config-030

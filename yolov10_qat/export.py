@@ -7,7 +7,6 @@ __all__ = ['PACKED_VERSION', 'PACKED_KEY', 'pack', 'unpack', 'Layer', 'folded', 
            'save_packed', 'read_packed', 'load_packed']
 
 # %% ../nbs/11_export.ipynb #11_export-002
-import hashlib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,9 +19,9 @@ from torch import Tensor, nn
 from ultralytics.nn.tasks import DetectionModel
 
 from .batchnorm import norm_behind
-from .checkpoint import CheckpointError, build_model, load_checkpoint, network
+from .checkpoint import CheckpointError, build_model, load_checkpoint, network, state_sha256
 from .files import file_sha256, replace_file
-from .quantizer import average_bits, codes_and_steps, deployed
+from .quantizer import average_bits, codes_and_steps, deployed, plain_conv
 
 # %% ../nbs/11_export.ipynb #11_export-005
 def pack(
@@ -79,9 +78,7 @@ def digest(
     tensors:dict[str,Tensor], # Of a packed file
 ) -> str: # 64 hexadecimal digits
     "What an edit would change."
-    sha = hashlib.sha256()
-    for name in sorted(tensors): sha.update(name.encode() + tensors[name].contiguous().numpy().tobytes())
-    return sha.hexdigest()
+    return state_sha256(dict(sorted(tensors.items())))
 
 def packed_tensors(
     layers:list[Layer], # From `folded`
@@ -142,12 +139,6 @@ def read_packed(
     if digest(tensors) != header['digest']: raise CheckpointError(f'{path} was changed after it was written: its digest is wrong; export it again')
     return header, tensors
 
-def _conv(old:nn.Conv2d, weight:Tensor, bias:Tensor|None) -> nn.Conv2d:
-    new = nn.utils.skip_init(nn.Conv2d, old.in_channels, old.out_channels, old.kernel_size, old.stride, old.padding, old.dilation, old.groups, bias is not None)
-    new.weight.data.copy_(weight)
-    if bias is not None: new.bias.data.copy_(bias)
-    return new.requires_grad_(False)
-
 def load_packed(
     path:Path|str, # From `save_packed`
 ) -> DetectionModel: # Plain, NMS-free, evaluation mode
@@ -158,10 +149,8 @@ def load_packed(
     for e in header['layers']:
         name, shape = e['name'], tuple(e['shape'])
         weight = torch.from_numpy(unpack(tensors[f'{name}.codes'].numpy(), e['bits'], shape)).float()*tensors[f'{name}.scale'].view(-1, 1, 1, 1) if e['bits'] else tensors[f'{name}.weight']
-        parent = model.get_submodule(name.rpartition('.')[0])
-        conv = _conv(model.get_submodule(name), weight, tensors.get(f'{name}.bias'))
-        if isinstance(parent, nn.Sequential): parent[int(name.rpartition('.')[2])] = conv
-        else: setattr(parent, name.rpartition('.')[2], conv)
+        conv, parent = plain_conv(model.get_submodule(name), weight, tensors.get(f'{name}.bias')), model.get_submodule(name.rpartition('.')[0])
+        setattr(parent, name.rpartition('.')[2], conv.requires_grad_(False))
         if name in behind:
             del parent.bn
             parent.forward = parent.forward_fuse

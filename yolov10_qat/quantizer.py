@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SHARES', 'STARTS', 'GRANULARITIES', 'SCALES', 'RAISED_BITS', 'DFL_REASON', 'BINS_A_STEP', 'LearnedStep',
            'ClippedRound', 'largest_steps', 'best_steps', 'quant_conv', 'learned_step', 'plan', 'QuantDetectionModel',
-           'quantize', 'requantize', 'floating', 'quantized_layers', 'copy_state', 'deployable', 'codes_and_steps',
-           'histogram', 'deployed', 'average_bits']
+           'quantize', 'requantize', 'floating', 'quantized_layers', 'copy_state', 'deployable', 'plain_conv',
+           'codes_and_steps', 'histogram', 'deployed', 'average_bits']
 
 # %% ../nbs/04_quantizer.ipynb #04_quantizer-002
 import math
@@ -239,21 +239,27 @@ def copy_state(
     for k, v in own.items(): v.copy_(state[k])
 
 # %% ../nbs/04_quantizer.ipynb #04_quantizer-037
+@torch.no_grad()
 def deployable(
     model:nn.Module, # Quantised YOLOv10; it is not changed
 ) -> DetectionModel: # Plain copy in evaluation mode, each weight rounded onto its grid
     "Round once and for all: the model that would be deployed."
-    replaced = {id(layer): _plain_conv(layer) for layer in quantized_layers(model).values()}
+    replaced = {id(layer): plain_conv(layer, layer.quant_weight().value, layer.bias) for layer in quantized_layers(model).values()}
     plain = deepcopy(model, replaced)  # what is in its memo, deepcopy takes for copied already (0.13 s instead of 0.71 s for YOLOv10n)
     plain.__class__ = DetectionModel
     return plain.eval()
 
 @torch.no_grad()
-def _plain_conv(layer:qnn.QuantConv2d) -> nn.Conv2d:
-    conv = nn.utils.skip_init(nn.Conv2d, layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding, layer.dilation,
-                              layer.groups, layer.bias is not None, layer.padding_mode, device=layer.weight.device, dtype=layer.weight.dtype)
-    conv.weight.copy_(layer.quant_weight().value)
-    if layer.bias is not None: conv.bias.copy_(layer.bias)
+def plain_conv(
+    like:nn.Conv2d,      # Any convolution, quantised or not; it is not changed
+    weight_oihw:Tensor,  # Its weights from now on
+    bias_o:Tensor|None,  # Its bias; None: it has none
+) -> nn.Conv2d: # Same shape, stride and place
+    "A plain convolution with other values."
+    conv = nn.utils.skip_init(nn.Conv2d, like.in_channels, like.out_channels, like.kernel_size, like.stride, like.padding, like.dilation,
+                              like.groups, bias_o is not None, like.padding_mode, device=like.weight.device, dtype=like.weight.dtype)
+    conv.weight.copy_(weight_oihw)
+    if bias_o is not None: conv.bias.copy_(bias_o)
     return conv
 
 # %% ../nbs/04_quantizer.ipynb #04_quantizer-042

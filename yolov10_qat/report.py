@@ -31,14 +31,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from .config import FLOAT_BITS, RunConfig, changed_fields, load_config, method_parts, word_lengths
+from .config import FLOAT_BITS, RunConfig, batches_gathered, changed_fields, load_config, method_parts, word_lengths
 from .diagnosis import moved_text
 from .dynamics import (draw_batchnorm, draw_frozen, draw_oscillating, draw_scales, draw_sensitivity, draw_thresholds, draw_trade, draw_trajectories, memory, read_batchnorm, read_histories,
                                   read_keep_layers, read_oscillation, read_sensitivity, restless_rows)
 from .files import write_atomic
 from .folder import inside, told
 from .looks import LOOKS, RC, ap_text, data_uri, epoch_axis, figure_legend, figure_title, flat_title, keep_figures, new_axes, page_template, signed_text, size_text, time_text
-from .summary import COLLAPSE_RATIO, PRIMARY, RUNGS, QcGain, Rung, RunSummary, find_rung, judge_results, last_phase, load_summary, read_results
+from .summary import COLLAPSE_RATIO, FLOAT, PRIMARY, RUNGS, QcGain, Rung, RunSummary, find_rung, judge_results, last_phase, load_summary, read_results
 
 # %% ../nbs/14_report.ipynb #14_report-005
 class Run(NamedTuple):
@@ -107,7 +107,7 @@ def _complete(
     found |= {(r.rung, r.head, r.metrics_source): r for r in metrics.rungs}
     metrics.rungs = sorted(found.values(), key=lambda r: (r.head != 'one2one', r.metrics_source != 'pycocotools', RUNGS.index(r.rung)))
 
-def _floating(run:Run) -> bool: return run.summary.quantization is not None and run.summary.quantization.mode == 'float'
+def _floating(run:Run) -> bool: return run.summary.quantization is not None and run.summary.quantization.mode == FLOAT
 
 def primary_rungs(
     run:Run, # A run
@@ -775,12 +775,12 @@ def card(
     s, c = run.summary, run.config
     rows = []
     if c: rows += [('Method', c.method), ('Variant', f'{c.variant}, input {c.imgsz} px'), ('Seed', str(c.seed))]
-    if s.quantization and s.quantization.mode == 'float': rows.append(('Weights', 'trained in floating point'))
+    if _floating(run): rows.append(('Weights', 'trained in floating point'))
     elif s.quantization: rows += [('Weights', f'{s.quantization.weight_bit_width} bit {s.quantization.granularity.replace("_", " ")}, {s.quantization.average_bits:.2f} bits on average'),
                                 ('Layers', f'{s.quantization.layers_quantized} quantised, {s.quantization.layers_kept} kept')]
     if c:
         done = 0 if run.results is None else len(run.results)
-        gathered = max(round(s.training.overrides.get('nbs', c.batch)/c.batch), 1) if s.training else 1
+        gathered = batches_gathered(s.training.overrides.get('nbs', c.batch), c.batch) if s.training else 1
         steps = f', {done*math.ceil(math.ceil(s.dataset.train_images/c.batch)/gathered):,} steps of {gathered*c.batch} images' if s.dataset else ''
         rows.append(('Training', f'{done} of {c.epochs} epochs{steps}'))
         if len(word_lengths(c)) > 1: rows.append(('Word length', ', '.join(f'{"floating point" if bits == FLOAT_BITS else f"{bits} bit"} from epoch {epoch+1}' for epoch, bits in word_lengths(c))))

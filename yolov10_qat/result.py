@@ -14,7 +14,7 @@ import pandas as pd
 
 from .looks import ap_text
 from .report import read_run, rung_rows, verdict
-from .summary import Rung, RunSummary, find_rung
+from .summary import FLOAT, Rung, RunSummary, find_rung
 
 # %% ../nbs/14_result.ipynb #14_result-005
 def _float_story(summary:RunSummary, fp:Rung, ptq:Rung) -> list[str]:
@@ -29,7 +29,7 @@ def story(
     "What rounding broke, what training and correction brought back, and what that is worth."
     score = {name: find_rung(summary, name) for name in ('fp', 'ptq', *_BROUGHT)}
     fp, last = score['fp'], [r for r in score.values() if r][-1]
-    if summary.quantization.mode == 'float': return _float_story(summary, fp, score['ptq'])
+    if summary.quantization.mode == FLOAT: return _float_story(summary, fp, score['ptq'])
     steps = [text.format(ap_text(score[name].AP)) for name, text in _BROUGHT.items() if score[name]]
     bits, end = summary.quantization.weight_bit_width, 'it held' if summary.status == 'completed-success' else 'it collapsed' if summary.stability.collapsed else 'it never learned'
     trained = f"{summary.training.epochs} epochs with {bits}-bit weights: {', '.join(steps)}."

@@ -30,7 +30,7 @@ from ultralytics.utils.torch_utils import select_device
 from .checkpoint import build_model, load_checkpoint, open_base, random_model, state_sha256
 from .coco import View, build_view
 from .compare import ask_gate
-from .config import DEMO, PRIMARY, RANDOM, RECIPES, ConfigError, RunConfig, contradictions, load_config, method_parts, save_config, word_lengths
+from .config import DEMO, PRIMARY, RANDOM, RECIPES, ConfigError, RunConfig, batches_gathered, contradictions, load_config, method_parts, save_config, word_lengths
 from .correction import correct
 from .diagnosis import diagnose
 from .dynamics import read_oscillation
@@ -43,7 +43,7 @@ from .quantizer import average_bits, deployable, floating, histogram, plan, quan
 from .report import read_correction, write_summary_md
 from .scenes import write_scenes
 from .sensitivity import check_keep_list, measure_and_keep
-from .summary import Batchnorm, Dampen, Dataset, Ema, Freeze, Method, Metrics, Model, Oscillation, Qc, Quantization, Rung, RunSummary, Stability, Training, judge_results, last_phase, load_summary, read_results, save_summary, status_word
+from .summary import FLOAT, Batchnorm, Dampen, Dataset, Ema, Freeze, Method, Metrics, Model, Oscillation, Qc, Quantization, Rung, RunSummary, Stability, Training, judge_results, last_phase, load_summary, read_results, save_summary, status_word
 from .trainer import RECIPE_FILE, FloatTrainer, checkpoint_bytes, checkpoints_room, ema_constants, overrides, recipe_of
 from .weights import find_base
 
@@ -84,7 +84,7 @@ def quantization_block(
     quantised, phases = sum(e['bits'] is not None for e in manifest), word_lengths(config)
     more = dict(scale_init=config.scale_init, scale_lr=config.scale_lr) if config.scale == 'learned' else {}
     if len(phases) > 1: more['schedule'] = [list(p) for p in phases]
-    return Quantization(mode=f'w{config.weight_bits}a16' if config.quantize else 'float', weight_bit_width=config.weight_bits, granularity=config.granularity, scale=config.scale, **more,
+    return Quantization(mode=f'w{config.weight_bits}a16' if config.quantize else FLOAT, weight_bit_width=config.weight_bits, granularity=config.granularity, scale=config.scale, **more,
         layers_quantized=quantised, layers_kept=len(manifest)-quantised, layers_raised=raised, average_bits=average_bits(manifest), layers=manifest)
 
 def method_block(
@@ -348,7 +348,7 @@ class Experiment(Stages):
     @property
     def steps(self) -> int: # Of the optimizer, in the whole training
         "Optimizer steps of the training."
-        gathered = max(round(recipe_of(self.config, self.root)['nbs']/self.config.batch), 1)
+        gathered = batches_gathered(recipe_of(self.config, self.root)['nbs'], self.config.batch)
         return self.config.epochs*math.ceil(math.ceil(self.view.train_images/self.config.batch)/gathered)
 
     def _check(self):

@@ -31,8 +31,8 @@ from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK, RANK
 from ultralytics.utils.loss import E2ELoss
 from ultralytics.utils.torch_utils import ModelEMA, unwrap_model
 
-from .checkpoint import CheckpointError, identity_misfit, newest_checkpoint, open_base, random_model, save_checkpoint
-from .config import PRIMARY, RANDOM, SHARED, RunConfig, identity, load_config, method_parts, read_recipe
+from .checkpoint import FOREIGN, CheckpointError, identity_misfit, newest_checkpoint, open_base, random_model, save_checkpoint
+from .config import PRIMARY, RANDOM, SHARED, RunConfig, batches_gathered, identity, load_config, method_parts, read_recipe
 from .files import note, replace_file, tell, write_atomic
 from .quantizer import copy_state, deployable
 from .weights import find_base
@@ -129,7 +129,7 @@ def batches_a_step(
     warmup:int,   # Batches of the warm-up
 ) -> int: # 1 or more
     "How many batches the step at hand gathers."
-    full = max(round(nbs/batch), 1)
+    full = batches_gathered(nbs, batch)
     return max(1, round(float(np.interp(done, [0, warmup], [1, full])))) if done <= warmup and warmup else full
 
 def decay_of(
@@ -138,7 +138,7 @@ def decay_of(
     weight_decay:float,   # For `nbs` images
 ) -> float: # For the images of one step
     "Ultralytics' weight decay grows with the images that a step really has."
-    return weight_decay*batch*max(round(nbs/batch), 1)/nbs
+    return weight_decay*batch*batches_gathered(nbs, batch)/nbs
 
 # %% ../nbs/08_trainer.ipynb #08_trainer-025
 ESTIMATE_AFTER, SETTLED_AFTER = 50, 10  # batches of this process
@@ -244,7 +244,7 @@ class _Resumable(DetectionTrainer):
         if RANK in {-1, 0}:
             for part in self.wdir.glob('.*.part'): part.unlink()  # of a process that was killed while it wrote
             for line in passed_over: note(f'passed over: {line}')
-        if file is None and any('is of another run' in line for line in passed_over): raise CheckpointError(f'nothing to go on from: {"; ".join(passed_over)}; give back what the run began with, or start a new run')
+        if file is None and any(FOREIGN in line for line in passed_over): raise CheckpointError(f'nothing to go on from: {"; ".join(passed_over)}; give back what the run began with, or start a new run')
         if file and file != self.last and RANK in {-1, 0}:
             note(f"going on from {file.name}, the newest whole checkpoint, after epoch {content['epoch']}")
             replace_file(self.last, lambda part: shutil.copyfile(file, part))
@@ -278,7 +278,7 @@ class _Resumable(DetectionTrainer):
 
     def _setup_train(self):
         super()._setup_train()
-        self.steps = self.epochs*math.ceil(len(self.train_loader)/max(round(self.args.nbs/self.batch_size), 1))
+        self.steps = self.epochs*math.ceil(len(self.train_loader)/batches_gathered(self.args.nbs, self.batch_size))
         self.ema_decay, self.ema_tau = ema_constants(self.config, self.steps)
         self.ema = ModelEMA(self.model, self.ema_decay, self.ema_tau) if self.averaging else NoEMA(self.model)
         self.rows:list[dict] = []
