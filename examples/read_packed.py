@@ -1,4 +1,4 @@
-"""Read a packed file of yolov10-qat with numpy alone: `python read_packed.py FILE` lists its layers. The format is described in nbs/11_export.ipynb."""
+"""Read a packed file of yolov10-qat with numpy alone: `python read_packed.py FILE` lists its layers. The format is described in nbs/11_packed.ipynb."""
 import json
 import sys
 

@@ -130,6 +130,7 @@ def build_model(
     "Rebuild the model of a checkpoint."
     state = {'raw': content['model_state_dict'], 'ema': content['ema_state_dict'], 'best': content['ema_state_dict'] or content['model_state_dict']}[weights]
     if state is None: raise CheckpointError('this checkpoint has no EMA weights; its run had method baseline')
+    if loose := [k for k in state if k.endswith('.conv.gamma')]: raise CheckpointError(f'weights carry a quantisation correction that is not folded ({loose[0]}); save the state of correction.fold_qc(model) instead')
     model = network(content['model_yaml'], content['names'])
     if content['manifest']: quantize(model, content['manifest'])
     try: model.load_state_dict(state, strict=True)

@@ -164,24 +164,27 @@ def _paint(out:Path, train_images:int, val_images:int, seed:int, side:int) -> in
 # %% ../nbs/18_cli.ipynb #18_cli-013
 @app.command('eval')
 def evaluate_command(
-    checkpoint:Annotated[Path, typer.Argument(help='checkpoint of this project')],
+    checkpoint:Annotated[Path, typer.Argument(help='checkpoint of this project, or a file that it exported')],
     coco_root:Root,
-    imgsz:Annotated[int, typer.Option(min=32, help='network input, pixels, a multiple of 32')]=640,
+    imgsz:Annotated[Optional[int], typer.Option(min=32, help='network input, pixels, a multiple of 32 [640, or what an exported file insists on]')]=None,
     batch:Annotated[int, typer.Option(min=1)]=16, device:str='cpu', val_max_images:Limit=0, val_split:str='val2017',
-    weights:Annotated[str, typer.Option(help='raw, ema, or best: the average where there is one')]='best',
+    weights:Annotated[str, typer.Option(help='of a checkpoint: raw, ema, or best: the average where there is one')]='best',
 ) -> int:
-    "COCO AP of a checkpoint, both heads, by pycocotools."
-    if imgsz % 32: raise ValueError(f'--imgsz {imgsz} is no multiple of 32')
-    from yolov10_qat.evaluate import evaluate_checkpoint
+    "COCO AP of a checkpoint or an exported file, every head it has, by pycocotools."
+    _check_imgsz(imgsz)
+    from yolov10_qat.export import evaluate_file
     from yolov10_qat.run import check_device
     check_device(device)
     with _bar() as progress:
-        scores = evaluate_checkpoint(checkpoint, coco_root, val_split=val_split, val_max_images=val_max_images, weights=weights, imgsz=imgsz, batch=batch, device=device, progress=progress)
+        scores = evaluate_file(checkpoint, coco_root, imgsz, val_split, val_max_images, weights, device, batch, progress)
     for head, s in scores.items():
         print(f"{head:9} {s.images} images, pycocotools:", '  '.join(f"{k} {'-' if v is None else format(v, '.4f')}" for k, v in s.pycocotools.items()))
     return 0
 
 # %% ../nbs/18_cli.ipynb #18_cli-014
+def _check_imgsz(imgsz:int|None):
+    if imgsz and imgsz % 32: raise ValueError(f'--imgsz {imgsz} is no multiple of 32')
+
 @app.command()
 def sensitivity(
     checkpoint:Annotated[Path, typer.Argument(help='base weights (an Ultralytics .pt is unpickled: trust its source), a checkpoint of this project, or demo')],
@@ -195,7 +198,7 @@ def sensitivity(
     granularity:Annotated[str, typer.Option(help='per_channel or per_tensor')]='per_channel',
 ) -> int:
     "What each layer loses at low bits by itself, and which layers are worth keeping at 8 bit."
-    if imgsz % 32: raise ValueError(f'--imgsz {imgsz} is no multiple of 32')
+    _check_imgsz(imgsz)
     if out.exists() and (not out.is_dir() or (other := sorted({p.name for p in out.iterdir()} - {'sensitivity.csv', 'keep-layers.json', 'figures'}))):
         raise FileExistsError(f"{out} {f'holds other things ({other[0]})' if out.is_dir() else 'is a file'}; choose a folder of its own with --out")
     from yolov10_qat.config import VARIANTS, nearest
@@ -243,17 +246,22 @@ def verify(file:Annotated[Path, typer.Argument(help='checkpoint of this project'
 @app.command()
 def export(
     checkpoint:Annotated[Path, typer.Argument(help='checkpoint of this project with quantised weights')],
-    out:Annotated[Path, typer.Option(help='file to write, such as model.safetensors')],
-    format:Annotated[str, typer.Option(help='packed: integers without gaps, scales and biases in a safetensors file')]='packed',
+    out:Annotated[Path, typer.Option(help='file to write: .safetensors for packed, .onnx for the others')],
+    format:Annotated[str, typer.Option(help='packed, onnx-int4, onnx-qcdq, qonnx or onnx-fp32')]='packed',
+    head:Annotated[str, typer.Option(help='ONNX: one2one (300 x 6, no NMS), raw (the same head, all anchors) or one2many (all anchors, NMS follows)')]='one2one',
+    imgsz:Annotated[Optional[int], typer.Option(min=32, help='network input, pixels, a multiple of 32 [as it was trained]')]=None,
+    opset:Annotated[Optional[int], typer.Option(help='ONNX: 21 or later for onnx-int4 [21; 17 for the others]')]=None,
+    dynamic:Annotated[bool, typer.Option('--dynamic', help='ONNX: batch, height and width are free')]=False,
     weights:Annotated[str, typer.Option(help='raw, ema, or best: the average where there is one')]='best',
+    coco_root:Annotated[Optional[Path], typer.Option(help='COCO-format data to compare the file on [that of the run the checkpoint lies in]')]=None,
+    val_split:str='val2017',
 ) -> int:
-    "A deployable file: NMS-free, batch norms folded in, its weights in the bits they claim."
-    if format != 'packed': raise ValueError(f"--format '{format}' is unknown; use packed")
-    from yolov10_qat.export import save_packed
-    s = save_packed(checkpoint, out, weights)
-    print(f'{s.file:,} bytes: integers {s.codes:,}, scales {s.scales:,}, biases and kept layers {s.rest:,}, header {s.header:,}')
-    print(f'{s.average_bits:.2f} bits a weight on average; in 32 bits the same weights and biases take {s.float32:,} bytes, {s.float32/s.file:.1f} times as many')
-    print(f'packed: {out.resolve()}')
+    "A deployable file whose weights take the bits they claim; kept only if it gives the outputs and the AP of the checkpoint."
+    _check_imgsz(imgsz)
+    from yolov10_qat.export import export_checkpoint, told_lines
+    with _bar() as progress: made = export_checkpoint(checkpoint, out, format, head, imgsz, opset, dynamic, weights, coco_root, val_split, progress)
+    for line in told_lines(made): print(line)
+    print(f'{format}: {out.resolve()}')
     return 0
 
 @app.command()

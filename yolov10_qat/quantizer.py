@@ -289,11 +289,13 @@ def histogram(
 # %% ../nbs/04_quantizer.ipynb #04_quantizer-048
 def deployed(
     manifest:list[dict[str,Any]], # Plan
-) -> list[dict[str,Any]]: # Entries of the NMS-free model
-    "The plan without the one2many branches, which exist for the training alone."
+    head:str='one2one',           # Which one is deployed: `one2one`, which needs no NMS, or `one2many`
+) -> list[dict[str,Any]]: # Its entries
+    "The plan without the branches of the other head."
     names = {e['name'] for e in manifest}
     def twin(name): return name.replace('.cv', '.one2one_cv', 1)
-    return [e for e in manifest if twin(e['name']) == e['name'] or twin(e['name']) not in names]
+    pairs = {n: twin(n) for n in names if twin(n) != n and twin(n) in names}
+    return [e for e in manifest if e['name'] not in (pairs if head == 'one2one' else pairs.values())]
 
 def average_bits(
     manifest:list[dict[str,Any]], # Plan

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['COLLAPSE_RATIO', 'Status', 'SCHEMA_VERSION', 'FLOAT', 'RUNGS', 'SUMMARY_FILE', 'Stability', 'judge', 'status_word',
            'read_results', 'last_phase', 'judge_results', 'Block', 'Git', 'Model', 'Layer', 'Quantization', 'Ema', 'Qc',
-           'Dampen', 'Freeze', 'Batchnorm', 'Oscillation', 'Method', 'Dataset', 'Rung', 'QcGain', 'Metrics', 'Training',
-           'Moved', 'Advice', 'Diagnosis', 'Failure', 'Raised', 'Gate', 'RunSummary', 'schema_text', 'find_rung',
-           'save_summary', 'SummaryError', 'load_summary']
+           'Dampen', 'Freeze', 'Batchnorm', 'Oscillation', 'Method', 'Dataset', 'Rung', 'Sizes', 'Parity', 'Latency',
+           'Exported', 'QcGain', 'Metrics', 'Training', 'Moved', 'Advice', 'Diagnosis', 'Failure', 'Raised', 'Gate',
+           'RunSummary', 'schema_text', 'find_rung', 'save_summary', 'SummaryError', 'load_summary']
 
 # %% ../nbs/12_summary.ipynb #12_summary-002
 import json
@@ -201,6 +201,45 @@ class Rung(Block):
     APm:float|None = None
     APl:float|None = None
 
+class Sizes(Block):
+    "Bytes of an exported file, counted in the file."
+    file:int
+    codes:int                  # whole numbers that weights are stored as; 0 where a format keeps floats
+    scales:int                 # steps, and zero points where a format has them
+    floats:int                 # every other number: biases, batch norms, kept layers
+    structure:int              # names, graph, header
+    fp32_file:int              # the same network in the same container, convolution weights in 32 bits
+    fp16_file:int              # the same in 16 bits
+    average_bits:float         # a convolution weight, by the manifest; kept layers count 32
+
+class Parity(Block):
+    "How an exported file compares with the network in torch on the same square images."
+    head:Literal['one2one', 'one2many']
+    runtime:Literal['onnxruntime', 'torch']  # that ran the file
+    raw_images:int             # whose raw outputs were compared
+    raw_boxes:float            # largest absolute difference of decoded boxes, as a share of their range
+    raw_scores:float           # the same of class scores
+    images:int                 # that AP was measured on
+    ap:float|None              # of the file, by pycocotools
+    ap_torch:float|None        # of the network in torch
+
+class Latency(Block):
+    "One image on this machine's CPU by onnxruntime; no runtime has a faster INT4 convolution, so this is no claim."
+    own_ms:float               # median
+    fp32_ms:float              # the same network in floating point, in turns
+    turns:int
+
+class Exported(Block):
+    "A deployable file."
+    path:str                   # relative to the run root where it lies in it
+    format:str                 # packed, onnx-int4, onnx-qcdq, qonnx or onnx-fp32
+    output:str                 # one2one, raw or one2many
+    imgsz:int                  # side of the square input that it was compared at
+    sha256:str
+    sizes:Sizes
+    parity:Parity
+    latency:Latency|None = None   # None: no runtime but torch reads the format
+
 class QcGain(Block):
     "AP after QC minus AP before it, with a bootstrap confidence interval over images."
     model_config = ConfigDict(populate_by_name=True)
@@ -294,6 +333,7 @@ class RunSummary(Block):
     stability:Stability = Stability()
     gate:Gate|None = None          # None: this variant needs none
     raised:list[Raised] = []       # how its number of epochs grew
+    exports:list[Exported] = []    # deployable files, each compared with the network it was made from
     diagnosis:Diagnosis|None = None   # None: nothing worth saying, or written before there was one
     timings:dict[str,float] = {}   # seconds a stage
 
