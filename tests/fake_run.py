@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from yolov10_qat.config import RunConfig, save_config
-from yolov10_qat.summary import PRIMARY, Failure, QcGain, Rung, RunSummary, judge, save_summary, status_word
+from yolov10_qat.summary import PRIMARY, Exported, Failure, QcGain, Rung, RunSummary, judge, save_summary, status_word
 
 CLASSES = ['person', 'bicycle', 'traffic light', 'cat', 'stop sign']
 IMAGES, EPOCHS = 8, 6
@@ -47,6 +47,7 @@ def make_run(root, method='ema', outcome='stable', stage='complete', classes=CLA
         if 'qc' in parts: rungs |= _correct(root, summary, shares)
         (root/'evaluation').mkdir(exist_ok=True)
         (root/'evaluation'/'weights.json').write_text(json.dumps({'layers': [_layer('model.0.conv'), _layer('model.23.one2one_cv2.0.0.conv')]}))
+        summary.exports = exports()
         summary.status, summary.error = status_word(summary.metrics.best_value, summary.stability), None
         for name in ('last', 'best'):
             (root/f'ultralytics/train/weights/{name}.pt').parent.mkdir(parents=True, exist_ok=True)
@@ -54,6 +55,18 @@ def make_run(root, method='ema', outcome='stable', stage='complete', classes=CLA
     for rung, share in rungs.items():
         for head in ('one2one', 'one2many'): summary.metrics.rungs += write_evaluation(root, rung, head, share, classes, truth)
     return _finish(root, summary)
+
+
+def exports():
+    "Three files that such a run might have written."
+    def one(name, format, output, codes, structure, runtime, latency):
+        return dict(path=f'export/{name}', format=format, output=output, imgsz=320, sha256='ef'*32, latency=latency,
+                    sizes=dict(file=codes+72_000+structure, codes=codes, scales=36_000, floats=36_000, structure=structure, fp32_file=9_190_000, fp16_file=4_640_000, average_bits=4.),
+                    parity=dict(head='one2many' if output == 'one2many' else 'one2one', runtime=runtime, raw_images=8, raw_boxes=7e-6, raw_scores=3e-6, images=IMAGES, ap=.2301, ap_torch=.2301))
+    return [Exported.model_validate(e) for e in (
+        one('yolo10n-w4.safetensors', 'packed', 'one2one', 1_140_000, 34_000, 'torch', None),
+        one('yolo10n-w4-one2one.onnx', 'onnx-int4', 'one2one', 1_140_000, 150_000, 'onnxruntime', dict(own_ms=61.2, fp32_ms=44.8, turns=9)),
+        one('yolo10n-w4-one2many.onnx', 'onnx-int4', 'one2many', 1_140_000, 149_000, 'onnxruntime', dict(own_ms=60.9, fp32_ms=44.5, turns=9)))]
 
 
 def _finish(root, summary):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'RAW_IMAGES', 'PARITY_IMAGES', 'RAW_TOLERANCE', 'AP_TOLERANCE', 'TURNS', 'SUFFIXES', 'open_detector',
-           'evaluate_file', 'Reference', 'raw_difference', 'parity', 'latency', 'export', 'check_request', 'run_of',
-           'export_checkpoint', 'told_lines']
+           'evaluate_file', 'Reference', 'raw_difference', 'parity', 'latency', 'export', 'export_all', 'check_request',
+           'run_of', 'export_checkpoint', 'told_lines']
 
 # %% ../nbs/13_export.ipynb #13_export-002
 import os
@@ -28,8 +28,8 @@ from .checkpoint import CheckpointError, build_model, load_checkpoint
 from .coco import View
 from .config import DEMO, load_config
 from .deployment import Deployment, deployment
-from .evaluate import Detector, HeadScores, TorchDetector, evaluate, first_images, validation_view
-from .files import file_sha256
+from .evaluate import HEADS, Detector, HeadScores, TorchDetector, evaluate, first_images, validation_view
+from .files import file_sha256, note, tell
 from .folder import Layout
 from .onnxfile import DIALECTS, HEAD_OF, OneOutput, OnnxDetector, describe, half_precision, onnx_constants, onnx_model, read_onnx, save_onnx, session
 from .packed import load_packed, read_packed, save_packed
@@ -191,6 +191,7 @@ def export(
     path, imgsz = Path(path), reference.imgsz
     if path.exists(): raise FileExistsError(f'{path} exists; remove it, or choose another --out')
     path.parent.mkdir(parents=True, exist_ok=True)
+    tell(what=f'export {path.name}')
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         part = Path(folder)/path.name
         if format == 'packed':
@@ -206,6 +207,23 @@ def export(
     return Exported(path=str(path), format=format, output=output, imgsz=imgsz, sha256=file_sha256(path), sizes=sizes, parity=measured, latency=turns), scores
 
 # %% ../nbs/13_export.ipynb #13_export-015
+def export_all(
+    checkpoint:Path|str, # Of this project, quantised
+    folder:Path|str,     # For the files, made if need be
+    stem:str,            # Their names begin with it
+    view:View,           # Data to compare on
+    imgsz:int,           # Side of the square input, pixels
+) -> list[tuple[Exported,HeadScores]]: # What was written and measured; the scores of each file
+    "Files of one checkpoint, in every format that can hold its bits."
+    found = {head: deployment(checkpoint, head=head) for head in HEADS}
+    reference = Reference(found['one2one'].model, view, imgsz)
+    files = [export(found['one2one'], Path(folder)/f'{stem}.safetensors', reference)]
+    held = DIALECTS['onnx-int4'].bits
+    if wrong := [e for e in found['one2one'].manifest if e['bits'] and e['bits'] not in held]: note(f"no ONNX file: {len(wrong)} layers have {wrong[0]['bits']} bits or others that ONNX has no type for; the packed file holds them")
+    else: files += [export(found[head], Path(folder)/f'{stem}-{head}.onnx', reference, 'onnx-int4', head) for head in HEADS]
+    return files
+
+# %% ../nbs/13_export.ipynb #13_export-017
 SUFFIXES = {'packed': '.safetensors'} | {k: '.onnx' for k in DIALECTS}
 
 def check_request(
@@ -259,14 +277,14 @@ def export_checkpoint(
         view = validation_view(data, Path(scratch)/'dataset', found.facts['names'], str(checkpoint), split, PARITY_IMAGES, progress)
         return export(found, out, Reference(found.model, view, imgsz), format, output, opset, dynamic)[0]
 
-# %% ../nbs/13_export.ipynb #13_export-017
+# %% ../nbs/13_export.ipynb #13_export-019
 def told_lines(
     made:Exported, # What was written and measured
 ) -> list[str]: # Sizes, parity, time
     "An exported file in three lines."
     s, p, t = made.sizes, made.parity, made.latency
-    whole = s.codes or s.floats
-    lines = [f'{s.file:,} bytes: {"integers" if s.codes else "weights in floating point, with the other numbers,"} {whole:,}, scales {s.scales:,}, other numbers {s.floats if s.codes else 0:,}, structure {s.structure:,}; '
+    parts = [(s.codes, 'integers'), (s.scales, 'scales'), (s.floats, 'other numbers' if s.codes else 'floating point'), (s.structure, 'structure')]
+    lines = [f'{s.file:,} bytes: {", ".join(f"{what} {size:,}" for size, what in parts if size)}; '
              f'{s.average_bits:.2f} bits a weight; FP32 takes {s.fp32_file:,} ({s.fp32_file/s.file:.1f} times as many), FP16 {s.fp16_file:,} ({s.fp16_file/s.file:.1f})',
              f'same model: raw outputs differ by {max(p.raw_boxes, p.raw_scores):.1e} of their range at most ({p.raw_images} images); AP {_ap(p.ap)} by {p.runtime}, {_ap(p.ap_torch)} by the checkpoint in torch ({p.images} images, {p.head}, pycocotools)']
     return lines if t is None else [*lines, f'one image: {t.own_ms:.1f} ms, FP32 {t.fp32_ms:.1f} ms (onnxruntime, CPU, medians of {t.turns}): no runtime has a faster INT4 convolution, the gain is size']

@@ -54,6 +54,8 @@ class Layout:
     @property
     def evaluation(self): return self.root/'evaluation'
     @property
+    def export(self): return self.root/'export'
+    @property
     def figures(self): return self.root/'figures'
     @property
     def report(self): return self.root/'report.html'
@@ -139,7 +141,7 @@ def resumed_config(
     return wanted
 
 # %% ../nbs/13_folder.ipynb #13_folder-024
-PACKAGES = ('torch', 'torchvision', 'ultralytics', 'ultralytics-opencv-headless', 'brevitas', 'pycocotools', 'numpy', 'papermill', 'yolov10-qat')
+PACKAGES = ('torch', 'torchvision', 'ultralytics', 'ultralytics-opencv-headless', 'brevitas', 'onnx', 'onnxruntime', 'pycocotools', 'numpy', 'papermill', 'yolov10-qat')
 
 def environment() -> dict[str,str]: # Package or fact -> version
     "What the run was computed with; packages that are not installed are left out."

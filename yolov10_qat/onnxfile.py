@@ -23,7 +23,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from brevitas.export import export_onnx_qcdq, export_qonnx
 from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.version_converter import convert_version
@@ -178,8 +177,12 @@ def half_precision(
     return _store(deepcopy(model), [x for x in found.layers if x.entry['bits']], _halves)
 
 def _export_plain(network, args, file, **how): torch.onnx.export(network, args, file, **how)
-def _export_qcdq(network, args, file, **how): export_onnx_qcdq(network, args=args, export_path=file, **how)
-def _export_qonnx(network, args, file, **how): export_qonnx(network, args=args, export_path=file, **how)
+def _export_qcdq(network, args, file, **how):
+    from brevitas.export import export_onnx_qcdq  # its import has a warning to give, which is silenced around tracing
+    export_onnx_qcdq(network, args=args, export_path=file, **how)
+def _export_qonnx(network, args, file, **how):
+    from brevitas.export import export_qonnx
+    export_qonnx(network, args=args, export_path=file, **how)
 
 BREVITAS = {'onnx-qcdq': _export_qcdq, 'qonnx': _export_qonnx}
 

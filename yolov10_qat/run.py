@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import shutil
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -31,10 +32,11 @@ from .checkpoint import build_model, load_checkpoint, open_base, random_model, s
 from .coco import View, build_view
 from .compare import ask_gate
 from .config import DEMO, PRIMARY, RANDOM, RECIPES, ConfigError, RunConfig, batches_gathered, contradictions, load_config, method_parts, save_config, word_lengths
-from .correction import correct
+from .correction import correct, end_of_training
 from .diagnosis import diagnose
 from .dynamics import read_oscillation
-from .evaluate import HEADS, evaluate, rungs_of, save_gain, save_scores
+from .evaluate import HEADS, evaluate, rungs_of, save_gain, save_scores, validation_view
+from .export import PARITY_IMAGES, export_all
 from .files import note, tell, write_atomic
 from .keeplist import AUTO, load_keep_list, parse_budget
 from .folder import Layout, absolute, enter, inside, open_root, record_failure
@@ -143,8 +145,8 @@ def artifacts_block(
         dataset_yaml=files.dataset/'dataset.yaml', evaluation=files.evaluation, figures=files.figures, config=files.config, notebook=files.notebook, log=files.log,
         summary_md=root/'summary.md', report=files.report)
     optional = dict(corrected=files.correction/'corrected.pt', qc_history=files.correction/'history.csv', bn_reestimated=root/'bn'/'reestimated.pt', batchnorm=root/'batchnorm.csv',
-        oscillation=root/'oscillation.csv', oscillation_histories=root/'oscillation.json', keep_layers=root/KEEP_FILE, sensitivity=root/'sensitivity.csv')
-    return {'run_root': '.'} | {k: inside(root, v) for k, v in (paths | {k: v for k, v in optional.items() if v.is_file()}).items()}
+        export=files.export, oscillation=root/'oscillation.csv', oscillation_histories=root/'oscillation.json', keep_layers=root/KEEP_FILE, sensitivity=root/'sensitivity.csv')
+    return {'run_root': '.'} | {k: inside(root, v) for k, v in (paths | {k: v for k, v in optional.items() if v.exists()}).items()}
 
 # %% ../nbs/16_run.ipynb #16_run-014
 def weight_histograms(
@@ -292,6 +294,19 @@ class Experiment(Stages):
             write_atomic(self.files.evaluation/'weights.json', json.dumps({'layers': layers}))
         return self.rungs()
 
+    def export(self) -> pd.DataFrame|None: # What lies in export/; None: nothing is quantised
+        "Deployable files of the last state that was scored, each compared with it on up to `PARITY_IMAGES` validation images."
+        if not self.config.quantize: return None
+        with self.stage('export'), tempfile.TemporaryDirectory() as scratch:
+            corrected = self.files.correction/'corrected.pt'
+            checkpoint = corrected if 'qc' in method_parts(self.config.method) else end_of_training(self.root)
+            shutil.rmtree(self.files.export, ignore_errors=True)
+            files = export_all(checkpoint, self.files.export, f'{self.config.variant}-w{self.config.weight_bits}', self._parity_view(Path(scratch)), self.config.imgsz)
+            for made, scores in files:
+                if made.parity.runtime == 'onnxruntime': save_scores(scores, 'export', self.files.evaluation)
+            self.summary.exports = [made.model_copy(update=dict(path=inside(self.root, made.path))) for made, _ in files]
+        return pd.DataFrame([dict(file=Path(e.path).name, bytes=e.sizes.file, times_smaller=e.sizes.fp32_file/e.sizes.file, bits=e.sizes.average_bits, raw_difference=max(e.parity.raw_boxes, e.parity.raw_scores), AP=e.parity.ap, AP_torch=e.parity.ap_torch) for e in self.summary.exports])
+
     def finish(self) -> RunSummary: # Complete
         "The verdict: written last, so that nothing but a whole run carries one."
         with self.stage('finish'):
@@ -310,6 +325,11 @@ class Experiment(Stages):
         self._score('fp', lambda: build_model(content))
         self._score('ptq', lambda: deployable(quantize(build_model(content), self.manifest, self.config.scale_init)))
         return self.rungs()
+
+    def _parity_view(self, scratch:Path) -> View:
+        if self.view.val_images <= PARITY_IMAGES: return self.view
+        c, names = self.config, dict(enumerate(self.view.names))
+        return validation_view(self.files.scenes if c.coco_root == DEMO else c.coco_root, scratch/'dataset', names, 'this run', c.val_split, PARITY_IMAGES, _tell)
 
     def _score_corrected(self, before:str):
         self._score('qc', lambda: deployable(build_model(load_checkpoint(self.files.correction/'corrected.pt'))))
