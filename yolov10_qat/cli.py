@@ -176,7 +176,8 @@ def evaluate_command(
     from yolov10_qat.run import check_device
     check_device(device)
     with _bar() as progress:
-        scores = evaluate_file(checkpoint, coco_root, imgsz, val_split, val_max_images, weights, device, batch, progress)
+        scores, inputs = evaluate_file(checkpoint, coco_root, imgsz, val_split, val_max_images, weights, device, batch, progress)
+    print(f'inputs: {inputs}')
     for head, s in scores.items():
         print(f"{head:9} {s.images} images, pycocotools:", '  '.join(f"{k} {'-' if v is None else format(v, '.4f')}" for k, v in s.pycocotools.items()))
     return 0

@@ -61,12 +61,13 @@ def evaluate_file(
     device:str='cpu',          # The same
     batch:int=32,              # Images at once
     progress=None,             # Called with done, total, what
-) -> dict[str,HeadScores]: # By head
+) -> tuple[dict[str,HeadScores],str]: # By head; what the network was given, for a line of text
     "Score a checkpoint or an exported file on data of one's own choice."
     detector = open_detector(path, weights, device)
     with tempfile.TemporaryDirectory() as scratch:
         view = validation_view(coco_root, Path(scratch)/'dataset', detector.names, str(path), val_split, val_max_images, progress)
-        return evaluate(detector, view, imgsz or detector.imgsz or 640, batch)
+        side = imgsz or detector.imgsz or 640
+        return evaluate(detector, view, side, batch), f'squares of {side} pixels' if detector.imgsz else f'{side} pixels, as narrow as the images allow'
 
 # %% ../nbs/13_export.ipynb #13_export-007
 RAW_IMAGES = 16        # whose raw outputs are compared
@@ -150,7 +151,7 @@ def _onnx_sizes(path:Path, found:Deployment, floating:ModelProto) -> Sizes:
     model = read_onnx(path)[1]
     stored = onnx_constants(model)
     scales = {name for n in model.graph.node if n.op_type in ('DequantizeLinear', 'Quant') for name in n.input[1:]} & stored.keys()
-    codes = {name for name, t in stored.items() if t.data_type in (TensorProto.INT4, TensorProto.INT8)} - scales
+    codes = {name for name, t in stored.items() if t.data_type in (TensorProto.INT4, TensorProto.INT8) and t.dims} - scales  # bounds of a Clip have no dimensions
     def size(names): return sum(_stored_bytes(stored[n]) for n in names)
     return _sizes(path, found, size(codes), size(scales), size(stored.keys() - codes - scales), len(floating.SerializeToString()), len(half_precision(found, floating).SerializeToString()))
 

@@ -1,0 +1,52 @@
+"""Reader of packed YOLOv10 weight files, written from FORMAT.md alone."""
+import hashlib, json, math, struct
+
+
+def read_file(path):
+    """The manifest, and the raw bytes of each tensor by name."""
+    with open(path, "rb") as file:
+        header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+        data = file.read()
+    manifest = json.loads(header.pop("__metadata__")["yolov10_qat_packed"])
+    assert manifest["version"] == 1
+    assert all(t["dtype"] == ("U8" if name.endswith(".codes") else "F32") for name, t in header.items())
+    return manifest, {name: data[t["data_offsets"][0]:t["data_offsets"][1]] for name, t in header.items()}
+
+
+def floats(raw):
+    """The float32 values in some bytes, or None for no bytes."""
+    return None if raw is None else list(struct.unpack("<%df" % (len(raw) // 4), raw))
+
+
+def unpack(raw, count, bits):
+    """`count` two's complement integers of `bits` bits each, lowest bit first, from a stream that starts at each byte's lowest bit."""
+    stream = [byte >> k & 1 for byte in raw for k in range(8)]
+    assert len(raw) == (count * bits + 7) // 8 and not any(stream[count * bits:])
+    codes = []
+    for start in range(0, count * bits, bits):
+        value = sum(stream[start + j] << j for j in range(bits))
+        codes.append(value - (1 << bits) if stream[start + bits - 1] else value)
+    return codes
+
+
+def decode(path):
+    """Each layer's codes, shape, bits, scale, weight and bias, by layer name, in network order."""
+    manifest, tensors = read_file(path)
+    layers = {}
+    for name, shape, bits in ((layer["name"], tuple(layer["shape"]), layer["bits"]) for layer in manifest["layers"]):
+        scale, bias, weight = (floats(tensors.get(name + end)) for end in (".scale", ".bias", ".weight"))
+        codes = None if bits is None else unpack(tensors[name + ".codes"], math.prod(shape), bits)
+        if codes is not None:
+            assert len(scale) == shape[0], name
+            products = [code * scale[i // math.prod(shape[1:])] for i, code in enumerate(codes)]
+            weight = [struct.unpack("<f", struct.pack("<f", product))[0] for product in products]
+        assert len(weight) == math.prod(shape), name
+        layers[name] = {"codes": codes, "shape": shape, "bits": bits, "scale": scale, "weight": weight, "bias": bias}
+    return layers
+
+
+def check_digest(path):
+    """Whether the SHA-256 over each tensor's name and then its bytes, by name and without separators, is the stored one."""
+    manifest, tensors = read_file(path)
+    joined = b"".join(name.encode("utf-8") + tensors[name] for name in sorted(tensors))
+    return hashlib.sha256(joined).hexdigest() == manifest["digest"]
