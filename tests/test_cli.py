@@ -322,7 +322,8 @@ def test_show_and_verify(checkpoints, inside):
 def test_eval(checkpoints, tiny):
     done = command('eval', checkpoints/'good.pt', '--coco-root', tiny/'coco', '--imgsz', 64, '--val-max-images', 3)
     assert done.returncode == 0 and not done.stderr
-    assert [line.split(' AP ')[0].split() for line in done.stdout.splitlines()] == [[head, '3', 'images,', 'pycocotools:'] for head in ('one2one', 'one2many')]
+    inputs, *lines = done.stdout.splitlines()
+    assert inputs == 'inputs: 64 pixels, as narrow as the images allow' and [line.split(' AP ')[0].split() for line in lines] == [[head, '3', 'images,', 'pycocotools:'] for head in ('one2one', 'one2many')]
 
 
 def test_foreign_pickle_is_not_executed(checkpoints):

@@ -74,7 +74,7 @@ def test_summary_keeps_its_contract(whole):
     assert summary.status == 'completed-failed'  # an untrained network on four images never scores
     assert summary.quantization.layers_kept == 1 and summary.method.ema.decay == .5
     assert [h['epoch'] for h in summary.metrics.history] == [1, 2, 3]
-    assert {(r.rung, r.head) for r in summary.metrics.rungs} == {(r, h) for r in ('fp', 'ptq', 'qat_raw', 'qat_ema') for h in ('one2one', 'one2many')}
+    assert {(r.rung, r.head) for r in summary.metrics.rungs} == {(r, h) for r in ('fp', 'ptq', 'qat_raw', 'qat_ema', 'export') for h in ('one2one', 'one2many')}
     assert all(r.images == 4 for r in summary.metrics.rungs)
     for name, path in summary.artifacts.items(): assert not os.path.isabs(path) and (root/path).exists(), name
 

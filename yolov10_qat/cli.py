@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'checkpoint_app', 'scratch_app', 'Limit', 'Root', 'UsageError', 'with_config_options', 'run', 'demo',
-           'scratch_fp16', 'scratch_qat', 'dataset', 'evaluate_command', 'sensitivity', 'show', 'verify', 'export',
-           'report', 'publish', 'worker', 'summarize', 'with_amp_type', 'main']
+           'scratch_fp16', 'scratch_qat', 'dataset', 'evaluate_command', 'sensitivity', 'ptq', 'show', 'verify',
+           'export', 'report', 'publish', 'worker', 'summarize', 'with_amp_type', 'main']
 
 # %% ../nbs/18_cli.ipynb #18_cli-002
 import inspect
@@ -229,6 +229,34 @@ def _tell_study(found, out:Path, bits:int):
     print(f"keep-list: {(out/'keep-layers.json').resolve()}")
 
 # %% ../nbs/18_cli.ipynb #18_cli-015
+@app.command()
+def ptq(
+    checkpoint:Annotated[Path, typer.Argument(help='base weights (an Ultralytics .pt is unpickled: trust its source), a checkpoint of this project, or demo')],
+    coco_root:Annotated[Path, typer.Option(help='COCO-format data, or demo')],
+    out:Annotated[Path, typer.Option(help='folder for ladder.json, a checkpoint a method and report.html; a ladder that is there goes on')],
+    method:Annotated[str, typer.Option(help='methods joined by commas; each is made of rtn or mse, one of gptq, gpfq, qronos, learned-round, and bias or bn, joined by plus')]='rtn,mse,bias,mse+bn,gpfq,gptq,mse+learned-round',
+    variant:str='yolo10n',
+    imgsz:Annotated[int, typer.Option(min=32, help='network input, pixels, a multiple of 32')]=640,
+    batch:Annotated[int, typer.Option(min=1)]=16, device:str='cpu', val_max_images:Limit=0, train_split:str='train2017', val_split:str='val2017', seed:int=0,
+    calibration_images:Annotated[int, typer.Option(min=1, help='training images to calibrate on, without their labels')]=32,
+    weight_bits:Annotated[int, typer.Option(min=2, max=8, help='word length of a rounded weight')]=4,
+    granularity:Annotated[str, typer.Option(help='per_channel or per_tensor')]='per_channel',
+) -> int:
+    "What post-training methods leave of a model: each scored, compared in a report, and kept as a checkpoint to export or to train from."
+    _check_imgsz(imgsz)
+    from yolov10_qat.config import canonical_ptq
+    methods = [canonical_ptq(m) for m in method.split(',')]
+    print(f'settings: checkpoint={checkpoint} coco_root={coco_root} methods={",".join(methods)} imgsz={imgsz} out={out}', flush=True)
+    from yolov10_qat.ladder import climb, headline, lead_sentence
+    from yolov10_qat.run import check_device
+    check_device(device)
+    with _bar() as progress:
+        found = climb(checkpoint, coco_root, out, methods, variant, weight_bits, granularity, imgsz, batch, device, calibration_images, val_max_images, train_split, val_split, seed, progress)
+    for s in found.steps: print(f"{s.method:20} AP {'-' if s.one2one['AP'] is None else format(s.one2one['AP'], '.4f')}  {s.seconds:6.1f} s")
+    print('. '.join(t for t in (headline(found), lead_sentence(found.lead)) if t))
+    print(f"report: {(out/'report.html').resolve()}")
+    return 0
+
 @checkpoint_app.command()
 def show(file:Annotated[Path, typer.Argument(help='checkpoint of this project')]) -> int:
     "What is in it."

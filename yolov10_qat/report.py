@@ -881,7 +881,7 @@ ARTEFACTS = {
     'ultralytics/*/weights/*.pt': 'checkpoint', 'ultralytics/*/results.csv': 'losses and scores of each epoch', 'ultralytics/*/args.yaml': "trainer's arguments",
     'ultralytics/*/tensorboard/*': 'TensorBoard events', 'dataset/dataset.yaml': 'data for Ultralytics', 'dataset/provenance.json': 'where the data comes from',
     'oscillation.csv': 'oscillation of each layer after each epoch', 'oscillation.json': 'distances to thresholds, ways of a few weights', 'batchnorm.csv': 'batch-norm statistics before and after re-estimation',
-    'bn/*.pt': 'checkpoint with re-estimated statistics', 'sensitivity.csv': 'what each layer costs at low bits', 'keep-layers.json': 'layers kept at more bits',
+    'ptq/calibrated.pt': 'what training started from', 'bn/*.pt': 'checkpoint with re-estimated statistics', 'sensitivity.csv': 'what each layer costs at low bits', 'keep-layers.json': 'layers kept at more bits',
     'README.md': 'what this is, and how to load it', 'training-config.yaml': 'every parameter', 'checkpoints/*.pt': 'checkpoint',
     'export/*': 'deployable file', 'qc/corrected.pt': 'corrected checkpoint', 'qc/history.csv': 'losses and corrections of each step of QC', 'evaluation/*.json': 'scores, detections, weight histograms, gain of QC',
 }

@@ -40,7 +40,7 @@ from .export import PARITY_IMAGES, export_all
 from .files import note, tell, write_atomic
 from .keeplist import AUTO, load_keep_list, parse_budget
 from .folder import Layout, absolute, enter, inside, open_root, record_failure
-from .qat import KEEP_FILE, QATTrainer, raised_layers, reestimated
+from .qat import CALIBRATED_FILE, KEEP_FILE, QATTrainer, calibrated, raised_layers, reestimated
 from .quantizer import average_bits, deployable, floating, histogram, plan, quantize, quantized_layers
 from .report import read_correction, write_summary_md
 from .scenes import write_scenes
@@ -84,7 +84,7 @@ def quantization_block(
     "What is quantised and how; of a floating-point run, how it is rounded to see what rounding alone leaves."
     if not config.quantize: manifest = floating(manifest, 'trained in floating point')
     quantised, phases = sum(e['bits'] is not None for e in manifest), word_lengths(config)
-    more = dict(scale_init=config.scale_init, scale_lr=config.scale_lr) if config.scale == 'learned' else {}
+    more = dict(scale_init=config.scale_init, scale_lr=config.scale_lr, init_ptq=config.init_ptq) if config.scale == 'learned' else {}
     if len(phases) > 1: more['schedule'] = [list(p) for p in phases]
     return Quantization(mode=f'w{config.weight_bits}a16' if config.quantize else FLOAT, weight_bit_width=config.weight_bits, granularity=config.granularity, scale=config.scale, **more,
         layers_quantized=quantised, layers_kept=len(manifest)-quantised, layers_raised=raised, average_bits=average_bits(manifest), layers=manifest)
@@ -144,7 +144,7 @@ def artifacts_block(
     paths = dict(results_csv=files.results, tensorboard_log_dir=files.training/'tensorboard', last=files.weights/'last.pt', best=files.weights/'best.pt',
         dataset_yaml=files.dataset/'dataset.yaml', evaluation=files.evaluation, figures=files.figures, config=files.config, notebook=files.notebook, log=files.log,
         summary_md=root/'summary.md', report=files.report)
-    optional = dict(corrected=files.correction/'corrected.pt', qc_history=files.correction/'history.csv', bn_reestimated=root/'bn'/'reestimated.pt', batchnorm=root/'batchnorm.csv',
+    optional = dict(calibrated=root/CALIBRATED_FILE, corrected=files.correction/'corrected.pt', qc_history=files.correction/'history.csv', bn_reestimated=root/'bn'/'reestimated.pt', batchnorm=root/'batchnorm.csv',
         export=files.export, oscillation=root/'oscillation.csv', oscillation_histories=root/'oscillation.json', keep_layers=root/KEEP_FILE, sensitivity=root/'sensitivity.csv')
     return {'run_root': '.'} | {k: inside(root, v) for k, v in (paths | {k: v for k, v in optional.items() if v.exists()}).items()}
 
@@ -255,6 +255,7 @@ class Experiment(Stages):
         "Epoch 0: the base in floating point (fp), and rounded without training (ptq). Random weights have no score worth a line, and a floating-point run has these two at its end."
         if self.config.base == RANDOM or not self.config.quantize: return self.rungs()
         with self.stage('score_before'):
+            if self.config.init_ptq: calibrated(self.base, self.manifest, self.config, self.root, progress=_tell)
             self._score('fp', lambda: deepcopy(self.base))
             self._score('ptq', lambda: deployable(self._quantised_base()))
         return self.rungs()
@@ -394,7 +395,9 @@ class Experiment(Stages):
 
     def _measure(self): self.summary.metrics, self.summary.stability = metrics_block(self.files.results, self.files.evaluation)
 
-    def _quantised_base(self) -> nn.Module: return quantize(deepcopy(self.base), self.manifest, self.config.scale_init)
+    def _quantised_base(self) -> nn.Module:
+        if self.config.init_ptq: return build_model(load_checkpoint(self.root/CALIBRATED_FILE))
+        return quantize(deepcopy(self.base), self.manifest, self.config.scale_init)
 
     def _score(self, rung:str, make:Callable[[],nn.Module]):
         if (self.files.evaluation/f'{rung}-{HEADS[-1]}.json').is_file(): return  # scored before a resume

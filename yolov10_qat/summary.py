@@ -126,6 +126,7 @@ class Quantization(Block):
     layers:list[Layer]
     scale_init:str|None = None   # how learned grid steps started; None: they come from the weights
     scale_lr:float|None = None   # their learning rate; None: not learned
+    init_ptq:str|None = None     # post-training method that training started from; None: rounding to nearest
     layers_raised:int = 0        # layers that a keep-list holds at 8 bit
     schedule:list[list[int]]|None = None   # [finished epochs, bits] where the word length changes on the way, 32 for floating point; None: it does not
 
