@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from yolov10_qat.config import RunConfig, save_config
+from yolov10_qat.files import file_sha256
 from yolov10_qat.summary import PRIMARY, Exported, Failure, QcGain, Rung, RunSummary, judge, save_summary, status_word
 
 CLASSES = ['person', 'bicycle', 'traffic light', 'cat', 'stop sign']
@@ -47,7 +48,7 @@ def make_run(root, method='ema', outcome='stable', stage='complete', classes=CLA
         if 'qc' in parts: rungs |= _correct(root, summary, shares)
         (root/'evaluation').mkdir(exist_ok=True)
         (root/'evaluation'/'weights.json').write_text(json.dumps({'layers': [_layer('model.0.conv'), _layer('model.23.one2one_cv2.0.0.conv')]}))
-        summary.exports = exports()
+        summary.exports = write_exports(root)
         summary.status, summary.error = status_word(summary.metrics.best_value, summary.stability), None
         for name in ('last', 'best'):
             (root/f'ultralytics/train/weights/{name}.pt').parent.mkdir(parents=True, exist_ok=True)
@@ -57,10 +58,12 @@ def make_run(root, method='ema', outcome='stable', stage='complete', classes=CLA
     return _finish(root, summary)
 
 
-def exports():
-    "Three files that such a run might have written."
+def write_exports(root):
+    "Three files that such a run might have written, as far as a report looks at them."
+    (root/'export').mkdir(exist_ok=True)
     def one(name, format, output, codes, structure, runtime, latency):
-        return dict(path=f'export/{name}', format=format, output=output, imgsz=320, sha256='ef'*32, latency=latency,
+        (root/'export'/name).write_text(name)
+        return dict(path=f'export/{name}', format=format, output=output, imgsz=320, sha256=file_sha256(root/'export'/name), latency=latency,
                     sizes=dict(file=codes+72_000+structure, codes=codes, scales=36_000, floats=36_000, structure=structure, fp32_file=9_190_000, fp16_file=4_640_000, average_bits=4.),
                     parity=dict(head='one2many' if output == 'one2many' else 'one2one', runtime=runtime, raw_images=8, raw_boxes=7e-6, raw_scores=3e-6, images=IMAGES, ap=.2301, ap_torch=.2301))
     return [Exported.model_validate(e) for e in (

@@ -83,7 +83,7 @@ def check_place(
     try: record = json.loads((place/RECORD).read_text(encoding='utf-8'))
     except ValueError as e: raise PublishError(f'{place/RECORD} cannot be read ({e}); remove {place}, or choose another --name') from None
     if record.get('run_id') != run_id: raise PublishError(f"{place} holds run {record.get('run_id')}, this is run {run_id}; choose another --name")
-    known = {f['path']: f['sha256'] for f in record['files']} | {RECORD: None, 'checkpoints/.gitignore': None}
+    known = {f['path']: f['sha256'] for f in record['files']} | {RECORD: None, 'checkpoints/.gitignore': None, 'export/.gitignore': None}
     found = {p.relative_to(place).as_posix(): p for p in place.rglob('*') if p.is_file()}
     touched = [f for f, p in found.items() if f not in known or known[f] and known[f] != file_sha256(p)]
     if touched: raise PublishError(f"{place} was changed since it was published ({', '.join(sorted(touched)[:3])}); keep that elsewhere, or choose another --name")
@@ -161,6 +161,13 @@ def _checkpoints(run:Run, folder:Path, words:Iterable[str]|None) -> list[dict[st
     if rows: write_atomic(folder/'checkpoints/.gitignore', '*\n')
     return rows
 
+def _exported(run:Run, folder:Path) -> list[str]:
+    for e in run.summary.exports:
+        if file_sha256(run.root/e.path) != e.sha256: raise PublishError(f'{e.path} of {run.root} is not the file that was measured; export it anew with yolov10-qat run --resume')
+        _carry(run.root/e.path, folder/e.path)
+    if run.summary.exports: write_atomic(folder/'export/.gitignore', '*\n')
+    return [e.path for e in run.summary.exports]
+
 def _files(folder:Path, sources:dict[str,str]) -> list[dict[str,Any]]:
     found = sorted(p for p in folder.rglob('*') if p.is_file() and p.name != '.gitignore')
     rows = [dict(path=p.relative_to(folder).as_posix(), sha256=file_sha256(p), bytes=p.stat().st_size) for p in found]
@@ -172,16 +179,16 @@ def _readme(run:Run, name:str, folder:Path, checkpoints:list[dict[str,Any]], fil
     incomplete = (s.error.message if s.error else 'no error was recorded') if s.status == 'incomplete' else ''
     return page_template('publication.md.j2').render(
         name=name, incomplete=incomplete, verdict=verdict(run), moved=' '.join(s.diagnosis.sentences) if s.diagnosis else '', facts=fact_rows(run), command=reproduce_command(run.config),
-        checkpoints=checkpoints, keys=key_rows(load_checkpoint(folder/kept)) if kept else [], notes=[dict(what=w, code=c, said=tried(c, folder)) for w, c in codes],
+        exports=s.exports, checkpoints=checkpoints, keys=key_rows(load_checkpoint(folder/kept)) if kept else [], notes=[dict(what=w, code=c, said=tried(c, folder)) for w, c in codes],
         torch=torch.__version__, run_id=s.run_id, commit=s.git.commit, date=now(), files=files)
 
 def _fill(run:Run, name:str, folder:Path, words:Iterable[str]|None):
     carried = {f: f for f in ('run_summary.json', 'keep-layers.json', 'recipe.yaml') if (run.root/f).is_file()}
     for file in carried: shutil.copy2(run.root/file, folder/file)
-    checkpoints = _checkpoints(run, folder, words)
+    checkpoints, exported = _checkpoints(run, folder, words), _exported(run, folder)
     save_config(told(run.config), folder/'training-config.yaml')
     write_summary_md(run.root, folder)
-    sources = carried | {c['path']: c['source'] for c in checkpoints} | {'training-config.yaml': 'run_config.yaml'}
+    sources = carried | {f: f for f in exported} | {c['path']: c['source'] for c in checkpoints} | {'training-config.yaml': 'run_config.yaml'}
     write_atomic(folder/'README.md', '')  # the report lists it
     render(run.root, folder)
     (folder/'README.md').unlink()
