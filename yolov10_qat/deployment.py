@@ -8,7 +8,7 @@ __all__ = ['Layer', 'folded', 'plain_network', 'keep_head', 'Deployment', 'deplo
 # %% ../nbs/11_deployment.ipynb #11_deployment-002
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,12 +92,19 @@ class Deployment:
     layers:list[Layer]        # in network order
     head:str                  # `one2one` or `one2many`
     model:nn.Module           # as trained: quantised, both heads, evaluation mode
+    plan:list[dict[str,Any]]  # of both heads
     facts:dict[str,Any]       # model_yaml, names, epoch, weights, source_sha256: plain values for a header
 
     @property
     def manifest(self) -> list[dict[str,Any]]: # name, shape, bits, kept_why
         "What is quantised and how, fit for a header."
         return [{k: layer.entry[k] for k in ('name', 'shape', 'bits', 'kept_why')} for layer in self.layers]
+
+    def turned(self,
+        head:str, # `one2one` or `one2many`
+    ) -> 'Deployment': # Of the same model
+        "The other head's network."
+        return replace(self, layers=folded(self.model, self.plan, head), head=head)
 
     def network(self) -> DetectionModel: # From `plain_network`
         "The network to run or to trace."
@@ -114,7 +121,7 @@ def deployment(
     try: model = build_model(content, weights)
     except (CheckpointError, ValueError) as e: raise CheckpointError(f'{checkpoint}: {e}') from None
     facts = {k: content[k] for k in ('model_yaml', 'names', 'epoch')} | dict(weights=weights, source_sha256=file_sha256(checkpoint))
-    return Deployment(folded(model, content['manifest'], head), head, model, facts)
+    return Deployment(folded(model, content['manifest'], head), head, model, content['manifest'], facts)
 
 def manifest_sha256(
     manifest:list[dict[str,Any]], # Of a deployment

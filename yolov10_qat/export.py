@@ -216,12 +216,12 @@ def export_all(
     imgsz:int,           # Side of the square input, pixels
 ) -> list[tuple[Exported,HeadScores]]: # What was written and measured; the scores of each file
     "Files of one checkpoint, in every format that can hold its bits."
-    found = {head: deployment(checkpoint, head=head) for head in HEADS}
-    reference = Reference(found['one2one'].model, view, imgsz)
-    files = [export(found['one2one'], Path(folder)/f'{stem}.safetensors', reference)]
+    found = deployment(checkpoint)
+    reference = Reference(found.model, view, imgsz)
+    files = [export(found, Path(folder)/f'{stem}.safetensors', reference)]
     held = DIALECTS['onnx-int4'].bits
-    if wrong := [e for e in found['one2one'].manifest if e['bits'] and e['bits'] not in held]: note(f"no ONNX file: {len(wrong)} layers have {wrong[0]['bits']} bits or others that ONNX has no type for; the packed file holds them")
-    else: files += [export(found[head], Path(folder)/f'{stem}-{head}.onnx', reference, 'onnx-int4', head) for head in HEADS]
+    if wrong := [e for e in found.manifest if e['bits'] and e['bits'] not in held]: note(f"no ONNX file: {len(wrong)} layers have {wrong[0]['bits']} bits or others that ONNX has no type for; the packed file holds them")
+    else: files += [export(found.turned(head), Path(folder)/f'{stem}-{head}.onnx', reference, 'onnx-int4', head) for head in HEADS]
     return files
 
 # %% ../nbs/13_export.ipynb #13_export-017

@@ -18,16 +18,16 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from pydantic import ValidationError
+from ultralytics.utils.torch_utils import select_device
 
-from .batchnorm import training_images
-from .checkpoint import open_base, save_checkpoint
+from .checkpoint import open_base
 from .coco import build_view
 from .config import DEMO, canonical_ptq
 from .evaluate import bootstrap_difference, evaluate, save_scores
 from .files import file_sha256, tell, write_atomic
 from .folder import environment, git_state, now
 from .looks import LOOKS, RC, ap_text, figure_title, flat_title, keep_figures, new_axes, page_template, signed_text, time_text
-from .ptq import calibrate
+from .ptq import calibrate, calibration_images, save_calibrated
 from .quantizer import average_bits, deployable, plan
 from .scenes import write_scenes
 from .summary import Block, Git
@@ -114,7 +114,7 @@ def climb(
     imgsz:int=640,                # Network input, pixels
     batch:int=16,                 # Images at once
     device:str='cpu',             # Ultralytics device string
-    calibration_images:int=32,    # Of the training split
+    calibration:int=32,           # Images of the training split to calibrate on
     val_max_images:int=0,         # 0 for all
     train_split:str='train2017',  # Image folder, and the name in instances_NAME.json
     val_split:str='val2017',      # The same
@@ -122,11 +122,11 @@ def climb(
     progress:Callable[[int,int,str],None]|None=None, # Told how far it is
 ) -> Ladder: # Complete
     "Score every method that has not been scored yet, and write the report."
-    methods = [m for m in dict.fromkeys(map(canonical_ptq, methods))]
+    methods = list(dict.fromkeys(map(canonical_ptq, methods)))
     file, out = find_base(variant, str(checkpoint)).path, Path(out)
     with tempfile.TemporaryDirectory() as scratch:
-        root = coco_root if str(coco_root) != DEMO else write_scenes(Path(scratch)/'coco', calibration_images, val_max_images or DEMO_IMAGES, progress=progress)
-        view = build_view(root, Path(scratch)/'dataset', train_split=train_split, val_split=val_split, train_max_images=calibration_images, val_max_images=val_max_images, seed=seed, progress=progress)
+        root = coco_root if str(coco_root) != DEMO else write_scenes(Path(scratch)/'coco', calibration, val_max_images or DEMO_IMAGES, progress=progress)
+        view = build_view(root, Path(scratch)/'dataset', train_split=train_split, val_split=val_split, train_max_images=calibration, val_max_images=val_max_images, seed=seed, progress=progress)
         settings = Settings(variant=variant, base_sha256=file_sha256(file), bits=bits, granularity=granularity, imgsz=imgsz, fingerprint=view.fingerprint, calibration_images=view.train_images, val_images=view.val_images, seed=seed)
         ladder = _begin(out, settings, str(checkpoint), device)
         climber = _Climber(ladder, out, open_base(file, variant, view.names), view, batch, progress)
@@ -172,14 +172,12 @@ class _Climber:
 
     def _calibrated(self, method:str):
         s = self.ladder.settings
-        images = training_images(self.view, s.imgsz, min(self.batch, s.calibration_images), -(-s.calibration_images//self.batch), seed=s.seed)
-        return calibrate(self.base, self.manifest, method, list(images), self.progress)
+        device = select_device(self.ladder.device, verbose=False)
+        images = calibration_images(self.view, s.imgsz, self.batch, s.calibration_images, device, s.seed)
+        return calibrate(deepcopy(self.base).to(device), self.manifest, method, images, self.progress).cpu()
 
     def _keep(self, method:str, model) -> str:
-        s = self.ladder.settings
-        save_checkpoint(self.out/f'{method}.pt', dict(epoch=0, model_state_dict=model.state_dict(), ema_state_dict=None, optimizer=None, train_args=dict(imgsz=s.imgsz), ema_updates=0,
-                                                      resume={}, model_yaml=model.yaml, names=model.names, manifest=self.manifest))
-        return f'{method}.pt'
+        return save_calibrated(self.out/f'{method}.pt', model, self.manifest, self.ladder.settings.imgsz).name
 
 def ranked(
     ladder:Ladder, # With or without rungs

@@ -19,14 +19,14 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from ultralytics.utils import RANK
-from ultralytics.utils.torch_utils import unwrap_model
+from ultralytics.utils.torch_utils import select_device, unwrap_model
 
 from .batchnorm import carry_over, drift, drift_rows, hold, norm_behind, reestimate, reference, training_images
 from .checkpoint import CheckpointError, build_model, load_checkpoint, save_checkpoint
 from .config import FLOAT_BITS, RunConfig, bits_after, load_config, method_parts, word_lengths
 from .files import note, write_atomic
 from .oscillation import Tracker, add_dampening, cosine, layer_rows, positions, save_histories
-from .ptq import CALIBRATION_IMAGES, calibrate
+from .ptq import calibrate, calibration_images, save_calibrated
 from .quantizer import copy_state, floating, learned_step, plan, quantize, quantized_layers, requantize
 from .trainer import FloatTrainer
 
@@ -109,10 +109,11 @@ def calibrated(
     with suppress(FileNotFoundError, CheckpointError):
         load_checkpoint(file)
         return file
-    images = training_images(Path(run_root)/'dataset'/'dataset.yaml', config.imgsz, min(config.batch, CALIBRATION_IMAGES), -(-CALIBRATION_IMAGES//config.batch), seed=config.seed)
-    model = calibrate(base, manifest, config.init_ptq, list(images), progress)
+    device = select_device(config.device, verbose=False)
+    images = calibration_images(Path(run_root)/'dataset'/'dataset.yaml', config.imgsz, config.batch, device=device, seed=config.seed)
+    model = calibrate(deepcopy(base).to(device), manifest, config.init_ptq, images, progress).cpu()
     file.parent.mkdir(exist_ok=True)
-    return save_checkpoint(file, dict(epoch=0, model_state_dict=model.state_dict(), ema_state_dict=None, optimizer=None, train_args=dict(imgsz=config.imgsz), ema_updates=0, resume={}, model_yaml=model.yaml, names=model.names, manifest=manifest))
+    return save_calibrated(file, model, manifest, config.imgsz)
 
 # %% ../nbs/08_qat.ipynb #08_qat-013
 class QATTrainer(FloatTrainer):
