@@ -245,7 +245,7 @@ def recipe(
 ) -> dict[str,str]: # Parameter -> value in words
     "How a run was trained, apart from seed and machine."
     t, m, q = summary.training, summary.method, summary.quantization
-    own = {'base': summary.model.checkpoint_sha256[:12], 'epochs': t.epochs, 'batch': t.batch, 'amp': t.amp, 'scale': q.scale} | _known('scale', init=q.scale_init, lr=q.scale_lr)
+    own = {'base': summary.model.checkpoint_sha256[:12], 'epochs': t.epochs, 'batch': t.batch, 'amp': t.amp, 'scale': q.scale} | _known('scale', init=q.scale_init, lr=q.scale_lr) | _known('start', ptq=q.init_ptq)
     own |= {'batchnorm': m.batchnorm.strategy} | _known('batchnorm', batches=m.batchnorm.batches)
     blocks = {'ema': m.ema, 'dampen': m.dampen, 'freeze': m.freeze, 'qc': m.qc}
     method = {f'{name} {k}': v for name, block in blocks.items() for k, v in block.model_dump(exclude={'enabled'}).items() if block.enabled}

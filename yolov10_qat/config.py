@@ -197,7 +197,7 @@ class RunConfig(BaseModel):
     scale:Literal['stats', 'learned'] = _knob('stats', 'where scales come from: stats (absolute maximum of the weights, at every step) or learned (LSQ step sizes)')
     scale_init:Literal['mse', 'absmax'] = _knob('mse', 'start of learned scales: mse (least squared rounding error) or absmax')
     scale_lr:float = _knob(1e-3, "learning rate of the logarithm of learned scales; falls as lr0 does", gt=0, le=1)
-    init_ptq:OptionalText = _knob(None, 'post-training quantisation that training starts from: gptq, mse+learned-round, ... (needs scale learned); none: rounding to nearest')
+    init_ptq:OptionalText = _knob(None, 'post-training quantisation that training starts from, steps included: gptq, mse+learned-round, ... (needs scale learned); none: rounding to nearest')
     keep_layers:OptionalText = _knob(None, 'layers to keep at 8 bit: a keep-layers.json as sensitivity writes it, or auto:BYTES to measure and keep; none: no layer')
     first_last_bits:OptionalInt = _knob(None, 'word length of the first layer and the last head layers, 2 to 8; none: weight_bits', ge=2, le=8)
     quantize_dfl:bool = _knob(False, 'round the fixed 0..15 ramp of the DFL layer too, as the first YOLOv10m experiments did')

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from .config import PRIMARY, RunConfig, canonical_method, contradictions, method_parts
+from .config import PRIMARY, RANDOM, RunConfig, canonical_method, contradictions, method_parts
 from .summary import COLLAPSE_RATIO, Advice, Diagnosis, Moved, Rung
 
 # %% ../nbs/13_diagnosis.ipynb #13_diagnosis-007
@@ -139,7 +139,7 @@ def ptq_sentence(
     ptq:float|None, # Score of the rounded, untrained weights by the same validator; None: not known
 ) -> str: # Empty when some epoch was better
     "Whether training ever brought more than rounding alone."
-    return f'No epoch reached the {ptq:.3f} that the same weights have when they are rounded and not trained (PTQ).' if ptq is not None and ptq > d.peak else ''
+    return f'No epoch reached the {ptq:.3f} that the same weights have when they are rounded or calibrated, and not trained (PTQ).' if ptq is not None and ptq > d.peak else ''
 
 def moved_sentence(
     moved:dict[str,Moved], # What moved, the training loss among it
@@ -202,11 +202,12 @@ def grid_advice(
     config:RunConfig,     # Of the run
     fp:float|None,        # AP in floating point; None: not known
     ptq:float|None,       # AP rounded without training; None: not known
-) -> list[Advice]: # Granularity, layers to keep
+) -> list[Advice]: # Granularity, a better start, layers to keep
     "What to change about the quantisation."
     found, low = [], fp and ptq is not None and ptq < LOW_PTQ*fp
     kept = f'rounding alone (PTQ) keeps {ptq/fp:.0%} of FP32, {ptq:.3f} of {fp:.3f}' if low else ''
     if low and config.granularity == 'per_tensor': found.append(Advice(text='One scale an output channel: --granularity per_channel', because=kept))
+    elif low and not config.init_ptq and config.base != RANDOM: found.append(Advice(text='Start from calibrated weights: --init-ptq gptq --scale learned', because=kept))
     early = [m for key in ('worst', 'kl') if (m := _high(seen, key)) and any(f' model.{i}.' in m.name for i in range(EARLY_BLOCKS))]
     reason = kept if low and config.granularity == 'per_channel' else f'{early[0].name}, one of the first layers: {moved_text(early[0])[1]} at the end' if early else ''
     if reason and not config.keep_layers: found.append(Advice(text=f'Find the layers that bear {config.weight_bits} bits worst and keep them at 8: yolov10-qat sensitivity, then --keep-layers FILE', because=reason))

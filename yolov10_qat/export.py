@@ -33,7 +33,7 @@ from .files import file_sha256, note, tell
 from .folder import Layout
 from .onnxfile import DIALECTS, HEAD_OF, OneOutput, OnnxDetector, describe, half_precision, onnx_constants, onnx_model, read_onnx, save_onnx, session
 from .packed import load_packed, read_packed, save_packed
-from .quantizer import average_bits, deployable
+from .quantizer import deployable
 from .summary import Exported, Latency, Parity, Sizes
 
 # %% ../nbs/13_export.ipynb #13_export-005
@@ -144,8 +144,9 @@ def _packed_sizes(path:Path, found:Deployment) -> Sizes:
     return _sizes(path, found, parts['codes'], parts['scale'], parts['weight'] + parts['bias'], *(len(safetensors.torch.save(t)) for t in (floats, halves)))
 
 def _sizes(path:Path, found:Deployment, codes:int, scales:int, rest:int, fp32:int, fp16:int) -> Sizes:
-    file = path.stat().st_size
-    return Sizes(file=file, codes=codes, scales=scales, floats=rest, structure=file - codes - scales - rest, fp32_file=fp32, fp16_file=fp16, average_bits=average_bits([layer.entry for layer in found.layers]))
+    file, counts = path.stat().st_size, [(int(np.prod(e['shape'])), e['bits']) for e in found.manifest]
+    bits = (8*codes + sum(32*n for n, b in counts if not b))/sum(n for n, _ in counts) if codes else 32.
+    return Sizes(file=file, codes=codes, scales=scales, floats=rest, structure=file - codes - scales - rest, fp32_file=fp32, fp16_file=fp16, average_bits=bits)
 
 def _onnx_sizes(path:Path, found:Deployment, floating:ModelProto) -> Sizes:
     model = read_onnx(path)[1]
@@ -286,7 +287,7 @@ def told_lines(
     s, p, t = made.sizes, made.parity, made.latency
     parts = [(s.codes, 'integers'), (s.scales, 'scales'), (s.floats, 'other numbers' if s.codes else 'floating point'), (s.structure, 'structure')]
     lines = [f'{s.file:,} bytes: {", ".join(f"{what} {size:,}" for size, what in parts if size)}; '
-             f'{s.average_bits:.2f} bits a weight; FP32 takes {s.fp32_file:,} ({s.fp32_file/s.file:.1f} times as many), FP16 {s.fp16_file:,} ({s.fp16_file/s.file:.1f})',
+             f'{s.average_bits:.2f} bits a weight as stored; FP32 takes {s.fp32_file:,} ({s.fp32_file/s.file:.1f} times as many), FP16 {s.fp16_file:,} ({s.fp16_file/s.file:.1f})',
              f'same model: raw outputs differ by {max(p.raw_boxes, p.raw_scores):.1e} of their range at most ({p.raw_images} images); AP {_ap(p.ap)} by {p.runtime}, {_ap(p.ap_torch)} by the checkpoint in torch ({p.images} images, {p.head}, pycocotools)']
     return lines if t is None else [*lines, f'one image: {t.own_ms:.1f} ms, FP32 {t.fp32_ms:.1f} ms (onnxruntime, CPU, medians of {t.turns}): no runtime has a faster INT4 convolution, the gain is size']
 

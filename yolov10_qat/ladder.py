@@ -73,7 +73,7 @@ class Ladder(Block):
     "A ladder as far as it was climbed."
     version:int = LADDER_VERSION
     created_at:str
-    base:str                   # as it was named
+    base:str                   # file name, or demo
     settings:Settings
     device:str
     environment:dict[str,str]
@@ -128,7 +128,7 @@ def climb(
         root = coco_root if str(coco_root) != DEMO else write_scenes(Path(scratch)/'coco', calibration, val_max_images or DEMO_IMAGES, progress=progress)
         view = build_view(root, Path(scratch)/'dataset', train_split=train_split, val_split=val_split, train_max_images=calibration, val_max_images=val_max_images, seed=seed, progress=progress)
         settings = Settings(variant=variant, base_sha256=file_sha256(file), bits=bits, granularity=granularity, imgsz=imgsz, fingerprint=view.fingerprint, calibration_images=view.train_images, val_images=view.val_images, seed=seed)
-        ladder = _begin(out, settings, str(checkpoint), device)
+        ladder = _begin(out, settings, Path(checkpoint).name, device)
         climber = _Climber(ladder, out, open_base(file, variant, view.names), view, batch, progress)
         for method in [FP, *methods]: climber.climb(method)
         ladder.lead = _lead(ladder, out, view.val_annotations)

@@ -172,7 +172,8 @@ def fp_sentence(
     "How the end compares with floating point and with rounding alone."
     share, fp, ptq, last = _fp_share(run), find_rung(run.summary, 'fp'), find_rung(run.summary, 'ptq'), last_rung(run)
     if share is None: return ''
-    alone = f'; rounding without training (PTQ) gives {ap_text(ptq.AP)}' if ptq else ''
+    q = run.summary.quantization
+    alone = f"; {f'calibration by {q.init_ptq}' if q and q.init_ptq else 'rounding'} without training (PTQ) gives {ap_text(ptq.AP)}" if ptq else ''
     return (f'{LOOKS[last.rung].label} has AP {ap_text(last.AP)}, {share:.0%} of the {ap_text(fp.AP)} of FP32{alone}. '
             f'{last.images:,} validation images, one2one head, pycocotools.')
 

@@ -84,7 +84,7 @@ def quantization_block(
     "What is quantised and how; of a floating-point run, how it is rounded to see what rounding alone leaves."
     if not config.quantize: manifest = floating(manifest, 'trained in floating point')
     quantised, phases = sum(e['bits'] is not None for e in manifest), word_lengths(config)
-    more = dict(scale_init=config.scale_init, scale_lr=config.scale_lr, init_ptq=config.init_ptq) if config.scale == 'learned' else {}
+    more = dict(scale_init=None if config.init_ptq else config.scale_init, scale_lr=config.scale_lr, init_ptq=config.init_ptq) if config.scale == 'learned' else {}
     if len(phases) > 1: more['schedule'] = [list(p) for p in phases]
     return Quantization(mode=f'w{config.weight_bits}a16' if config.quantize else FLOAT, weight_bit_width=config.weight_bits, granularity=config.granularity, scale=config.scale, **more,
         layers_quantized=quantised, layers_kept=len(manifest)-quantised, layers_raised=raised, average_bits=average_bits(manifest), layers=manifest)
@@ -306,6 +306,7 @@ class Experiment(Stages):
             for made, scores in files:
                 if made.parity.runtime == 'onnxruntime': save_scores(scores, 'export', self.files.evaluation)
             self.summary.exports = [made.model_copy(update=dict(path=inside(self.root, made.path))) for made, _ in files]
+            write_atomic(self.files.evaluation/'exports.json', json.dumps([e.model_dump() for e in self.summary.exports], indent=1))
         return pd.DataFrame([dict(file=Path(e.path).name, bytes=e.sizes.file, times_smaller=e.sizes.fp32_file/e.sizes.file, bits=e.sizes.average_bits, raw_difference=max(e.parity.raw_boxes, e.parity.raw_scores), AP=e.parity.ap, AP_torch=e.parity.ap_torch) for e in self.summary.exports])
 
     def finish(self) -> RunSummary: # Complete

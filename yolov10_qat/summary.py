@@ -211,7 +211,7 @@ class Sizes(Block):
     structure:int              # names, graph, header
     fp32_file:int              # the same network in the same container, convolution weights in 32 bits
     fp16_file:int              # the same in 16 bits
-    average_bits:float         # a convolution weight, by the manifest; kept layers count 32
+    average_bits:float         # a convolution weight as it is stored here; kept layers count 32
 
 class Parity(Block):
     "How an exported file compares with the network in torch on the same square images."
