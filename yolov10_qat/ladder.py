@@ -242,6 +242,6 @@ def render(
     alt = 'Bars of AP: ' + ', '.join(f'{s.method} {ap_text(s.one2one["AP"])}' for s in ladder.steps) + '; one2one head, pycocotools.'
     drawn = keep_figures([('ladder', flat_title(ax), alt, ax.figure)], folder/'figures')
     order = ranked(ladder)
-    html = page_template('ladder.html.j2').render(ladder=ladder, s=ladder.settings, headline=headline(ladder), lead=lead_sentence(ladder.lead), order=order, fp=next((s for s in ladder.steps if s.method == FP), None), figures=drawn,
+    html = page_template('ladder.html.j2').render(ladder=ladder, s=ladder.settings, headline=headline(ladder), lead=lead_sentence(ladder.lead), order=order, present={s.checkpoint for s in ladder.steps if s.checkpoint and (folder/s.checkpoint).is_file()}, fp=next((s for s in ladder.steps if s.method == FP), None), figures=drawn,
         few_images=ladder.settings.val_images < 1000)
     return write_atomic(folder/'report.html', html)
