@@ -11,8 +11,6 @@ __all__ = ['FORMATS', 'RAW_IMAGES', 'PARITY_IMAGES', 'RAW_TOLERANCE', 'AP_TOLERA
 import os
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -24,7 +23,7 @@ from .checkpoint import open_base
 from .coco import build_view
 from .config import DEMO, canonical_ptq
 from .evaluate import bootstrap_difference, evaluate, save_scores
-from .files import file_sha256, tell, write_atomic
+from .files import file_sha256, write_atomic
 from .folder import environment, git_state, now
 from .looks import LOOKS, RC, ap_text, figure_title, flat_title, keep_figures, new_axes, page_template, signed_text, time_text
 from .ptq import calibrate, calibration_images, save_calibrated

@@ -8,7 +8,7 @@ __all__ = ['Progress', 'ROUND_STEPS', 'ROUND_LR', 'ROUND_BATCH', 'CALIBRATION_IM
 
 # %% ../nbs/08_ptq.ipynb #08_ptq-002
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
