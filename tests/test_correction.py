@@ -174,7 +174,7 @@ def test_summary_tells_of_the_correction(whole):
     root, _ = whole
     summary = load_summary(root)
     assert summary.method.variant == 'ema+qc' and summary.method.qc.model_dump() == dict(enabled=True, epochs=2, lr=1e-3, bn_stats_fixed=True, scope='all')
-    assert list(dict.fromkeys(r.rung for r in summary.metrics.rungs)) == ['fp', 'ptq', 'qat_raw', 'qat_ema', 'qc']
+    assert list(dict.fromkeys(r.rung for r in summary.metrics.rungs)) == ['fp', 'ptq', 'qat_raw', 'qat_ema', 'qc', 'export']
     assert summary.metrics.final_value == find_rung(summary, 'qc', source='ultralytics_val').AP and len(summary.metrics.history) == 2
     gain = json.loads((root/'evaluation/qc-gain.json').read_text())
     assert (gain['from'], gain['to'], gain['head'], gain['images'], gain['resamples']) == ('qat_ema', 'qc', 'one2one', 4, 300)

@@ -54,9 +54,8 @@ def test_any_table_gets_an_answer_that_can_be_used(seeds):
         for m in d.moved: assert any(m.name.startswith(x.name) for x in MEASURES.values())
         for a in d.advice:
             assert re.search(r'\d', a.because), a
-            for field, value in re.findall(r'--([a-z0-9-]+) ([\w.+-]+\b)', a.text):
-                field = field.replace('-', '_')
-                if value != 'FILE': assert getattr(RunConfig(**(config.model_dump() | {field: value})), field) != getattr(config, field), (field, value)
+            flags = [(field.replace('-', '_'), value) for field, value in re.findall(r'--([a-z0-9-]+) ([\w.+-]+\b)', a.text) if value != 'FILE']
+            for field, value in flags: assert getattr(RunConfig(**(config.model_dump() | dict(flags) | {field: value})), field) != getattr(config, field), (field, value)
     assert said
 
 

@@ -104,7 +104,7 @@ def test_baseline_starts_from_the_same_numbers(whole, tiny_run, tmp_path):
         name = f'evaluation/{rung}-one2one-detections.json'
         assert (whole[0]/name).read_text() == (tmp_path/'b'/name).read_text()
     summary = load_summary(tmp_path/'b')
-    assert not summary.method.ema.enabled and {r.rung for r in summary.metrics.rungs} == {'fp', 'ptq', 'qat_raw'}
+    assert not summary.method.ema.enabled and {r.rung for r in summary.metrics.rungs} == {'fp', 'ptq', 'qat_raw', 'export'}
     assert all(h['raw'] is None for h in summary.metrics.history)
 
 

@@ -38,7 +38,7 @@ def test_one_view_for_both(twins):
     assert a.dataset.fingerprint == b.dataset.fingerprint and a.dataset.dataset_yaml == 'dataset/dataset.yaml'
     assert (a.model.checkpoint, a.model.checkpoint_sha256) == ('random', b.model.checkpoint_sha256)  # the same random weights
     assert (a.quantization.mode, a.quantization.average_bits, b.quantization.mode) == ('float', 32, 'w4a16')
-    assert {r.rung for r in a.metrics.rungs} == {'fp', 'ptq'} and {r.rung for r in b.metrics.rungs} == {'qat_raw', 'qat_ema'}
+    assert {r.rung for r in a.metrics.rungs} == {'fp', 'ptq'} and {r.rung for r in b.metrics.rungs} == {'qat_raw', 'qat_ema', 'export'}
 
 
 def test_recipe_lies_in_the_run(twins):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from .config import PRIMARY, RANDOM, RunConfig, canonical_method, contradictions, method_parts
+from .config import PRIMARY, RANDOM, RunConfig, canonical_method, contradictions, method_parts, word_lengths
 from .summary import COLLAPSE_RATIO, Advice, Diagnosis, Moved, Rung
 
 # %% ../nbs/13_diagnosis.ipynb #13_diagnosis-007
@@ -207,7 +207,8 @@ def grid_advice(
     found, low = [], fp and ptq is not None and ptq < LOW_PTQ*fp
     kept = f'rounding alone (PTQ) keeps {ptq/fp:.0%} of FP32, {ptq:.3f} of {fp:.3f}' if low else ''
     if low and config.granularity == 'per_tensor': found.append(Advice(text='One scale an output channel: --granularity per_channel', because=kept))
-    elif low and not config.init_ptq and config.base != RANDOM: found.append(Advice(text='Start from calibrated weights: --init-ptq gptq --scale learned', because=kept))
+    elif low and not config.init_ptq and config.base != RANDOM and len(word_lengths(config)) == 1:
+        found.append(Advice(text=f"Start from calibrated weights: --init-ptq gptq{' --scale learned' if config.scale == 'stats' else ''}", because=kept))
     early = [m for key in ('worst', 'kl') if (m := _high(seen, key)) and any(f' model.{i}.' in m.name for i in range(EARLY_BLOCKS))]
     reason = kept if low and config.granularity == 'per_channel' else f'{early[0].name}, one of the first layers: {moved_text(early[0])[1]} at the end' if early else ''
     if reason and not config.keep_layers: found.append(Advice(text=f'Find the layers that bear {config.weight_bits} bits worst and keep them at 8: yolov10-qat sensitivity, then --keep-layers FILE', because=reason))
