@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMAT_VERSION', 'KEYS', 'FOREIGN', 'BASE_KEY', 'CheckpointError', 'save_checkpoint', 'load_checkpoint', 'network',
-           'random_model', 'state_sha256', 'build_model', 'load', 'as_yolo', 'describe_checkpoint', 'verify_checkpoint',
-           'newest_checkpoint', 'identity_misfit', 'save_base', 'load_base', 'open_base']
+           'random_model', 'state_sha256', 'check_weights', 'build_model', 'load', 'as_yolo', 'describe_checkpoint',
+           'verify_checkpoint', 'newest_checkpoint', 'identity_misfit', 'save_base', 'load_base', 'open_base']
 
 # %% ../nbs/05_checkpoint.ipynb #05_checkpoint-002
 import hashlib
@@ -123,11 +123,18 @@ def state_sha256(
     for name, t in state.items(): sha.update(name.encode() + t.detach().cpu().contiguous().numpy().tobytes())
     return sha.hexdigest()
 
+def check_weights(
+    weights:str, # As given
+):
+    "Refuse a word that stands for no weights of a checkpoint."
+    if weights not in ('raw', 'ema', 'best'): raise ValueError(f"weights '{weights}' is unknown; use raw, ema or best")
+
 def build_model(
     content:dict[str,Any],  # From `load_checkpoint`
     weights:str='best',     # `raw`, `ema`, or `best`: the average where there is one
 ) -> DetectionModel: # Quantised as the manifest says, evaluation mode
     "Rebuild the model of a checkpoint."
+    check_weights(weights)
     state = {'raw': content['model_state_dict'], 'ema': content['ema_state_dict'], 'best': content['ema_state_dict'] or content['model_state_dict']}[weights]
     if state is None: raise CheckpointError('this checkpoint has no EMA weights; its run had method baseline')
     if loose := [k for k in state if k.endswith('.conv.gamma')]: raise CheckpointError(f'weights carry a quantisation correction that is not folded ({loose[0]}); save the state of correction.fold_qc(model) instead')

@@ -93,6 +93,7 @@ class Deployment:
     head:str                  # `one2one` or `one2many`
     model:nn.Module           # as trained: quantised, both heads, evaluation mode
     plan:list[dict[str,Any]]  # of both heads
+    imgsz:int                 # that it was trained at, pixels
     facts:dict[str,Any]       # model_yaml, names, epoch, weights, source_sha256: plain values for a header
 
     @property
@@ -121,7 +122,7 @@ def deployment(
     try: model = build_model(content, weights)
     except (CheckpointError, ValueError) as e: raise CheckpointError(f'{checkpoint}: {e}') from None
     facts = {k: content[k] for k in ('model_yaml', 'names', 'epoch')} | dict(weights=weights, source_sha256=file_sha256(checkpoint))
-    return Deployment(folded(model, content['manifest'], head), head, model, content['manifest'], facts)
+    return Deployment(folded(model, content['manifest'], head), head, model, content['manifest'], int(content['train_args'].get('imgsz', 640)), facts)
 
 def manifest_sha256(
     manifest:list[dict[str,Any]], # Of a deployment

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LADDER_VERSION', 'LADDER_FILE', 'FP', 'DEMO_IMAGES', 'Settings', 'Step', 'Lead', 'Ladder', 'load_ladder',
-           'save_ladder', 'climb', 'ranked', 'floating', 'headline', 'lead_sentence', 'plot_steps', 'render']
+           'save_ladder', 'climb', 'ranked', 'base_step', 'headline', 'lead_sentence', 'plot_steps', 'render']
 
 # %% ../nbs/15_ladder.ipynb #15_ladder-002
 import json
@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from copy import deepcopy
+from functools import cached_property
 from pathlib import Path
 
 from matplotlib import rc_context
@@ -154,6 +155,7 @@ class _Climber:
     "One base and its data; a rung at a time."
     def __init__(self, ladder:Ladder, out:Path, base, view, batch:int, progress):
         self.ladder, self.out, self.base, self.view, self.batch, self.progress = ladder, out, base, view, batch, progress
+        self.device = select_device(ladder.device, verbose=False)
         self.manifest = plan(base, ladder.settings.bits, ladder.settings.granularity, scale='learned')
 
     def climb(self, method:str):
@@ -169,11 +171,13 @@ class _Climber:
                                       checkpoint=None if method == FP else self._keep(method, model), **{head: found.pycocotools for head, found in scores.items()}))
         save_ladder(self.ladder, self.out)
 
-    def _calibrated(self, method:str):
+    @cached_property
+    def images(self):
+        "What all methods are calibrated on."
         s = self.ladder.settings
-        device = select_device(self.ladder.device, verbose=False)
-        images = calibration_images(self.view, s.imgsz, self.batch, s.calibration_images, device, s.seed)
-        return calibrate(deepcopy(self.base).to(device), self.manifest, method, images, self.progress).cpu()
+        return calibration_images(self.view, s.imgsz, self.batch, s.calibration_images, self.device, s.seed)
+
+    def _calibrated(self, method:str): return calibrate(deepcopy(self.base).to(self.device), self.manifest, method, self.images, self.progress).cpu()
 
     def _keep(self, method:str, model) -> str:
         return save_calibrated(self.out/f'{method}.pt', model, self.manifest, self.ladder.settings.imgsz).name
@@ -191,17 +195,18 @@ def _lead(ladder:Ladder, out:Path, annotations:Path) -> Lead|None:
     return Lead(best=best.method, second=second.method, **bootstrap_difference(annotations, *files))
 
 # %% ../nbs/15_ladder.ipynb #15_ladder-010
-def floating(
-    ladder:Ladder, # With its first rung
-) -> float|None: # AP, one2one
-    "What the base has."
-    return next((s.one2one['AP'] for s in ladder.steps if s.method == FP), None)
+def base_step(
+    ladder:Ladder, # With or without rungs
+) -> Step|None: # None before the first
+    "The base in floating point."
+    return next((s for s in ladder.steps if s.method == FP), None)
 
 def headline(
     ladder:Ladder, # With at least fp
 ) -> str: # One line
     "The outcome."
-    order, fp = ranked(ladder), floating(ladder)
+    order, base = ranked(ladder), base_step(ladder)
+    fp = base and base.one2one['AP']
     if not order: return f'Nothing was calibrated yet; FP32 has AP {ap_text(fp)}'
     best = order[0]
     share = f', {best.one2one["AP"]/fp:.0%} of FP32' if fp and best.one2one['AP'] is not None else ''
@@ -241,6 +246,6 @@ def render(
     alt = 'Bars of AP: ' + ', '.join(f'{s.method} {ap_text(s.one2one["AP"])}' for s in ladder.steps) + '; one2one head, pycocotools.'
     drawn = keep_figures([('ladder', flat_title(ax), alt, ax.figure)], folder/'figures')
     order = ranked(ladder)
-    html = page_template('ladder.html.j2').render(ladder=ladder, s=ladder.settings, headline=headline(ladder), lead=lead_sentence(ladder.lead), order=order, present={s.checkpoint for s in ladder.steps if s.checkpoint and (folder/s.checkpoint).is_file()}, fp=next((s for s in ladder.steps if s.method == FP), None), figures=drawn,
+    html = page_template('ladder.html.j2').render(ladder=ladder, s=ladder.settings, headline=headline(ladder), lead=lead_sentence(ladder.lead), order=order, present={s.checkpoint for s in ladder.steps if s.checkpoint and (folder/s.checkpoint).is_file()}, fp=base_step(ladder), figures=drawn,
         few_images=ladder.settings.val_images < 1000)
     return write_atomic(folder/'report.html', html)

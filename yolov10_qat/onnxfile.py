@@ -130,16 +130,15 @@ def _store(
 # %% ../nbs/11_onnxfile.ipynb #11_onnxfile-011
 class Dialect(NamedTuple):
     "A kind of ONNX file."
-    what:str               # for help and messages
     bits:tuple[int,...]    # word lengths that it can hold
     opsets:tuple[int,int,int]  # oldest, the one that is taken when nobody asks, newest
 
 ANY_BITS = tuple(range(2, 9))
 DIALECTS = {
-    'onnx-int4': Dialect('INT4 initialisers and DequantizeLinear', tuple(ONNX_TYPES), (21, 21, 25)),
-    'onnx-qcdq': Dialect('by Brevitas: INT8 constants, Clip and DequantizeLinear', ANY_BITS, (13, 17, TRACED_OPSET)),
-    'qonnx': Dialect("by Brevitas: float weights behind QONNX's Quant", ANY_BITS, (13, 17, TRACED_OPSET)),
-    'onnx-fp32': Dialect('the dequantised weights in floating point', ANY_BITS, (13, 17, 25)),
+    'onnx-int4': Dialect(tuple(ONNX_TYPES), (21, 21, 25)),                # INT4 initialisers and DequantizeLinear
+    'onnx-qcdq': Dialect(ANY_BITS, (13, 17, TRACED_OPSET)),               # by Brevitas: INT8 constants, Clip and DequantizeLinear
+    'qonnx': Dialect(ANY_BITS, (13, 17, TRACED_OPSET)),                   # by Brevitas: float weights behind QONNX's Quant
+    'onnx-fp32': Dialect(ANY_BITS, (13, 17, 25)),                         # the dequantised weights in floating point
 }
 
 def check_dialect(
