@@ -196,6 +196,7 @@ class RunConfig(BaseModel):
     granularity:Literal['per_channel', 'per_tensor'] = _knob(None, "one scale an output channel (per_channel) or one a layer (per_tensor); none: the profile's, per_channel but for demo")
     scale:Literal['stats', 'learned'] = _knob('stats', 'where scales come from: stats (absolute maximum of the weights, at every step) or learned (LSQ step sizes)')
     scale_init:Literal['mse', 'absmax'] = _knob('mse', 'start of learned scales: mse (least squared rounding error) or absmax')
+    quantizer:Literal['fused', 'stock'] = _knob('fused', 'who rounds the weights in a training step: fused (all layers at once) or stock (Brevitas, layer by layer); the numbers are the same')
     scale_lr:float = _knob(1e-3, "learning rate of the logarithm of learned scales; falls as lr0 does", gt=0, le=1)
     init_ptq:OptionalText = _knob(None, 'post-training quantisation that training starts from, steps included: gptq, mse+learned-round, ... (needs scale learned); none: rounding to nearest')
     keep_layers:OptionalText = _knob(None, 'layers to keep at 8 bit: a keep-layers.json as sensitivity writes it, or auto:BYTES to measure and keep; none: no layer')
@@ -349,7 +350,7 @@ def _too_early(c:RunConfig, steps:int) -> list[str]:
             'train longer, start later, or raise oscillation_momentum']
 
 # %% ../nbs/00_config.ipynb #00_config-046
-RESUME_MAY_CHANGE = {'run_root', 'device', 'workers', 'epochs', 'save_period', 'keep_snapshots', 'snapshot_optimizer', 'gate_root', 'ungated'}
+RESUME_MAY_CHANGE = {'run_root', 'device', 'workers', 'quantizer', 'epochs', 'save_period', 'keep_snapshots', 'snapshot_optimizer', 'gate_root', 'ungated'}
 PATHS = ('run_root', 'coco_root', 'base', 'recipe', 'keep_layers', 'gate_root')  # fields that may name a file or folder
 
 def identity(

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .fakequant import apart, group_rows
 from .files import write_atomic
-from .quantizer import largest_steps, learned_step, quantized_layers
+from .quantizer import quantized_layers
 
 # %% ../nbs/06_oscillation.ipynb #06_oscillation-005
 def cosine(
@@ -35,6 +36,36 @@ FORMAT_VERSION = 1  # of oscillation.json
 NEAR = .1           # steps from a rounding threshold
 BINS = 50           # of the position between two levels
 RESTLESS, LOOKS = 8, 1000  # weights and looks of a trajectory
+_KEPT = ('integer_w', 'direction_w', 'frequency_w', 'frozen_w', 'average_w')
+
+class _Layout:
+    "Where in a row of weights each layer lies."
+    def __init__(self, layers:list[nn.Module]):
+        self.layers, self.groups, at = layers, group_rows(layers), 0
+        spans = {id(layer): slice(at, at := at + layer.weight.numel()) for rows in self.groups for layer in rows.layers}
+        self.spans, self.size = [spans[id(layer)] for layer in layers], at
+        self.group_spans = [slice(spans[id(rows.layers[0])].start, spans[id(rows.layers[-1])].stop) for rows in self.groups]
+
+    def part(self, x_w:Tensor, i:int) -> Tensor: return x_w[self.spans[i]].view_as(self.layers[i].weight)
+    def matrices(self, x_w:Tensor) -> list[Tensor]: return [x_w[span].view(-1, rows.length) for span, rows in zip(self.group_spans, self.groups)]
+    def in_network_order(self, x_w:Tensor) -> Tensor: return torch.cat([x_w[span] for span in self.spans])
+
+    def take(self, x_w:Tensor, ordered_w:Tensor):
+        "Values in network order to where they belong."
+        for span, values in zip(self.spans, ordered_w.split([span.stop-span.start for span in self.spans])): x_w[span].copy_(values)
+
+    def steps(self, group_steps:list[Tensor]) -> list[Tensor]:
+        "Steps of each layer, (o, 1, 1, 1) or a scalar, from those of each matrix."
+        found = {}
+        for rows, steps_r1 in zip(self.groups, group_steps):
+            shapes = [() if rows.whole else (len(layer.weight), 1, 1, 1) for layer in rows.layers]
+            for layer, shape, steps in zip(rows.layers, shapes, steps_r1.split([math.prod(shape) for shape in shapes])): found[id(layer)] = steps.view(shape)
+        return [found[id(layer)] for layer in self.layers]
+
+    def group_steps(self, steps:list[Tensor]) -> list[Tensor]:
+        "The reverse."
+        found = {id(layer): s.view(-1, 1) for layer, s in zip(self.layers, steps)}
+        return [torch.cat([found[id(layer)] for layer in rows.layers]) for rows in self.groups]
 
 class Tracker:
     "Follows the integer weights of a model through its training."
@@ -50,9 +81,8 @@ class Tracker:
         self.entries = [e for e in manifest if e['name'] in found]
         self.layers = [found[e['name']] for e in self.entries]
         self.momentum, self.threshold, self.interval, self.freezing = momentum, threshold, interval, freezing
-        self.ends = torch.tensor([0, *(layer.weight.numel() for layer in self.layers)]).cumsum(0).tolist()
-        device = self.layers[0].weight.device
-        def row(dtype): return torch.zeros(self.ends[-1], dtype=dtype, device=device)
+        self.layout = _Layout(self.layers)
+        def row(dtype): return torch.zeros(self.layout.size, dtype=dtype, device=self.layers[0].weight.device)
         self.position_w, self.rounded_w = row(torch.float32), row(torch.float32)  # latent weight in steps; that, rounded
         self.integer_w, self.direction_w, self.frequency_w, self.changes_w = row(torch.int8), row(torch.int8), row(torch.float32), row(torch.int32)
         self._read()
@@ -61,22 +91,22 @@ class Tracker:
         self.first_steps = [s.clone() for s in self.steps]
         self.looks, self.looks_before, self.froze, self.followed = 0, 0, False, None  # looks so far; those of earlier epochs; whether freezing has begun; weights followed through this one
 
-    def _part(self, x_w:Tensor, i:int) -> Tensor: return x_w[self.ends[i]:self.ends[i+1]].view_as(self.layers[i].weight)
+    @property
+    def steps(self) -> list[Tensor]: "Steps of each layer at the last look, (o, 1, 1, 1) or a scalar."; return self.layout.steps(self.group_steps)
 
-    def _top(self, i:int) -> int: return 2**(self.entries[i]['bits']-1) - 1
+    def _part(self, x_w:Tensor, i:int) -> Tensor: return self.layout.part(x_w, i)
 
-    def _steps(self, i:int) -> Tensor:
-        log_step, entry = learned_step(self.layers[i]), self.entries[i]
-        return largest_steps(self.layers[i].weight, entry['bits'], entry['granularity']) if log_step is None else log_step.exp()
+    def _top(self, i:int) -> int: return self.layers[i].top
 
     @torch.no_grad()
     def _read(self):
         "Steps, positions and integers of the layers as they are."
-        self.steps = [self._steps(i) for i in range(len(self.layers))]
-        for i, layer in enumerate(self.layers): torch.div(layer.weight, self.steps[i], out=self._part(self.position_w, i))
-        torch.round(self.position_w, out=self.rounded_w)
-        for i, layer in enumerate(self.layers):
-            if learned_step(layer) is not None: self._part(self.rounded_w, i).clamp_(-self._top(i), self._top(i))
+        self.group_steps = []
+        for rows, position_rk, rounded_rk in zip(self.layout.groups, self.layout.matrices(self.position_w), self.layout.matrices(self.rounded_w)):
+            w_rk = rows.matrix()
+            self.group_steps.append(rows.steps(w_rk))
+            torch.round(torch.div(w_rk, self.group_steps[-1], out=position_rk), out=rounded_rk)
+            if rows.learned: rounded_rk.clamp_(-rows.top, rows.top)
 
     @torch.no_grad()
     def look(self,
@@ -102,12 +132,13 @@ class Tracker:
     def _freeze(self, above:float):
         newly = (self.frequency_w > above) & ~self.frozen_w
         self.frozen_w |= newly
-        self.integer_w = torch.where(newly, self.average_w.round().to(torch.int8), self.integer_w)
+        torch.where(newly, self.average_w.round().to(torch.int8), self.integer_w, out=self.integer_w)
         self.froze = True
 
     def _put_back(self):
         "Latent weights of frozen integers to the middle of their level."
-        for i, layer in enumerate(self.layers): torch.where(self._part(self.frozen_w, i), self._part(self.integer_w, i)*self.steps[i], layer.weight, out=layer.weight.data)
+        for rows, steps_r1, frozen_rk, integer_rk in zip(self.layout.groups, self.group_steps, self.layout.matrices(self.frozen_w), self.layout.matrices(self.integer_w)):
+            torch._foreach_copy_(rows.weights(), apart(torch.where(frozen_rk, integer_rk*steps_r1, rows.matrix()), rows.weights()))
 
     @torch.no_grad()
     def hold(self):
@@ -123,21 +154,25 @@ class Tracker:
         frequency_w = self.frequency_w*~self.frozen_w if self.freezing else self.frequency_w  # frozen ones rest
         shares = [float((self._part(frequency_w, i) > self.threshold).float().mean()) for i in range(len(self.layers))]
         i = max(range(len(shares)), key=shares.__getitem__)
-        frequency, place = frequency_w[self.ends[i]:self.ends[i+1]].topk(min(RESTLESS, self.ends[i+1]-self.ends[i]))
-        self.followed = dict(layer=i, epoch=epoch, place=place+self.ends[i], frequency=frequency, points=[]) if shares[i] > 0 else None
+        span = self.layout.spans[i]
+        frequency, place = frequency_w[span].topk(min(RESTLESS, span.stop-span.start))
+        self.followed = dict(layer=i, epoch=epoch, place=place+span.start, frequency=frequency, points=[]) if shares[i] > 0 else None
 
-    def state_dict(self) -> dict[str,Any]: # Plain values and tensors
+    def state_dict(self) -> dict[str,Any]: # Plain values and tensors, weights and layers in network order
         "All that the next epoch depends on; taken between two epochs."
-        kept = ('integer_w', 'direction_w', 'frequency_w', 'frozen_w', 'average_w', 'first_steps', 'steps', 'looks', 'froze')
-        return {k: getattr(self, k) for k in kept}
+        rows = {k: None if (x_w := getattr(self, k)) is None else self.layout.in_network_order(x_w) for k in _KEPT}
+        return rows | {k: getattr(self, k) for k in ('first_steps', 'steps', 'looks', 'froze')}
 
     def load_state_dict(self,
         state:dict[str,Any], # From `state_dict` of a tracker of the same model and settings
     ):
         "Go on where another tracker was."
         if state['integer_w'].shape != self.integer_w.shape: raise ValueError(f"the tracker's state is of {len(state['integer_w']):,} weights, this model has {len(self.integer_w):,}; resume with the model that was saved")
-        def here(value): return value.to(self.integer_w.device) if isinstance(value, Tensor) else [here(v) for v in value] if isinstance(value, list) else value
-        for k, v in state.items(): setattr(self, k, here(v))
+        for k in _KEPT:
+            if state[k] is not None: self.layout.take(getattr(self, k), state[k])
+        device = self.integer_w.device
+        self.first_steps, self.group_steps = [s.to(device) for s in state['first_steps']], self.layout.group_steps([s.to(device) for s in state['steps']])
+        self.looks, self.froze = state['looks'], state['froze']
 
 # %% ../nbs/06_oscillation.ipynb #06_oscillation-014
 def distance(
@@ -191,7 +226,7 @@ def followed_weights(
     f = tracker.followed
     if not f or not f['points']: return None
     position, integer = (torch.stack(x, 1).tolist() for x in zip(*f['points']))
-    entry, first = tracker.entries[f['layer']], tracker.ends[f['layer']]
+    entry, first = tracker.entries[f['layer']], tracker.layout.spans[f['layer']].start
     weights = [dict(index=p-first, frequency=q, position=[round(v, 4) for v in x], integer=k) for p, q, x, k in zip(f['place'].tolist(), f['frequency'].tolist(), position, integer)]
     return dict(layer=entry['name'], kind=entry['kind'], epoch=f['epoch'], first_step=tracker.looks_before*tracker.interval, interval=tracker.interval, weights=weights)
 
@@ -232,8 +267,11 @@ def add_dampening(
     aggregation:str,   # `sum` or `kernel_mean`
 ):
     "Add the gradient of the dampening term to the gradients of the latent weights."
-    for i, layer in enumerate(tracker.layers):
-        steps = tracker._steps(i)  # the last look may be some steps ago
-        pull = _pull(layer.weight, steps, tracker._top(i))
-        if learned_step(layer) is not None: pull *= layer.weight.abs() < steps*tracker._top(i)  # nothing draws a weight from beyond the grid
-        layer.weight.grad.add_(pull.mul_(2*_shares(layer.weight, aggregation)).mul_(strength))
+    for rows in tracker.layout.groups:
+        weights, w_rk = rows.weights(), rows.matrix()
+        steps_r1 = rows.steps(w_rk)  # the last look may be some steps ago
+        pull_rk = _pull(w_rk, steps_r1, rows.top)
+        if rows.learned: pull_rk *= w_rk.abs() < steps_r1*rows.top  # nothing draws a weight from beyond the grid
+        pulls = apart(pull_rk, weights)
+        torch._foreach_mul_(pulls, [2*_shares(w, aggregation) for w in weights])
+        torch._foreach_add_([w.grad for w in weights], apart(pull_rk.mul_(strength), weights))

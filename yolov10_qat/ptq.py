@@ -24,7 +24,8 @@ from .batchnorm import carry_over, norm_behind, reference, training_images
 from .checkpoint import save_checkpoint
 from .coco import View
 from .config import ptq_parts
-from .quantizer import QuantDetectionModel, learned_step, quantize, quantized_layers
+from .fakequant import learned_step
+from .quantizer import QuantDetectionModel, quantize, quantized_layers
 
 # %% ../nbs/08_ptq.ipynb #08_ptq-005
 Progress = Callable[[int,int,str],None]  # done, total, what

@@ -24,10 +24,11 @@ from ultralytics.utils.torch_utils import select_device, unwrap_model
 from .batchnorm import carry_over, drift, drift_rows, hold, norm_behind, reestimate, reference, training_images
 from .checkpoint import CheckpointError, build_model, load_checkpoint, save_checkpoint
 from .config import FLOAT_BITS, RunConfig, bits_after, load_config, method_parts, word_lengths
+from .fakequant import learned_step
 from .files import note, write_atomic
 from .oscillation import Tracker, add_dampening, cosine, layer_rows, positions, save_histories
 from .ptq import calibrate, calibration_images, save_calibrated
-from .quantizer import copy_state, floating, learned_step, plan, quantize, quantized_layers, requantize
+from .quantizer import copy_state, floating, plan, quantize, quantized_layers, requantize
 from .trainer import FloatTrainer
 
 # %% ../nbs/08_qat.ipynb #08_qat-005
@@ -125,6 +126,7 @@ class QATTrainer(FloatTrainer):
         self.bits = bits_after(self.config, max(0, self.found['epoch']-1) if self.found else 0)
         self.manifest = self._plan(self.bits)
         self.model = quantize(self.model, self.manifest, self.config.scale_init)
+        self.model.fused = self.config.quantizer == 'fused'
         if self.config.init_ptq: copy_state(load_checkpoint(self.root/CALIBRATED_FILE)['model_state_dict'], self.model)
         self.model.train()
 
@@ -183,7 +185,7 @@ class QATTrainer(FloatTrainer):
         "The pull of dampening in the gradients; the loss of each gathered batch counts its images, and so does this."
         c = self.config
         strength = cosine(self.updates/self.steps, c.dampen_start, c.dampen_end, 0., c.dampen_lambda) if 'dampen' in self.parts and self.tracker else 0.
-        if strength: add_dampening(self.tracker, self.scaler.scale(torch.tensor(strength*self.batch_size*self.gathered, device=self.device)), c.dampen_aggregation)
+        if strength: add_dampening(self.tracker, self.scaler.scale(torch.full((), strength*self.batch_size*self.gathered, device=self.device)), c.dampen_aggregation)
 
     def _after_step(self, *_):
         c, self.updates = self.config, self.updates + 1
