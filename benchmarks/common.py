@@ -1,8 +1,9 @@
-"""What the benchmarks share: spreads for people, a JSON line for machines."""
+"""What the benchmarks share: a training step, turns, spreads for people and a JSON line for machines."""
 import json
 import os
 import platform
 import statistics
+import time
 from importlib.metadata import version
 
 
@@ -12,10 +13,22 @@ def spread(values, unit=''):
     return f'median {statistics.median(values):.3f}{unit and " "}{unit}, from {values[0]:.3f} to {values[-1]:.3f}'
 
 
-def ratios(pairs): return [a/b for a, b in pairs]
+def in_turns(calls, rounds):
+    "Seconds of each call, round by round; who begins changes, so that a drift of the machine favours none. The first round is not counted."
+    names, seconds = list(calls), {name: [] for name in calls}
+    for i in range(rounds + 1):
+        for name in names[i % len(names):] + names[:i % len(names)]:
+            started = time.perf_counter()
+            calls[name]()
+            if i: seconds[name].append(time.perf_counter()-started)
+    return seconds
+
+
+def ratios(seconds, of, to): return [a/b for a, b in zip(seconds[of], seconds[to])]
 
 
 def emit(name, **figures):
     "One line of JSON: the figures and where they come from."
-    where = dict(processors=os.cpu_count(), load=round(os.getloadavg()[0], 2), python=platform.python_version()) | {p: version(p) for p in ('torch', 'ultralytics', 'brevitas', 'yolov10-qat')}
-    print(json.dumps(dict(benchmark=name, **figures, **where), default=lambda v: round(float(v), 6)))
+    where = dict(date=time.strftime('%Y-%m-%d'), processors=os.cpu_count(), load=round(os.getloadavg()[0], 2), python=platform.python_version())
+    versions = {p: version(p) for p in ('torch', 'ultralytics', 'brevitas', 'yolov10-qat')}
+    print(json.dumps(dict(benchmark=name, **figures, **where, **versions), default=lambda v: round(float(v), 6)))

@@ -1,69 +1,51 @@
-"""Time of a training step of quantised YOLOv10n with the oscillation tracker looking after it against the same step without, in turns.
+"""A step of quantisation-aware training with the oscillation tracker looking after it against the same step without, in turns.
 
-    python benchmarks/tracking_time.py [--pairs 10] [--imgsz 320] [--batch 16] [--freezing]
+    python benchmarks/tracking_time.py [--variant yolo10n] [--imgsz 320] [--batch 16] [--device cpu|0] [--rounds 15] [--freezing] [--dampening]
 """
 import argparse
-import os
 import statistics
-import time
 
 import torch
-from torch.nn.utils import clip_grad_norm_
-from ultralytics.cfg import get_cfg
-from ultralytics.utils.torch_utils import ModelEMA
 
-from yolov10_qat.checkpoint import random_model
-from yolov10_qat.oscillation import Tracker
-from yolov10_qat.quantizer import plan, quantize
-from yolov10_qat.trainer import EqualHeadLoss
-
-
-def make_step(imgsz, batch):
-    "A model, its plan, and a function that does one step of Ultralytics' trainer with it: loss, gradients, clipping, Adam, average."
-    model = random_model('yolo10n', map(str, range(80)), 0)
-    manifest = plan(model)
-    model = quantize(model, manifest).train().requires_grad_(True)
-    model.args = get_cfg()
-    model.criterion, average, optimizer = EqualHeadLoss(model), ModelEMA(model), torch.optim.Adam(model.parameters(), lr=1e-4)
-    draw = torch.Generator().manual_seed(0)
-    boxes = torch.rand(7*batch, 4, generator=draw)*.4 + .2
-    data = dict(img=torch.rand(batch, 3, imgsz, imgsz, generator=draw), bboxes=boxes, cls=torch.randint(0, 80, (7*batch, 1), generator=draw).float(), batch_idx=torch.arange(batch).repeat_interleave(7))
-    def step():
-        model(data)[0].sum().backward()
-        clip_grad_norm_(model.parameters(), 10.)
-        optimizer.step()
-        optimizer.zero_grad()
-        average.update(model)
-    return model, manifest, step
-
-
-def seconds(*calls):
-    started = time.perf_counter()
-    for call in calls: call()
-    return time.perf_counter()-started
+from common import emit, in_turns, ratios, spread
+from training import Trainee, batch_of, device_name
+from yolov10_qat.oscillation import Tracker, add_dampening
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--pairs', type=int, default=10)
+    parser.add_argument('--variant', default='yolo10n')
     parser.add_argument('--imgsz', type=int, default=320)
     parser.add_argument('--batch', type=int, default=16)
+    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--rounds', type=int, default=15)
     parser.add_argument('--freezing', action='store_true', help='with freezing on, as from freeze_start on')
+    parser.add_argument('--dampening', action='store_true', help='with the pull of dampening, as from dampen_start on')
     args = parser.parse_args()
-    model, manifest, step = make_step(args.imgsz, args.batch)
-    tracker = Tracker(model, manifest, freezing=args.freezing)
-    def look(): tracker.look(.05 if args.freezing else None)
-    seconds(step, look), seconds(step)  # caches and optimizer state
-    looks = statistics.median(seconds(look) for _ in range(10))
-    pairs = []
-    for i in range(args.pairs):  # the order alternates, so that a drift of the machine favours neither
-        first = seconds(step, look) if i % 2 else seconds(step)
-        second = seconds(step) if i % 2 else seconds(step, look)
-        pairs.append((first, second) if i % 2 else (second, first))
-    ratios = sorted(w/o for w, o in pairs)
-    for name, values in zip(('tracked', 'not tracked'), zip(*pairs)): print(f'{name:12} median {statistics.median(values):.3f} s a step')
-    print(f'one look     median {1000*looks:.0f} ms, {looks/statistics.median(o for _, o in pairs):.1%} of a step; {len(tracker.integer_w):,} weights')
-    print(f'ratio        median {statistics.median(ratios):.3f}, from {ratios[0]:.3f} to {ratios[-1]:.3f}; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors, {torch.get_num_threads()} threads')
+    device = args.device if args.device == 'cpu' else f'cuda:{args.device}'
+    trainee = Trainee(args.variant, batch_of(args.batch, args.imgsz, device), device, quantizer='fused')
+    tracker, strength = Tracker(trainee.model, trainee.manifest, freezing=args.freezing), torch.tensor(.1, device=device)
+    def look():
+        tracker.look(.05 if args.freezing else None)
+        trainee.finish()
+    def damped(*_): add_dampening(tracker, strength, 'sum')
+    def without():
+        trainee.step()
+        trainee.finish()
+    def tracked():
+        hook = trainee.optimizer.register_step_pre_hook(damped) if args.dampening else None
+        trainee.step()
+        if hook: hook.remove()
+        look()
+    seconds = in_turns(dict(tracked=tracked, without=without), args.rounds)
+    looks = in_turns(dict(look=look), 15)['look']
+    share = statistics.median(looks)/statistics.median(seconds['without'])
+    print(f'{args.variant}, {args.imgsz} pixels, batch {args.batch}{", freezing" if args.freezing else ""}{", dampening" if args.dampening else ""}, {device_name(device)}; {len(tracker.integer_w):,} weights')
+    for name, values in seconds.items(): print(f'{name:18} {spread(values, "s a step")}')
+    print(f'tracked / without  {spread(ratios(seconds, "tracked", "without"))}')
+    print(f'one look           {spread([1000*v for v in looks], "ms")}: {share:.1%} of a step')
+    emit('tracking', variant=args.variant, imgsz=args.imgsz, batch=args.batch, freezing=args.freezing, dampening=args.dampening, device=device_name(device),
+         ratio=statistics.median(ratios(seconds, 'tracked', 'without')), look_s=statistics.median(looks), share=share)
 
 
 if __name__ == '__main__': main()
