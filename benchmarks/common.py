@@ -1,9 +1,9 @@
 """What the benchmarks share: spreads for people, a JSON line for machines."""
 import json
 import os
-import platform
 import statistics
-from importlib.metadata import version
+
+from yolov10_qat.folder import environment
 
 
 def spread(values, unit=''):
@@ -17,5 +17,5 @@ def ratios(pairs): return [a/b for a, b in pairs]
 
 def emit(name, **figures):
     "One line of JSON: the figures and where they come from."
-    where = dict(processors=os.cpu_count(), load=round(os.getloadavg()[0], 2), python=platform.python_version()) | {p: version(p) for p in ('torch', 'ultralytics', 'brevitas', 'yolov10-qat')}
+    where = environment() | dict(load=round(os.getloadavg()[0], 2))
     print(json.dumps(dict(benchmark=name, **figures, **where), default=lambda v: round(float(v), 6)))
