@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from yolov10_qat.checkpoint import load_checkpoint
-from yolov10_qat.contents import CheckpointError, Tensor, describe_checkpoint, read_outline
+from yolov10_qat.checkpoint import load_checkpoint, random_model
+from yolov10_qat.contents import CheckpointError, Tensor, average_bits, deployed, describe_checkpoint, read_outline
+from yolov10_qat.quantizer import plan
 
 EXAMPLE = Path(__file__).parent/'examples'/'checkpoint-v1.pt'
 
@@ -36,6 +37,15 @@ def test_torch_reads_the_same():
     assert read_outline(EXAMPLE) == outline(load_checkpoint(EXAMPLE))
     facts = describe_checkpoint(EXAMPLE)
     assert facts['parameters'] == sum(t.numel() for k, t in load_checkpoint(EXAMPLE)['model_state_dict'].items() if k.endswith(('.weight', '.bias')))
+
+
+def test_what_is_deployed_of_the_real_model():
+    model = random_model('yolo10n', ['red', 'green'], seed=0)
+    manifest = plan(model)
+    both = [{e['name'] for e in manifest} - {e['name'] for e in deployed(manifest, head)} for head in ('one2one', 'one2many')]
+    assert [len(names) for names in both] == [3*(3 + 5)]*2  # three scales, three convolutions for boxes and five for classes
+    assert all(n.startswith(('model.23.cv2', 'model.23.cv3')) for n in both[0]) and both[1] == {n.replace('.cv', '.one2one_cv') for n in both[0]}
+    assert 4 < average_bits(manifest) < 4.001 < average_bits(plan(model, first_last_bits=8)) < 8
 
 
 def text(word): return b'X' + struct.pack('<I', len(word)) + word

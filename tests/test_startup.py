@@ -66,6 +66,7 @@ REFUSED = {  # words, a piece of the answer, exit status, packages
     'gate':              (['run', '--variant', 'yolo10m'], 'yolo10m may not start', 1, SHELL),
     'data':              (['dataset', *FREE], 'no COCO root', 1, DATA | {'tqdm'}),
     'eval file':         (['eval', 'nowhere.onnx', '--coco-root', '.'], 'no checkpoint nowhere.onnx; that folder has torn.pt, whole.pt', 1, SHELL),
+    'eval torn file':    (['eval', 'torn.pt', '--coco-root', '.'], 'was cut off', 1, SHELL),
     'eval weights':      (['eval', 'whole.pt', '--coco-root', '.', '--weights', 'mean'], 'use raw, ema or best', 1, SHELL),
     'eval data':         (['eval', 'whole.pt', '--coco-root', '.'], 'no image folder', 1, DATA),
     'sensitivity file':  (['sensitivity', 'hole.pt', *FREE], "did you mean 'whole.pt'?", 1, SHELL),
@@ -77,6 +78,7 @@ REFUSED = {  # words, a piece of the answer, exit status, packages
     'export opset':      (['export', 'whole.pt', '--out', 'x.onnx', '--format', 'onnx-int4', '--opset', 17], 'needs an opset from 21', 1, SHELL),
     'export out':        (['export', 'whole.pt', '--out', 'x'], 'must end in .safetensors', 1, SHELL),
     'export file':       (['export', 'hole.pt', '--out', 'x.safetensors'], 'no checkpoint hole.pt', 1, SHELL),
+    'export torn file':  (['export', 'torn.pt', '--out', 'x.safetensors'], 'was cut off', 1, SHELL),
     'show nothing':      (['checkpoint', 'show', 'hole.pt'], 'no checkpoint hole.pt', 1, SHELL),
     'show a torn file':  (['checkpoint', 'show', 'torn.pt'], 'was cut off', 1, SHELL),
     'verify torn file':  (['checkpoint', 'verify', 'torn.pt'], 'was cut off', 1, SHELL),
@@ -118,6 +120,11 @@ def test_report(tmp_path):
     status, out, err, roots = answer('report', make_run(tmp_path/'r'))
     assert status == 0 and out.startswith('report: ') and {'pandas', 'matplotlib'} <= roots
     assert not roots & TRAINING
+
+
+def test_publish_of_an_unfinished_run(tmp_path):
+    status, out, err, roots = answer('publish', make_run(tmp_path/'r', stage='training'), '--name', 'x', cwd=tmp_path)
+    assert status == 1 and 'is incomplete' in err and not roots & TRAINING
 
 
 def test_a_heavy_import_is_seen(place):

@@ -172,9 +172,10 @@ def evaluate_command(
 ) -> int:
     "COCO AP of a checkpoint or an exported file, every head it has, by pycocotools."
     _check_imgsz(imgsz)
-    from yolov10_qat.contents import check_file, check_weights
+    from yolov10_qat.contents import check_archive, check_file, check_weights
+    from yolov10_qat.formats import SUFFIXES
     check_weights(weights)
-    check_file(checkpoint)
+    (check_file if checkpoint.suffix in SUFFIXES.values() else check_archive)(checkpoint)
     _check_data(coco_root, val_split)
     from yolov10_qat.export import evaluate_file
     from yolov10_qat.run import check_device
@@ -303,11 +304,11 @@ def export(
 ) -> int:
     "A deployable file whose weights take the bits they claim; kept only if it gives the outputs and the AP of the checkpoint."
     _check_imgsz(imgsz)
-    from yolov10_qat.contents import check_file, check_weights
+    from yolov10_qat.contents import check_archive, check_weights
     from yolov10_qat.formats import check_request
     check_request(out, format, head, opset, dynamic)
     check_weights(weights)
-    check_file(checkpoint)
+    check_archive(checkpoint)
     from yolov10_qat.export import export_checkpoint, told_lines
     with _bar() as progress: made = export_checkpoint(checkpoint, out, format, head, imgsz, opset, dynamic, weights, coco_root, val_split, progress)
     for line in told_lines(made): print(line)
