@@ -1,10 +1,10 @@
 """What the benchmarks share: a training step, turns, spreads for people and a JSON line for machines."""
 import json
 import os
-import platform
 import statistics
 import time
-from importlib.metadata import version
+
+from yolov10_qat.folder import environment
 
 
 def spread(values, unit=''):
@@ -29,6 +29,5 @@ def ratios(seconds, of, to): return [a/b for a, b in zip(seconds[of], seconds[to
 
 def emit(name, **figures):
     "One line of JSON: the figures and where they come from."
-    where = dict(date=time.strftime('%Y-%m-%d'), processors=os.cpu_count(), load=round(os.getloadavg()[0], 2), python=platform.python_version())
-    versions = {p: version(p) for p in ('torch', 'ultralytics', 'brevitas', 'yolov10-qat')}
-    print(json.dumps(dict(benchmark=name, **figures, **where, **versions), default=lambda v: round(float(v), 6)))
+    where = environment() | dict(date=time.strftime('%Y-%m-%d'), load=round(os.getloadavg()[0], 2))
+    print(json.dumps(dict(benchmark=name, **figures, **where), default=lambda v: round(float(v), 6)))

@@ -13,8 +13,9 @@ from tiny import tiny_base, tiny_coco
 from ultralytics.nn.tasks import DetectionModel
 
 from yolov10_qat import __version__, cli
-from yolov10_qat.checkpoint import CheckpointError, load_checkpoint, open_base, save_checkpoint
+from yolov10_qat.checkpoint import load_checkpoint, open_base, save_checkpoint
 from yolov10_qat.config import RunConfig
+from yolov10_qat.contents import CheckpointError
 from yolov10_qat.folder import check_free, open_root
 from yolov10_qat.quantizer import plan, quantize
 from yolov10_qat.summary import load_summary

@@ -11,11 +11,13 @@ from conftest import REPOSITORY, command
 from decoder import check_digest, decode
 from PIL import Image
 
-from yolov10_qat.checkpoint import CheckpointError, load_base, load_checkpoint, open_base, save_checkpoint
+from yolov10_qat.checkpoint import load_base, load_checkpoint, open_base, save_checkpoint
 from yolov10_qat.config import DEMO
+from yolov10_qat.contents import CheckpointError
 from yolov10_qat.deployment import deployment, manifest_sha256
 from yolov10_qat.evaluate import validation_view
-from yolov10_qat.export import FORMATS, SUFFIXES, Reference, evaluate_file, export, export_checkpoint, open_detector
+from yolov10_qat.export import Reference, evaluate_file, export, export_checkpoint, open_detector
+from yolov10_qat.formats import FORMATS, SUFFIXES
 from yolov10_qat.onnxfile import OnnxDetector, read_onnx
 from yolov10_qat.packed import read_packed, unpack
 from yolov10_qat.quantizer import codes_and_steps, plan, quantize

@@ -10,8 +10,9 @@ import nbformat
 import torch
 from conftest import REPOSITORY, command
 
-from yolov10_qat.checkpoint import FORMAT_VERSION, KEYS, load_checkpoint
+from yolov10_qat.checkpoint import load_checkpoint
 from yolov10_qat.config import RunConfig
+from yolov10_qat.contents import FORMAT_VERSION, KEYS
 from yolov10_qat.dynamics import read_histories, read_keep_layers, read_oscillation
 from yolov10_qat.folder import TEMPLATE
 from yolov10_qat.keeplist import load_keep_list

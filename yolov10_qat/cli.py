@@ -62,9 +62,9 @@ def _root(version:Annotated[bool, typer.Option('--version', callback=_version, i
 
 # %% ../nbs/18_cli.ipynb #18_cli-008
 def _config(config:Path|None, resume:bool, given:dict[str,Any]) -> RunConfig:
-    from yolov10_qat.folder import resumed_config
     if not resume: return load_config(config, **given) if config else RunConfig(**given)
     if 'run_root' not in given: raise UsageError('--resume needs --run-root: which run shall go on?')
+    from yolov10_qat.folder import resumed_config
     return resumed_config(Path(given.pop('run_root')).expanduser().resolve(), given)
 
 @app.command()
@@ -172,6 +172,11 @@ def evaluate_command(
 ) -> int:
     "COCO AP of a checkpoint or an exported file, every head it has, by pycocotools."
     _check_imgsz(imgsz)
+    from yolov10_qat.contents import check_archive, check_file, check_weights
+    from yolov10_qat.formats import SUFFIXES
+    check_weights(weights)
+    (check_file if checkpoint.suffix in SUFFIXES.values() else check_archive)(checkpoint)
+    _check_data(coco_root, val_split)
     from yolov10_qat.export import evaluate_file
     from yolov10_qat.run import check_device
     check_device(device)
@@ -185,6 +190,10 @@ def evaluate_command(
 # %% ../nbs/18_cli.ipynb #18_cli-014
 def _check_imgsz(imgsz:int|None):
     if imgsz and imgsz % 32: raise ValueError(f'--imgsz {imgsz} is no multiple of 32')
+
+def _check_data(coco_root:Path, *splits:str):
+    from yolov10_qat.coco import split_paths
+    for split in splits if str(coco_root) != DEMO else (): split_paths(os.path.abspath(coco_root), split)
 
 @app.command()
 def sensitivity(
@@ -205,7 +214,10 @@ def sensitivity(
     from yolov10_qat.config import VARIANTS, nearest
     from yolov10_qat.keeplist import parse_budget
     if variant not in VARIANTS: raise ValueError(f"--variant '{variant}' is unknown{nearest(variant, list(VARIANTS))}; use one of {', '.join(VARIANTS)}")
+    from yolov10_qat.weights import find_checkpoint
     size = parse_budget(budget) if budget else None
+    find_checkpoint(checkpoint, variant)
+    _check_data(coco_root, val_split)
     from yolov10_qat.run import check_device
     from yolov10_qat.sensitivity import study
     check_device(device)
@@ -246,6 +258,9 @@ def ptq(
     _check_imgsz(imgsz)
     from yolov10_qat.config import canonical_ptq
     methods = [canonical_ptq(m) for m in method.split(',')]
+    from yolov10_qat.weights import find_base
+    find_base(variant, str(checkpoint))
+    _check_data(coco_root, train_split, val_split)
     print(f'settings: checkpoint={checkpoint} coco_root={coco_root} methods={",".join(methods)} imgsz={imgsz} out={out}', flush=True)
     from yolov10_qat.ladder import climb, headline, lead_sentence
     from yolov10_qat.run import check_device
@@ -260,13 +275,15 @@ def ptq(
 @checkpoint_app.command()
 def show(file:Annotated[Path, typer.Argument(help='checkpoint of this project')]) -> int:
     "What is in it."
-    from yolov10_qat.checkpoint import describe_checkpoint
+    from yolov10_qat.contents import describe_checkpoint
     _table(describe_checkpoint(file))
     return 0
 
 @checkpoint_app.command()
 def verify(file:Annotated[Path, typer.Argument(help='checkpoint of this project')]) -> int:
     "Whether it is whole, safe to open, finite, and rebuilds its model."
+    from yolov10_qat.contents import check_archive
+    check_archive(file)
     from yolov10_qat.checkpoint import verify_checkpoint
     _table(verify_checkpoint(file))
     print('whole: yes')
@@ -287,6 +304,11 @@ def export(
 ) -> int:
     "A deployable file whose weights take the bits they claim; kept only if it gives the outputs and the AP of the checkpoint."
     _check_imgsz(imgsz)
+    from yolov10_qat.contents import check_archive, check_weights
+    from yolov10_qat.formats import check_request
+    check_request(out, format, head, opset, dynamic)
+    check_weights(weights)
+    check_archive(checkpoint)
     from yolov10_qat.export import export_checkpoint, told_lines
     with _bar() as progress: made = export_checkpoint(checkpoint, out, format, head, imgsz, opset, dynamic, weights, coco_root, val_split, progress)
     for line in told_lines(made): print(line)
@@ -296,6 +318,8 @@ def export(
 @app.command()
 def report(run_root:Annotated[Path, typer.Argument(help='folder of a run')]) -> int:
     "Render the report again from what is on disk."
+    from yolov10_qat.summary import load_summary
+    load_summary(run_root)
     from yolov10_qat.report import render, write_summary_md
     write_summary_md(run_root)
     print(f'report: {render(run_root)}')
@@ -309,6 +333,8 @@ def publish(
     incomplete:Annotated[bool, typer.Option('--incomplete', help='also a run without a result; it is marked')]=False,
 ) -> int:
     "Promote a run to reports/NAME/: report, README with loading notes that were executed, configuration, checkpoints, digests."
+    from yolov10_qat.summary import load_summary
+    load_summary(run_root)
     from yolov10_qat.publish import publish as promote
     words = None if checkpoints is None else [w for w in checkpoints.split(',') if w != 'none']
     place = promote(run_root, name, words, incomplete)

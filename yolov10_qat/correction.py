@@ -19,8 +19,9 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import DEFAULT_CFG, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-from .checkpoint import CheckpointError, build_model, load_checkpoint, save_checkpoint
+from .checkpoint import build_model, load_checkpoint, save_checkpoint
 from .config import QC_SCOPES, RunConfig, load_config, nearest
+from .contents import CheckpointError
 from .files import tell
 from .trainer import FloatTrainer, NoEMA, check_finite, epoch_seed, overrides, plain_arguments, seed_epoch
 

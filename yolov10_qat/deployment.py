@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from ultralytics.nn.tasks import DetectionModel
 
 from .batchnorm import norm_behind
-from .checkpoint import CheckpointError, build_model, load_checkpoint, network
+from .checkpoint import build_model, load_checkpoint, network
+from .contents import CheckpointError, deployed
 from .files import file_sha256
-from .quantizer import codes_and_steps, deployed, plain_conv
+from .quantizer import codes_and_steps, plain_conv
 
 # %% ../nbs/11_deployment.ipynb #11_deployment-005
 class Layer(NamedTuple):

@@ -23,12 +23,13 @@ from ultralytics.utils.torch_utils import select_device
 from .checkpoint import open_base
 from .coco import build_view
 from .config import DEMO, canonical_ptq
+from .contents import average_bits
 from .evaluate import bootstrap_difference, evaluate, save_scores
 from .files import file_sha256, write_atomic
 from .folder import environment, git_state, now
 from .looks import LOOKS, RC, ap_text, figure_title, flat_title, keep_figures, new_axes, page_template, signed_text, time_text
 from .ptq import calibrate, calibration_images, save_calibrated
-from .quantizer import average_bits, deployable, plan
+from .quantizer import deployable, plan
 from .scenes import write_scenes
 from .summary import Block, Git
 from .weights import find_base

@@ -15,9 +15,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jupyter_client import AsyncKernelManager
-from IPython import get_ipython
-from IPython.display import clear_output, display
 from tqdm import tqdm
 
 from .compare import ask_gate, check_out, find_roots
@@ -63,14 +60,18 @@ class Bar:
 # %% ../nbs/17_launch.ipynb #17_launch-008
 class CellLine:
     "A stream for `Bar` that shows the last thing written to it below the running cell."
-    def __init__(self): self.handle = display({'text/plain': ''}, raw=True, display_id=True)
+    def __init__(self):
+        from IPython.display import display
+        self.handle = display({'text/plain': ''}, raw=True, display_id=True)
     def isatty(self) -> bool: "As far as a bar is concerned."; return True
     def write(self, text:str):
         "Replace the line."
         if text.strip(): self.handle.update({'text/plain': text.strip()}, raw=True)
     def flush(self): "Nothing waits."
 
-def _stream(): return CellLine() if getattr(get_ipython(), 'kernel', None) else sys.stderr
+def _stream():
+    from IPython import get_ipython
+    return CellLine() if getattr(get_ipython(), 'kernel', None) else sys.stderr
 
 # %% ../nbs/17_launch.ipynb #17_launch-011
 PATIENCE_S = 5  # from an interrupt to the end of the kernel
@@ -80,6 +81,7 @@ class Kernel:
     def __init__(self,
         scratch:Path, # Folder for the sockets
     ):
+        from jupyter_client import AsyncKernelManager
         self.manager = AsyncKernelManager(kernel_name='python3', transport='ipc', connection_file=str(scratch/'kernel.json'))
         self.error, self.interrupted = None, False
 
@@ -120,7 +122,9 @@ def _wait(kernel:Kernel, worker:threading.Thread, progress:Path):
         worker.join(timeout=.3)
     bar.show(heard(progress), notes(progress))
     bar.close()
-    if isinstance(stream, CellLine): clear_output()
+    if isinstance(stream, CellLine):
+        from IPython.display import clear_output
+        clear_output()
 
 def execute(
     template:Path,            # Notebook with a cell of parameters

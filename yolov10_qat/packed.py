@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from ultralytics.nn.tasks import DetectionModel
 
-from .checkpoint import CheckpointError, state_sha256
+from .checkpoint import state_sha256
+from .contents import CheckpointError
 from .deployment import Deployment, Layer, manifest_sha256, plain_network
 from .files import replace_file
 

@@ -17,10 +17,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
-from .checkpoint import CheckpointError, load_checkpoint, verify_checkpoint
 from .config import RunConfig, nearest, save_config
+from .contents import CheckpointError, Tensor, read_outline
 from .files import RunLock, RunLocked, file_sha256, write_atomic
 from .folder import Layout, now, told
 from .looks import page_template
@@ -98,12 +96,12 @@ def _check_ended(run:Run, incomplete:bool):
 def _here(value:Any) -> str:
     if value is None: return 'none'
     if isinstance(value, dict):
-        tensors = sum(isinstance(v, torch.Tensor) for v in value.values())
+        tensors = sum(isinstance(v, Tensor) for v in value.values())
         return f'{tensors} tensors' if tensors else f'{len(value)} entries'
     return f'{len(value)} entries' if isinstance(value, list) else str(value)
 
 def key_rows(
-    content:dict[str,Any], # From `load_checkpoint`
+    content:dict[str,Any], # From `read_outline`
 ) -> list[dict[str,str]]: # key, type, here
     "The keys of a checkpoint as they were found."
     return [dict(key=k, type=type(v).__name__, here=_here(v)) for k, v in content.items()]
@@ -151,6 +149,7 @@ def _carry(source:Path, target:Path):
     except OSError: shutil.copy2(source, target)  # another disk, or one without links
 
 def _checkpoints(run:Run, folder:Path, words:Iterable[str]|None) -> list[dict[str,Any]]:
+    from yolov10_qat.checkpoint import verify_checkpoint  # here, because a refusal need not wait for it
     rows = []
     for file, what in chosen(run.root, words):
         target = folder/'checkpoints'/file.name
@@ -174,12 +173,13 @@ def _files(folder:Path, sources:dict[str,str]) -> list[dict[str,Any]]:
     return [r | dict(source=sources.get(r['path'])) for r in rows]
 
 def _readme(run:Run, name:str, folder:Path, checkpoints:list[dict[str,Any]], files:list[dict[str,Any]]) -> str:
+    import torch
     s, kept = run.summary, checkpoints[0]['path'] if checkpoints else None
     codes = [(what, code.format(file=kept, imgsz=run.config.imgsz)) for what, code in NOTES] if kept else []
     incomplete = (s.error.message if s.error else 'no error was recorded') if s.status == 'incomplete' else ''
     return page_template('publication.md.j2').render(
         name=name, incomplete=incomplete, verdict=verdict(run), moved=' '.join(s.diagnosis.sentences) if s.diagnosis else '', facts=fact_rows(run), command=reproduce_command(run.config),
-        exports=s.exports, checkpoints=checkpoints, keys=key_rows(load_checkpoint(folder/kept)) if kept else [], notes=[dict(what=w, code=c, said=tried(c, folder)) for w, c in codes],
+        exports=s.exports, checkpoints=checkpoints, keys=key_rows(read_outline(folder/kept)) if kept else [], notes=[dict(what=w, code=c, said=tried(c, folder)) for w, c in codes],
         torch=torch.__version__, run_id=s.run_id, commit=s.git.commit, date=now(), files=files)
 
 def _fill(run:Run, name:str, folder:Path, words:Iterable[str]|None):

@@ -32,6 +32,7 @@ from .checkpoint import build_model, load_checkpoint, open_base, random_model, s
 from .coco import View, build_view
 from .compare import ask_gate
 from .config import DEMO, PRIMARY, RANDOM, RECIPES, ConfigError, RunConfig, batches_gathered, contradictions, load_config, method_parts, save_config, word_lengths
+from .contents import average_bits
 from .correction import correct, end_of_training
 from .diagnosis import diagnose
 from .dynamics import read_oscillation
@@ -41,7 +42,7 @@ from .files import note, tell, write_atomic
 from .keeplist import AUTO, load_keep_list, parse_budget
 from .folder import Layout, absolute, enter, inside, open_root, record_failure
 from .qat import CALIBRATED_FILE, KEEP_FILE, QATTrainer, calibrated, raised_layers, reestimated
-from .quantizer import average_bits, deployable, floating, histogram, plan, quantize, quantized_layers
+from .quantizer import deployable, floating, histogram, plan, quantize, quantized_layers
 from .report import read_correction, write_summary_md
 from .scenes import write_scenes
 from .sensitivity import check_keep_list, measure_and_keep

@@ -31,11 +31,12 @@ from ultralytics.utils.torch_utils import select_device
 from .checkpoint import open_base
 from .coco import Progress, View, build_view
 from .config import DEMO, ConfigError, RunConfig, nearest
+from .contents import average_bits, deployed
 from .files import file_sha256, write_atomic
 from .keeplist import KEPT_BITS, parse_budget, save_keep_list
-from .quantizer import DFL_REASON, average_bits, deployable, deployed, plan, quantize
+from .quantizer import DFL_REASON, deployable, plan, quantize
 from .scenes import write_scenes
-from .weights import find_base
+from .weights import find_checkpoint
 
 # %% ../nbs/11_sensitivity.ipynb #11_sensitivity-005
 class Part(NamedTuple):
@@ -372,7 +373,7 @@ def study(
     **how,                      # imgsz, batch, device of `measure`
 ) -> Study:
     "Measure a checkpoint on validation images and write sensitivity.csv and keep-layers.json."
-    file = _weights(checkpoint, variant)
+    file = find_checkpoint(checkpoint, variant)
     with tempfile.TemporaryDirectory() as scratch:
         root = coco_root if str(coco_root) != DEMO else write_scenes(Path(scratch)/'coco', 1, max_images or DEMO_IMAGES, progress=progress)
         view = build_view(root, Path(scratch)/'dataset', train_split=val_split, val_split=val_split, train_max_images=max_images, val_max_images=max_images, progress=progress)
@@ -386,13 +387,6 @@ def study(
     Path(out).mkdir(parents=True, exist_ok=True)
     keep_files(Path(out), table, chosen, budget, measured, points)
     return Study(table, chosen, points, view.val_images)
-
-def _weights(checkpoint:Path|str, variant:str) -> Path:
-    if str(checkpoint) == DEMO: return find_base(variant, DEMO).path
-    path = Path(checkpoint).expanduser()
-    if path.is_file(): return path
-    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    raise FileNotFoundError(f'no checkpoint {path}{" (it is a folder)" if path.is_dir() else nearest(path.name, beside)}; name an existing file, or {DEMO} for the weights in the package')
 
 def default_budget(
     manifest:list[dict[str,Any]], # Plan

@@ -13,13 +13,14 @@ __all__ = ['COLLAPSE_RATIO', 'Status', 'SCHEMA_VERSION', 'FLOAT', 'RUNGS', 'SUMM
 import json
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .config import PRIMARY
 from .files import write_atomic
+
+if TYPE_CHECKING: import pandas as pd  # as a type; it is imported where a table is read
 
 # %% ../nbs/12_summary.ipynb #12_summary-005
 COLLAPSE_RATIO = 0.5
@@ -58,8 +59,9 @@ def status_word(
 # %% ../nbs/12_summary.ipynb #12_summary-011
 def read_results(
     path:Path|str, # `results.csv` of any Ultralytics version
-) -> pd.DataFrame: # One row an epoch, headers without padding
+) -> 'pd.DataFrame': # One row an epoch, headers without padding
     "Per-epoch table of a training."
+    import pandas as pd
     try: table = pd.read_csv(path, skipinitialspace=True)
     except FileNotFoundError: raise FileNotFoundError(f'no results file {path}; it appears after the first epoch') from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as e: raise ValueError(f'{path} is not a results table: {e}') from None
@@ -70,14 +72,14 @@ def read_results(
 
 # %% ../nbs/12_summary.ipynb #12_summary-017
 def last_phase(
-    results:pd.DataFrame, # From `read_results`
-) -> pd.DataFrame: # Its rows of the last word length, all when it never changes
+    results:'pd.DataFrame', # From `read_results`
+) -> 'pd.DataFrame': # Its rows of the last word length, all when it never changes
     "The epochs that a verdict compares."
     return results[results['bits'] == results['bits'].iloc[-1]] if 'bits' in results and len(results) else results
 
 def judge_results(
-    results:pd.DataFrame,  # From `read_results`
-    final:float|None=None, # As for `judge`
+    results:'pd.DataFrame', # From `read_results`
+    final:float|None=None,  # As for `judge`
 ) -> tuple[dict,Stability]: # As from `judge`, best_epoch as in the table
     "`judge` for a table."
     rows = last_phase(results)

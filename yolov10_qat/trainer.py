@@ -31,8 +31,9 @@ from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK, RANK
 from ultralytics.utils.loss import E2ELoss
 from ultralytics.utils.torch_utils import ModelEMA, unwrap_model
 
-from .checkpoint import FOREIGN, CheckpointError, identity_misfit, newest_checkpoint, open_base, random_model, save_checkpoint
+from .checkpoint import FOREIGN, identity_misfit, newest_checkpoint, open_base, random_model, save_checkpoint
 from .config import PRIMARY, RANDOM, SHARED, RunConfig, batches_gathered, identity, load_config, method_parts, read_recipe
+from .contents import CheckpointError
 from .files import note, replace_file, tell, write_atomic
 from .quantizer import copy_state, deployable
 from .weights import find_base

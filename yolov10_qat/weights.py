@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['RELEASE', 'OFFICIAL', 'Progress', 'TIMEOUT_S', 'TRIES', 'SHIPPED', 'SHIPPED_SHA256', 'OfficialWeights',
-           'weights_folder', 'intact', 'receive', 'WeightsError', 'download', 'BaseWeights', 'find_base']
+           'weights_folder', 'intact', 'receive', 'WeightsError', 'download', 'BaseWeights', 'find_base',
+           'find_checkpoint']
 
 # %% ../nbs/03_weights.ipynb #03_weights-002
 import os
@@ -170,3 +171,15 @@ def _mismatch(official:OfficialWeights, path:Path, sha256:str) -> str|None:
     if official.sha256 in (None, sha256): return None
     return (f'{path} is not the copy in our table: sha256 {sha256} ({path.stat().st_size} bytes), expected {official.sha256} ({official.size} bytes); '
             f'if you did not put it there yourself, compare it with {official.url}')
+
+# %% ../nbs/03_weights.ipynb #03_weights-031
+def find_checkpoint(
+    checkpoint:Path|str, # A file, or `demo` for the weights in the package
+    variant:str,         # One of `VARIANTS`
+) -> Path: # It exists
+    "The file that a command was given."
+    if str(checkpoint) == DEMO: return find_base(variant, DEMO).path
+    path = Path(checkpoint).expanduser()
+    if path.is_file(): return path
+    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise FileNotFoundError(f'no checkpoint {path}{" (it is a folder)" if path.is_dir() else nearest(path.name, beside)}; name an existing file, or {DEMO} for the weights in the package')
