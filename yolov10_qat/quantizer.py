@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['RAISED_BITS', 'DFL_REASON', 'BINS_A_STEP', 'plan', 'QuantDetectionModel', 'quantize', 'requantize', 'floating',
-           'quantized_layers', 'copy_state', 'deployable', 'plain_conv', 'codes_and_steps', 'histogram', 'deployed',
-           'average_bits']
+           'quantized_layers', 'copy_state', 'deployable', 'plain_conv', 'codes_and_steps', 'histogram']
 
 # %% ../nbs/04_quantizer.ipynb #04_quantizer-002
 from collections.abc import Collection
@@ -178,21 +177,3 @@ def histogram(
     levels = torch.arange(-top, top+1)
     counts = torch.histogram(inside.cpu(), edges)[0]
     return dict(edges=edges.tolist(), counts=counts.int().tolist(), levels=levels.tolist(), level_counts=[int((codes == v).sum()) for v in levels])
-
-# %% ../nbs/04_quantizer.ipynb #04_quantizer-032
-def deployed(
-    manifest:list[dict[str,Any]], # Plan
-    head:str='one2one',           # Which one is deployed: `one2one`, which needs no NMS, or `one2many`
-) -> list[dict[str,Any]]: # Its entries
-    "The plan without the branches of the other head."
-    names = {e['name'] for e in manifest}
-    def twin(name): return name.replace('.cv', '.one2one_cv', 1)
-    pairs = {n: twin(n) for n in names if twin(n) != n and twin(n) in names}
-    return [e for e in manifest if e['name'] not in (pairs if head == 'one2one' else pairs.values())]
-
-def average_bits(
-    manifest:list[dict[str,Any]], # Plan
-) -> float: # Bits a deployed convolution weight, kept layers at 32
-    "Mean word length over the convolution weights that are deployed."
-    counts = [(torch.Size(e['shape']).numel(), e['bits'] or 32) for e in deployed(manifest)]
-    return sum(n*b for n, b in counts)/sum(n for n, _ in counts)
