@@ -1,5 +1,5 @@
 "Dataset views: bad input, what is skipped, what Ultralytics and pycocotools make of a view, and agreement with Ultralytics' converter."
-import contextlib, hashlib, io, json, os, subprocess, sys
+import codecs, contextlib, hashlib, io, json, os, random, shutil, subprocess, sys, tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from yolov10_qat.coco import (FINEST, Annotation, DataError, ImageRecord, build_view, label_texts, load_view,
-                              select_images, to_labels, to_table)
+from yolov10_qat import coco
+from yolov10_qat.coco import (FINEST, Annotation, DataError, ImageRecord, build_view, decode_instances, decode_windows, label_texts, load_view,
+                              read_chunks, read_source, select_images, share_rows, to_labels, to_table)
 
 MINI = Path(__file__).parents[2]/'shared'/'coco-mini'
 needs_mini = pytest.mark.skipif(not MINI.is_dir(), reason='../shared/coco-mini is not here')
@@ -157,6 +158,91 @@ def test_a_file_with_byte_order_mark_and_sparse_annotations_is_read(tmp_path):
     view = build_view(root, tmp_path/'view')
     assert {(a['area'], a['iscrowd']) for a in json.loads(view.val_annotations.read_text())['annotations']} == {(80., 0)}
 
+# --- reading in windows ------------------------------------------------------------------------------------------------------------------
+
+def random_file(rng, odd):
+    "Text of an instances file: any order of keys, any white space, names that look like JSON; `odd` ones need to be read whole."
+    def space(): return ''.join(rng.choices(' \t\r\n', k=rng.choice([0, 0, 1, 3])))
+    def text(value):
+        if isinstance(value, dict): return '{' + ','.join(f'{space()}{json.dumps(k)}{space()}:{text(v)}{space()}' for k, v in rng.sample(list(value.items()), len(value))) + '}'
+        if isinstance(value, list): return '[' + ','.join(f'{space()}{text(v)}{space()}' for v in value) + space() + ']'
+        return json.dumps(value, ensure_ascii=rng.random() < .5)
+    def name(): return ''.join(rng.choices(['},{', '}]', '"', '\\', 'ä', ']', '{"annotations": [', 'NaN'], k=rng.randrange(4)))
+    def annotation(i):
+        record = dict(id=i, image_id=1, category_id=7, bbox=[rng.choice([1, 2.5, None]) for _ in range(4)], segmentation=[[rng.random() for _ in range(6)]], caption=name())
+        more = dict(iscrowd=rng.choice([0, 1, True]), area=rng.choice([None, 3., 4]), **(dict(parts=[{'a': [{}]}, {}], score=float('nan')) if odd else {}))
+        return record | {k: v for k, v in more.items() if rng.random() < .5}
+    found = text(dict(info=dict(description=name()), images=[dict(id=i, file_name=f'{i}{name()}.jpg', width=W, height=H) for i in range(rng.randrange(5))],
+                      annotations=[annotation(i) for i in range(rng.randrange(9))], categories=[dict(id=7, name=name())]))
+    return codecs.BOM_UTF8 * rng.randrange(2) + found.encode()
+
+def columns(table): return [None if c is None else [bytes(v) if isinstance(v, coco.msgspec.Raw) else repr(v) for v in c.tolist()] for c in coco.msgspec.structs.astuple(table)]
+
+@pytest.mark.parametrize('odd', [False, True])
+def test_windows_of_any_size_give_what_the_whole_file_gives(odd, tmp_path, monkeypatch):
+    rng, file, in_windows = random.Random(0), tmp_path/'a.json', 0
+    for k in range(300):
+        data, segmented = random_file(rng, odd), rng.random() < .5
+        file.write_bytes(data)
+        monkeypatch.setattr(coco, 'WINDOW', rng.randrange(1, 400))
+        found, source = read_source(file, segmented)
+        whole = decode_instances(data, file, segmented)
+        assert (found.images, found.categories) == (whole.images, whole.categories), data
+        assert columns(found.annotations) == columns(to_table(whole.annotations, segmented)), data
+        assert (source['bytes'], source['sha256']) == (len(data), hashlib.sha256(data).hexdigest())
+        with contextlib.suppress(coco.msgspec.DecodeError): in_windows += bool(decode_windows(read_chunks(file), segmented))
+    assert in_windows > (30 if odd else 150)
+
+def test_a_file_cut_anywhere_is_told_as_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(coco, 'WINDOW', 64)
+    data, file = file_of(make_coco(tmp_path)).read_bytes(), tmp_path/'a.json'
+    for end in range(0, len(data), 5):
+        file.write_bytes(data[:end])
+        with pytest.raises(DataError) as before: decode_instances(data[:end], file, False)
+        with pytest.raises(DataError) as now: read_source(file, False)
+        assert str(now.value) == str(before.value)
+
+RECORDS = '[{"id": 5, "image_id": 1, "category_id": 7, "bbox": [1, 2, 3, 4]}]'
+
+@pytest.mark.parametrize('text,ids', [
+    ('{"info": {"annotations": %s}, "images": [], "annotations": [], "categories": []}', []),
+    ('{"images": [], "annotations": [], "categories": [], "info": {"annotations": %s}}', []),
+    ('{"annotations": %s, "images": [], "annotations": [], "categories": []}', []),
+    ('{"annotations": [], "images": [], "annotations": %s, "categories": []}', [5]),
+    ('{"images": [], "annotation\\u0073": %s, "categories": []}', [5]),
+])
+def test_another_list_of_annotations_is_not_taken_for_the_one(text, ids, tmp_path):
+    (tmp_path/'a.json').write_text(text % RECORDS)
+    assert read_source(tmp_path/'a.json', False)[0].annotations.id_k.tolist() == ids
+
+def test_windows_hold_neither_the_file_nor_its_polygons(tmp_path, monkeypatch):
+    root = make_coco(tmp_path, n=1)
+    content = read(root)
+    content['annotations'] = [content['annotations'][0] | dict(id=i, segmentation=[[.5]*500]) for i in range(4000)]
+    write(root, 'train2017', content)
+    monkeypatch.setattr(coco, 'WINDOW', 1 << 16)
+    tracemalloc.start()
+    read_source(file_of(root), False)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < file_of(root).stat().st_size/6
+
+def test_annotations_before_images_give_the_same_view(tmp_path):
+    root = make_coco(tmp_path/'coco')
+    first = build_view(root, tmp_path/'one')
+    write(root, 'train2017', dict(reversed(read(root).items())))
+    second = build_view(root, tmp_path/'two')
+    assert first.fingerprint == second.fingerprint
+    strip = lambda view: {k: v for k, v in tree(view.root).items() if k != 'provenance.json'}
+    assert strip(first) == strip(second)
+
+def test_images_told_twice_are_those_told_last(tmp_path):
+    root = make_coco(tmp_path/'coco')
+    text = file_of(root).read_text()
+    file_of(root).write_text(text[:-1] + ', "images": ' + json.dumps(read(root)['images'][:2]) + '}')
+    view = build_view(root, tmp_path/'view')
+    assert view.train_images == 2 and sorted(os.listdir(view.root/'images'/'train')) == ['1.jpg', '2.jpg']
+
 # --- properties --------------------------------------------------------------------------------------------------------------------------
 
 inside = st.tuples(st.integers(1, 10_000), st.integers(1, 10_000), *[st.floats(0, 1)]*4)
@@ -169,7 +255,7 @@ def test_a_box_is_recovered_from_its_label(sample):
     w, h = u[2]*(width-x), u[3]*(height-y)
     labels = to_labels(to_table([Annotation(1, 1, 7, (x, y, w, h))]), [ImageRecord(1, 'a.jpg', width, height)], [7])
     texts, _ = label_texts(labels, 1)
-    if min(w, h) < FINEST: assert texts == ['']
+    if min(w, h) < FINEST: assert texts == [b'']
     else:
         cx, cy, bw, bh = np.array(texts[0].split()[1:], np.float32).astype(float)  # Ultralytics reads float32
         found = [(cx-bw/2)*width, (cy-bh/2)*height, bw*width, bh*height]
@@ -181,6 +267,11 @@ def test_any_finite_box_gives_a_legal_label_or_none(boxes):
     labels = to_labels(to_table([Annotation(k, 1, 7, box) for k, box in enumerate(boxes)]), [ImageRecord(1, 'a.jpg', W, H)], [7])
     assert len(labels.class_k) + sum(map(len, labels.skipped.values())) == len(boxes)
     assert ((labels.boxes_k4 >= 0) & (labels.boxes_k4 <= 1)).all() and (labels.boxes_k4[:, 2:] > 0).all()
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(*[st.one_of(st.floats(0, 1), st.integers(0, 64_000).map(lambda n: n/64_000), st.integers(0, 2**12).map(lambda n: n/2**12))]*4), min_size=1))
+def test_shares_are_written_as_percent_writes_them(rows):
+    assert share_rows(np.array(rows)) == [b' %.8f %.8f %.8f %.8f' % row for row in rows]
 
 @settings(max_examples=50, deadline=None)
 @given(st.sets(st.integers(0, 10**6), min_size=1, max_size=40), st.integers(0, 9), st.data())
@@ -223,6 +314,27 @@ def test_a_view_that_is_not_whole_is_refused(damage, message, tmp_path):
     damage(view.root)
     with pytest.raises((DataError, FileNotFoundError), match=message): load_view(view.root)
     with pytest.raises((DataError, FileNotFoundError), match=message): build_view(root, view.root)
+
+def test_a_view_outlives_its_source_when_its_links_became_files(tmp_path):
+    root = make_coco(tmp_path/'coco')
+    view = build_view(root, tmp_path/'view')
+    for key in ('train', 'val'):
+        for link in view.images(key):
+            data = link.read_bytes()
+            link.unlink()
+            link.write_bytes(data)
+    shutil.rmtree(root)
+    assert load_view(view.root) == view
+
+def test_a_source_that_is_a_link_to_nothing_is_noticed(tmp_path):
+    root = make_coco(tmp_path/'coco')
+    (root/'train2017').rename(tmp_path/'elsewhere')
+    (root/'train2017').mkdir()
+    for image in (tmp_path/'elsewhere').iterdir(): (root/'train2017'/image.name).symlink_to(image)
+    view = build_view(root, tmp_path/'view')
+    assert load_view(view.root) == view
+    (tmp_path/'elsewhere'/'2.jpg').unlink()
+    with pytest.raises(DataError, match='1 files of train are gone, the first is images/train/2.jpg'): load_view(view.root)
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path):
     root = make_coco(tmp_path/'coco')
