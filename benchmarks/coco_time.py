@@ -85,7 +85,6 @@ def ours(root, out):
 def again(root, out):
     import ultralytics.data.utils
     from yolov10_qat.coco import build_view
-    build_view(root, out)
     return lambda: build_view(root, out)
 
 
@@ -105,17 +104,17 @@ def theirs(root, out):
 
 
 def child(which, root, out):
-    "Do it once; seconds without imports, and the peak memory of the process."
+    "Do it once; seconds without imports, and the peak memory of the process and of the largest that it started (which shares pages with it)."
     work = dict(ours=ours, theirs=theirs, again=again)[which](root, out)
     started = time.perf_counter()
     work()
-    print('RESULT', json.dumps(dict(seconds=time.perf_counter()-started, mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024)))
+    seconds = time.perf_counter() - started
+    peaks = [resource.getrusage(who).ru_maxrss/1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    print('RESULT', json.dumps(dict(seconds=seconds, mib=max(peaks), children_mib=peaks[1])))
 
 
 def measured(which, root, out):
-    "`child` in a process of its own."
-    shutil.rmtree(out, ignore_errors=True)
-    os.sync()
+    "`child` in a process of its own. Nothing is removed between the runs: for minutes after 100,000 files went, some file systems are slow to make new ones."
     done = subprocess.run([sys.executable, __file__, '--child', which, str(root), str(out)], capture_output=True, text=True)
     if done.returncode: sys.exit(done.stderr[-2000:])
     return json.loads(done.stdout.rpartition('RESULT ')[2])
@@ -152,15 +151,18 @@ def main():
             folder = (args.folder or Path(temporary)).resolve()/f'{share:g}'
             root, views = folder/'coco', folder/'views'
             if not (root/'annotations').exists(): make(root, share)
-            pairs = [(measured('ours', root, views/'ours'), measured('theirs', root, views/'theirs')) for _ in range(args.pairs)]
-            found = differences(views/'ours', views/'theirs', round(IMAGES*share))
-            second = measured('again', root, views/'ours')['seconds']
+            shutil.rmtree(views, ignore_errors=True)  # of a run that was stopped
+            sides = [('ours', 'theirs'), ('theirs', 'ours')]
+            rounds = [{side: measured(side, root, views/f'{side}{i}') for side in sides[i % 2]} for i in range(args.pairs)]
+            pairs = [(r['ours'], r['theirs']) for r in rounds]
+            found = differences(views/'ours0', views/'theirs0', round(IMAGES*share))
+            second = measured('again', root, views/'ours0')['seconds']
             for name, values in zip(('ours', 'convert_coco'), zip(*pairs)):
                 print(f"{share:6.0%} {name:13} {spread([v['seconds'] for v in values], 's')}; peak {max(v['mib'] for v in values):,.0f} MiB")
             print(f"{share:6.0%} times faster  {spread([b['seconds']/a['seconds'] for a, b in pairs])}; memory {max(a['mib'] for a, b in pairs)/min(b['mib'] for a, b in pairs):.2f} of theirs; a second time {second:.2f} s; labels: {dict(found)}")
             emit('coco_view', share=share, seconds=[a['seconds'] for a, _ in pairs], seconds_alternative=[b['seconds'] for _, b in pairs],
                  mib=[a['mib'] for a, _ in pairs], mib_alternative=[b['mib'] for _, b in pairs], second_time=second, labels=found)
-            shutil.rmtree(views)
+        for share in args.shares: shutil.rmtree((args.folder or Path(temporary)).resolve()/f'{share:g}'/'views')
 
 
 if __name__ == '__main__': main()

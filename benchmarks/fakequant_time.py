@@ -26,11 +26,11 @@ def main():
     model = random_model(args.variant, map(str, range(80)), 0)
     model = quantize(model, plan(model, granularity=args.granularity, scale=args.scale)).to(device).train().requires_grad_(True)
     layers = list(quantized_layers(model).values())
-    groups, upstream = group_rows(layers), [torch.randn_like(layer.weight) for layer in layers]
+    groups, upstream, parameters = group_rows(layers), [torch.randn_like(layer.weight) for layer in layers], [p for layer in layers for p in layer.parameters()]
 
     def backward(values):
         torch.autograd.backward(values, upstream)
-        for layer in layers: layer.zero_grad()
+        for p in parameters: p.grad = None
         if device != 'cpu': torch.cuda.synchronize()
     def fused():
         with prepared(groups): values = [layer.prepared for layer in layers]

@@ -19,11 +19,12 @@ from brevitas.core.function_wrapper import RoundSte
 from brevitas.function.ops_ste import round_ste
 from brevitas.quant import Int8WeightPerChannelFloat, Int8WeightPerTensorFloat
 from torch import Tensor, nn
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 from torch.autograd.function import once_differentiable
 
 from .config import nearest
 
-_inside = torch.ops.aten.hardtanh_backward  # of g, x, -n, n: g where -n < x < n, else 0, in one pass
+_inside = torch.ops.aten.hardtanh_backward.grad_input  # of g, x, -n, n: g where -n < x < n, else 0, in one pass
 
 # %% ../nbs/04_fakequant.ipynb #04_fakequant-006
 def _top(bits:int) -> int: return 2**(bits-1) - 1  # largest integer of the grid
@@ -170,55 +171,53 @@ def _buffer(name:str, like_rk:Tensor) -> Tensor:
     return kept[key][:like_rk.numel()].view_as(like_rk)
 
 def _matrix(tensors:Sequence[Tensor], length:int) -> Tensor: # (r, length); a view where there is one tensor
-    return (tensors[0].reshape(-1) if len(tensors) == 1 else torch.cat([t.reshape(-1) for t in tensors])).view(-1, length)
+    return _flatten_dense_tensors(tensors).view(-1, length)
 
 def apart(
     x_rk:Tensor,           # A matrix
     like:Sequence[Tensor], # Tensors that it could have been made of
-) -> list[Tensor]: # Views of the matrix, of their shapes
+) -> tuple[Tensor,...]: # Views of the matrix, of their shapes
     "Take a matrix apart."
-    return [part.view_as(t) for part, t in zip(x_rk.view(-1).split([t.numel() for t in like]), like)]
+    return _unflatten_dense_tensors(x_rk.view(-1), like)
 
 class _FakeQuant(torch.autograd.Function):
     "Weights of several layers, then the logarithms of their steps if these are learned, to rounded weights."
     @staticmethod
     def forward(ctx, rows:'Rows', *tensors:Tensor):
         weights, log_steps = tensors[:len(rows.layers)], tensors[len(rows.layers):]
-        w_rk, place_r1 = _matrix(weights, rows.length), None
+        w_rk, largest = _matrix(weights, rows.length), None
         if rows.learned: step_r1 = _matrix(log_steps, 1).exp()
         else:
-            step_r1, place_r1 = torch.abs(w_rk, out=_buffer('x', w_rk)).max(1, keepdim=True)
-            step_r1.clamp_min_(1e-10).div_(rows.top)
-        ctx.save_for_backward(w_rk, step_r1, place_r1, *log_steps)
+            largest_r1, largest = _largest(torch.abs(w_rk, out=_buffer('x', w_rk)), rows.whole)
+            step_r1 = largest_r1.clamp_min(1e-10).div_(rows.top)
+        x_rk = w_rk/step_r1 if len(weights) == 1 else w_rk.div_(step_r1)  # one tensor is not copied, and belongs to the layer
+        ctx.save_for_backward(x_rk, step_r1, largest, *log_steps)
         ctx.rows = rows
-        x_rk = w_rk/step_r1
-        if rows.learned: x_rk.clamp_(-rows.top, rows.top)
-        return tuple(apart(x_rk.round_().mul_(step_r1), weights))
+        return apart(_integers(x_rk, rows, torch.empty_like(x_rk)).mul_(step_r1), weights)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, *gradients:Tensor):
-        (w_rk, step_r1, place_r1, *log_steps), rows = ctx.saved_tensors, ctx.rows
-        g_rk, x_rk = _matrix(gradients, rows.length), torch.div(w_rk, step_r1, out=_buffer('x', w_rk))
-        r_rk = _buffer('r', w_rk)
-        if rows.learned: torch.clamp(x_rk, -rows.top, rows.top, out=r_rk).round_()
-        else: torch.round(x_rk, out=r_rk)
-        through_integer_r1 = r_rk.mul_(g_rk).sum(1, keepdim=True)
-        d_rk = g_rk*step_r1 if len(gradients) == 1 else g_rk.mul_(step_r1)  # one tensor is not copied, and belongs to autograd
-        if rows.learned: d_rk = _inside(d_rk, x_rk, -rows.top, rows.top)
-        d_step_r1 = through_integer_r1 - x_rk.div_(step_r1).mul_(d_rk).sum(1, keepdim=True)
+        (x_rk, step_r1, largest, *log_steps), rows = ctx.saved_tensors, ctx.rows
+        g_rk, own_rk = _matrix(gradients, rows.length), _buffer('x', x_rk)
+        through_integer_r1 = _integers(x_rk, rows, own_rk).mul_(g_rk).sum(1, keepdim=True)
+        d_rk = g_rk*step_r1 if len(gradients) == 1 else g_rk.mul_(step_r1)
+        if rows.learned: _inside(d_rk, x_rk, -rows.top, rows.top, grad_input=d_rk)
+        d_step_r1 = through_integer_r1 - torch.div(x_rk, step_r1, out=own_rk).mul_(d_rk).sum(1, keepdim=True)
         d_rk.div_(step_r1)
         if rows.learned: return None, *apart(d_rk, gradients), *apart(d_step_r1.mul_(step_r1).mul_(_gradient_scale(rows.length, rows.top)), log_steps)
-        _to_largest(d_rk, d_step_r1.div_(rows.top), w_rk, None if rows.whole else place_r1)
+        d_largest_r1 = d_step_r1.div_(rows.top)
+        if rows.whole: d_rk.add_(largest*(d_largest_r1/largest.sum(1, keepdim=True))*x_rk.sign())
+        else: d_rk.scatter_add_(1, largest, d_largest_r1*x_rk.gather(1, largest).sign_())
         return None, *apart(d_rk, gradients)
 
-def _to_largest(d_rk:Tensor, d_largest_r1:Tensor, w_rk:Tensor, place_r1:Tensor|None):
-    "Add the gradient of the largest magnitude of a row: at one place, or at all that share it."
-    if place_r1 is not None: d_rk.scatter_add_(1, place_r1, d_largest_r1*w_rk.gather(1, place_r1).sign_())
-    else:
-        size_rk = w_rk.abs()
-        largest_rk = size_rk == size_rk.amax(1, keepdim=True)
-        d_rk.add_(largest_rk*(d_largest_r1/largest_rk.sum(1, keepdim=True))*w_rk.sign())
+def _integers(x_rk:Tensor, rows:'Rows', out:Tensor) -> Tensor:
+    return torch.clamp(x_rk, -rows.top, rows.top, out=out).round_() if rows.learned else torch.round(x_rk, out=out)
+
+def _largest(size_rk:Tensor, whole:bool) -> tuple[Tensor,Tensor]: # (r, 1), and where: the first place (r, 1), or in a whole layer all places (r, k)
+    if not whole: return size_rk.max(1, keepdim=True)
+    largest_r1 = size_rk.amax(1, keepdim=True)
+    return largest_r1, size_rk == largest_r1
 
 # %% ../nbs/04_fakequant.ipynb #04_fakequant-025
 CACHED = 2**17  # weights of a matrix on a CPU
@@ -264,8 +263,8 @@ def prepared(
     try:
         for rows in groups:
             values = _FakeQuant.apply(rows, *rows.weights(), *rows.log_steps())
-            for layer, value in zip(rows.layers, values): layer.prepared = value
+            for layer, value in zip(rows.layers, values): vars(layer)['prepared'] = value  # past nn.Module, which would look whether it is a parameter
         yield
     finally:
         for rows in groups:
-            for layer in rows.layers: layer.prepared = None
+            for layer in rows.layers: vars(layer).pop('prepared', None)
