@@ -8,11 +8,10 @@ __all__ = ['Id', 'Side', 'Number', 'Annotations', 'WINDOW', 'TOLERATED', 'Progre
            'to_records', 'decode_instances', 'last_cut', 'head_of', 'decode_windows', 'images_ahead', 'joined',
            'select_images', 'label_path', 'check_names', 'jpeg_size', 'image_size', 'image_fault', 'link_images',
            'check_images', 'Beside', 'usable_annotations', 'Labels', 'to_labels', 'share_rows', 'label_texts',
-           'LabelFiles', 'label_files', 'Split', 'split_paths', 'wanted', 'read_chunks', 'read_source',
+           'LabelCounts', 'write_labels', 'total', 'Split', 'split_paths', 'wanted', 'read_chunks', 'read_source',
            'check_categories', 'read_linked', 'read_split', 'split_facts', 'split_warnings', 'fingerprint',
-           'write_annotations', 'write_labels', 'write_split', 'absent', 'check_labels_found', 'View', 'lost_files',
-           'load_view', 'same_source', 'reuse_view', 'check_agreement', 'write_view', 'uncollected', 'build_view',
-           'plot_classes']
+           'write_annotations', 'write_split', 'absent', 'check_labels_found', 'View', 'lost_files', 'load_view',
+           'same_source', 'reuse_view', 'check_agreement', 'write_view', 'uncollected', 'build_view', 'plot_classes']
 
 # %% ../nbs/02_coco.ipynb #02_coco-002
 import codecs
@@ -459,44 +458,59 @@ def label_texts(
     return [b'\n'.join([*group, b'']) for group in groups], len(rows)-sum(map(len, groups))
 
 # %% ../nbs/02_coco.ipynb #02_coco-048
-class LabelFiles(msgspec.Struct):
-    "Content of the label files of a split, and what was counted on the way."
-    texts:list[bytes]     # Of each image
+class LabelCounts(msgspec.Struct):
+    "What was counted while label files were written."
+    images:int            # Files written
+    backgrounds:int       # Empty ones
     boxes_c:np.ndarray    # Boxes of each class (c,), repeated ones too
     skipped:dict[str,list[int]] # Reason -> annotation ids left out
     clipped:int           # Boxes that reached over the edge
     repeated:int          # Rows written once instead of twice
 
-def label_files(
+def write_labels(
     table:Table,              # Usable annotations, by image
-    images:list[ImageRecord], # The selected, by ascending id
+    images:list[ImageRecord], # By ascending id
     category_ids:list[int],   # Class index -> category id, ascending
-) -> LabelFiles: # Of all images
-    "Labels of a split."
-    files = LabelFiles([], np.zeros(len(category_ids), 'i8'), {}, 0, 0)
+    paths:list[str],          # Label file of each image
+) -> Iterator[LabelCounts]: # Of each 4096 images
+    "Labels of some images, to their files."
     for first in range(0, len(images), 4096):
         few = images[first:first+4096]
         labels = to_labels(table.take(slice(*np.searchsorted(table.image_k, [few[0].id, few[-1].id+1]))), few, category_ids)
         texts, repeated = label_texts(labels, len(few))
-        files.texts += texts
-        files.repeated += repeated
-        files.clipped += labels.clipped
-        files.boxes_c += np.bincount(labels.class_k, minlength=len(category_ids))
-        for reason, ids in labels.skipped.items(): files.skipped.setdefault(reason, []).extend(ids)
-    return files
+        for path, text in zip(paths[first:first+4096], texts): _write_new(path, text)
+        yield LabelCounts(len(few), texts.count(b''), np.bincount(labels.class_k, minlength=len(category_ids)), labels.skipped, labels.clipped, repeated)
+
+def _write_new(path:str, content:bytes):
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # half the time of open()
+    os.write(fd, content)
+    os.close(fd)
+
+def total(
+    counts:list[LabelCounts], # At least one
+) -> LabelCounts: # The sums
+    "Counts as one."
+    skipped = {reason: list(chain.from_iterable(c.skipped[reason] for c in counts)) for reason in counts[0].skipped}
+    sums = {name: sum(getattr(c, name) for c in counts) for name in ('images', 'backgrounds', 'boxes_c', 'clipped', 'repeated')}
+    return LabelCounts(skipped=skipped, **sums)
 
 # %% ../nbs/02_coco.ipynb #02_coco-051
 class Split(msgspec.Struct):
     "One split, ready to be written."
     key:str                    # train or val
-    folder:Path                # Its image files
+    name:str                   # Such as train2017
+    file:Path                  # Its annotation file
     images:list[ImageRecord]   # The selected, by ascending id
     table:Table                # Their annotations, for pycocotools
     categories:list[Category]  # By ascending id
-    texts:list[bytes]          # Label file of each image
     source:dict[str,Any]       # Annotation file: name, bytes, mtime_ns, sha256
-    facts:dict[str,Any]        # Counts for the provenance
-    warnings:list[str]         # What a user should know
+    requested:int              # Images asked for, 0 for all
+    available:int              # Images in the annotation file
+    faults:dict[str,str]       # file_name -> why an image was left out
+    skipped:dict[str,list[int]] # Reason -> ids of annotations that cannot be scored
+
+    @property
+    def category_ids(self) -> list[int]: "Class index -> category id, ascending."; return [c.id for c in self.categories]
 
 def split_paths(
     root:Path|str, # COCO root
@@ -591,7 +605,7 @@ def read_split(
     progress:Progress, # Told how far it is
     fraction:float=1., # Share of the images to take where `count` is 0
 ) -> Split: # Everything else that will be written
-    "Read, select, check and convert one split."
+    "Read, select and check one split."
     folder, file = split_paths(root, name)
     def choose(images): return select_images(images, count or wanted(fraction, len(images)), seed if key == 'train' else None)
     instances, source, images, faults = read_linked(file, folder, out/'images'/key, key == 'val', choose, progress)
@@ -603,28 +617,19 @@ def read_split(
     unknown = skipped['unknown category']
     if len(unknown) > TOLERATED*(len(table.id_k)+len(unknown)):
         raise DataError(f'{file}: {len(unknown)} annotations have a category_id that is not in categories (tolerated: 1 %), the first has id {unknown[0]}; add the category')
-    labels = label_files(table, images, [c.id for c in categories])
-    if not labels.boxes_c.any(): raise DataError(f'{file}: no box left after filtering in {len(images)} images; take more images, or check annotations')
-    facts = split_facts(name, count or wanted(fraction, len(known)), len(known), images, faults, len(table.id_k), labels, skipped | labels.skipped)
-    return Split(key, folder, images, table, categories, labels.texts, source, facts, split_warnings(facts))
+    return Split(key, name, file, images, table, categories, source, count or wanted(fraction, len(known)), len(known), faults, skipped)
 
 # %% ../nbs/02_coco.ipynb #02_coco-057
 def split_facts(
-    name:str,                 # Split, such as train2017
-    requested:int,            # Images asked for, 0 for all
-    available:int,            # Images in the annotation file
-    images:list[ImageRecord], # Taken
-    faults:dict[str,str],     # file_name -> why an image was left out
-    annotations:int,          # How many are scored
-    labels:LabelFiles,        # Learned
-    skipped:dict[str,list[int]], # Reason -> annotation ids
+    split:Split,        # What was taken
+    labels:LabelCounts, # What was written
 ) -> dict[str,Any]: # Plain types, for JSON
     "Counts of one split."
     return dict(
-        split=name, requested=requested, available=available, images=len(images), backgrounds=labels.texts.count(b''),
-        annotations=annotations, boxes=int(labels.boxes_c.sum())-labels.repeated, clipped=labels.clipped, repeated=labels.repeated,
-        skipped={reason: dict(count=len(ids), first_ids=ids[:10]) for reason, ids in skipped.items()},
-        faults=faults, instances=labels.boxes_c.tolist())
+        split=split.name, requested=split.requested, available=split.available, images=len(split.images), backgrounds=labels.backgrounds,
+        annotations=len(split.table.id_k), boxes=int(labels.boxes_c.sum())-labels.repeated, clipped=labels.clipped, repeated=labels.repeated,
+        skipped={reason: dict(count=len(ids), first_ids=ids[:10]) for reason, ids in (split.skipped | labels.skipped).items()},
+        faults=split.faults, instances=labels.boxes_c.tolist())
 
 def split_warnings(
     facts:dict[str,Any], # Of `split_facts`
@@ -665,31 +670,28 @@ def write_annotations(
             file.write(b',' * (start > 0) + msgspec.json.encode(to_records(split.table.take(slice(start, start+20_000))))[1:-1])
         file.write(b'],' + msgspec.json.encode(dict(categories=split.categories))[1:])
 
-def write_labels(
-    paths:list[str],   # Of label files
-    texts:list[bytes], # Their content
-) -> Iterator[int]: # How many are written
-    "Label files, a thousand at a time."
-    for done, (path, text) in enumerate(zip(paths, texts)):
-        if done % 1000 == 0: yield done
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # half the time of open()
-        os.write(fd, text)
-        os.close(fd)
-
 def write_split(
     split:Split,       # What to write
     out:Path,          # Root of the view
     progress:Progress, # Told how far it is
-) -> None:
+) -> LabelCounts: # What was written
     "All files of one split but the links: half of the labels here, the other half and the annotations beside."
     links = [f'images/{split.key}/{posixpath.normpath(image.file_name)}' for image in split.images]
-    labels, half = [f'{out}/{label_path(link)}' for link in links], len(links)//2
-    for folder in {f'{out}/annotations'} | {posixpath.dirname(label) for label in labels}: os.makedirs(folder, exist_ok=True)
-    with Beside(write_labels(labels[half:], split.texts[half:])) as others, Beside(map(write_annotations, [split], [out])) as annotations:
-        for done in write_labels(labels[:half], split.texts[:half]): progress(2*done, len(links), f'writing {split.key}')
+    paths, half, done = [f'{out}/{label_path(link)}' for link in links], len(links)//2, 0
+    for folder in {f'{out}/annotations'} | {posixpath.dirname(path) for path in paths}: os.makedirs(folder, exist_ok=True)
+    def labels(part): return write_labels(split.table, split.images[part], split.category_ids, paths[part])
+    with Beside(map(write_annotations, [split], [out])) as annotations, Beside(labels(slice(half, None))) as others:
+        counts = []
+        for each in labels(slice(half)):
+            progress(2*done, len(links), f'writing {split.key}')
+            counts, done = [*counts, each], done+each.images
         (out/f'{split.key}.txt').write_text(''.join(f'./{link}\n' for link in links), encoding='utf-8')
-        for beside in (others, annotations): list(beside)
+        counts += others
+        list(annotations)
     progress(len(links), len(links), f'writing {split.key}')
+    found = total(counts)
+    if not found.boxes_c.any(): raise DataError(f'{split.file}: no box left after filtering in {len(links)} images; take more images, or check annotations')
+    return found
 
 # %% ../nbs/02_coco.ipynb #02_coco-063
 def absent(
@@ -827,9 +829,7 @@ def write_view(
 ) -> dict[str,Any]: # The provenance
     "Fill a folder, provenance last."
     check_agreement(splits)
-    for split in splits:
-        write_split(split, out, progress)
-        split.texts.clear()  # 45 MB of train2017
+    facts = [split_facts(split, write_split(split, out, progress)) for split in splits]
     categories = splits[0].categories
     (out/'dataset.yaml').write_text(yaml.safe_dump(dict(train='train.txt', val='val.txt', names={i: c.name for i, c in enumerate(categories)}),
                                                    sort_keys=False, allow_unicode=True), encoding='utf-8')
@@ -837,9 +837,9 @@ def write_view(
     found = dict(
         schema_version=SCHEMA, request=request, fingerprint=fingerprint(splits),
         selection=dict(train='first by sha256 of "seed:id"', val='first by id', seed=request['seed']),
-        sources={s.key: s.source for s in splits}, splits={s.key: s.facts for s in splits},
+        sources={s.key: s.source for s in splits}, splits={s.key: f for s, f in zip(splits, facts)},
         classes=[dict(index=i, category_id=c.id, name=c.name) for i, c in enumerate(categories)],
-        warnings=[line for s in splits for line in s.warnings], files={name: file_sha256(out/name) for name in _FILES},
+        warnings=[line for f in facts for line in split_warnings(f)], files={name: file_sha256(out/name) for name in _FILES},
         sizes={f'annotations/{p.name}': p.stat().st_size for p in sorted((out/'annotations').iterdir())})
     write_atomic(out/'provenance.json', json.dumps(found, indent=1, ensure_ascii=False))
     return found
