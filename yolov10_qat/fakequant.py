@@ -163,12 +163,12 @@ def learned_step(
 # %% ../nbs/04_fakequant.ipynb #04_fakequant-023
 _own = threading.local()
 
-def _buffer(name:str, like_rk:Tensor) -> Tensor:
+def _room(like_rk:Tensor) -> Tensor:
     "Room for a matrix that is needed for a few lines only; kept for the next one on a CPU, where new memory costs as much as a division."
     if like_rk.device.type != 'cpu': return torch.empty_like(like_rk)
-    key, kept = (name, like_rk.dtype), vars(_own)
-    if key not in kept or kept[key].numel() < like_rk.numel(): kept[key] = like_rk.new_empty(like_rk.numel())
-    return kept[key][:like_rk.numel()].view_as(like_rk)
+    kept, dtype = vars(_own), str(like_rk.dtype)
+    if dtype not in kept or kept[dtype].numel() < like_rk.numel(): kept[dtype] = like_rk.new_empty(like_rk.numel())
+    return kept[dtype][:like_rk.numel()].view_as(like_rk)
 
 def _matrix(tensors:Sequence[Tensor], length:int) -> Tensor: # (r, length); a view where there is one tensor
     return _flatten_dense_tensors(tensors).view(-1, length)
@@ -188,7 +188,7 @@ class _FakeQuant(torch.autograd.Function):
         w_rk, largest = _matrix(weights, rows.length), None
         if rows.learned: step_r1 = _matrix(log_steps, 1).exp()
         else:
-            largest_r1, largest = _largest(torch.abs(w_rk, out=_buffer('x', w_rk)), rows.whole)
+            largest_r1, largest = _largest(torch.abs(w_rk, out=_room(w_rk)), rows.whole)
             step_r1 = largest_r1.clamp_min(1e-10).div_(rows.top)
         x_rk = w_rk/step_r1 if len(weights) == 1 else w_rk.div_(step_r1)  # one tensor is not copied, and belongs to the layer
         ctx.save_for_backward(x_rk, step_r1, largest, *log_steps)
@@ -199,7 +199,7 @@ class _FakeQuant(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, *gradients:Tensor):
         (x_rk, step_r1, largest, *log_steps), rows = ctx.saved_tensors, ctx.rows
-        g_rk, own_rk = _matrix(gradients, rows.length), _buffer('x', x_rk)
+        g_rk, own_rk = _matrix(gradients, rows.length), _room(x_rk)
         through_integer_r1 = _integers(x_rk, rows, own_rk).mul_(g_rk).sum(1, keepdim=True)
         d_rk = g_rk*step_r1 if len(gradients) == 1 else g_rk.mul_(step_r1)
         if rows.learned: _inside(d_rk, x_rk, -rows.top, rows.top, grad_input=d_rk)
