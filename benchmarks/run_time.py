@@ -1,4 +1,4 @@
-"""Whole run against plain Ultralytics with the same arguments and validations, one after the other in the same session.
+"""Whole run against plain Ultralytics with the same arguments and validations, one after the other.
 
     python benchmarks/run_time.py --coco-root DIR --base yolov10n.pt [--epochs 6 --imgsz 320 --repeats 1]
 
