@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import brevitas.nn as qnn
 import torch
-from brevitas.core.function_wrapper import RoundSte
 from brevitas.function.ops_ste import round_ste
 from brevitas.quant import Int8WeightPerChannelFloat, Int8WeightPerTensorFloat
 from torch import Tensor, nn

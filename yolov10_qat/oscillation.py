@@ -274,4 +274,5 @@ def add_dampening(
         if rows.learned: pull_rk *= w_rk.abs() < steps_r1*rows.top  # nothing draws a weight from beyond the grid
         pulls = apart(pull_rk, weights)
         torch._foreach_mul_(pulls, [2*_shares(w, aggregation) for w in weights])
-        torch._foreach_add_([w.grad for w in weights], apart(pull_rk.mul_(strength), weights))
+        pull_rk.mul_(strength)
+        torch._foreach_add_([w.grad for w in weights], pulls)
