@@ -21,5 +21,6 @@ setup(
     packages=find_packages(include=[cfg['lib_name'], f"{cfg['lib_name']}.*"]),
     package_data={cfg['lib_name']: ['templates/*', 'recipes/*', 'schemas/*', 'assets/*']},
     install_requires=cfg['requirements'].split(),
+    extras_require=dict(fast=cfg['fast_requirements'].split()),
     entry_points={'console_scripts': cfg['console_scripts'].split()},
 )

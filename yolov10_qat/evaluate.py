@@ -30,6 +30,9 @@ from ultralytics.utils.torch_utils import select_device
 from .coco import View, build_view
 from .files import tell, write_atomic
 
+try: import hotcoco
+except ImportError: hotcoco = None
+
 # %% ../nbs/10_evaluate.ipynb #10_evaluate-005
 STATS = ('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl')  # COCOeval.stats[:6]
 
@@ -50,32 +53,44 @@ def coco_scores(
     annotations:Path|str,                 # COCO annotation file
     detections:list[dict[str,Any]]|str,   # COCO results: image_id, category_id, bbox (xywh, pixels, top-left), score; or their file
 ) -> CocoScores: # Overall and per class
-    "Score detections with pycocotools."
+    "Score detections with pycocotools, or with its stand-in."
+    truth = _stand_in(annotations)
+    return _scored(hotcoco.COCOeval, truth, detections) if truth else _refereed(annotations, detections)
+
+def _stand_in(annotations):
+    "The annotations in hotcoco, unless it reads them otherwise than pycocotools: it refuses ids below 0, and object 0 can be found (pycocotools takes it for no object)."
+    if not hotcoco: return None
+    try: truth = hotcoco.COCO(str(annotations))
+    except ValueError: return None
+    return None if 0 in truth.getAnnIds() else truth
+
+def _refereed(annotations, detections) -> CocoScores:
+    with contextlib.redirect_stdout(io.StringIO()): return _scored(COCOeval, COCO(str(annotations)), detections)
+
+def _scored(judgement:type, truth, detections) -> CocoScores:
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(annotations))
-        results = _results(truth, detections)
-        judge = COCOeval(truth, results, 'bbox')
+        judge = judgement(truth, _results(truth, detections), 'bbox')
         judge.evaluate(); judge.accumulate(); judge.summarize()
     precision = judge.eval['precision'][:, :, :, 0, 2]  # IoU, recall, class; all areas, 100 detections an image
-    per_class = [_one_class(truth, precision[:, :, k], category) for k, category in enumerate(map(int, judge.params.catIds))]
+    boxes = [a for a in truth.loadAnns(truth.getAnnIds()) if not a.get('iscrowd')]
+    per_class = [_one_class(truth.cats[category], [a for a in boxes if a['category_id'] == category], precision[:, :, k]) for k, category in enumerate(map(int, judge.params.catIds))]
     return CocoScores({k: _defined(v) for k, v in zip(STATS, judge.stats)}, per_class)
 
-def _results(truth:COCO, detections) -> COCO:
+def _results(truth, detections):
     if isinstance(detections, (str, Path)): detections = json.loads(Path(detections).read_text(encoding='utf-8'))
     strange = {d['image_id'] for d in detections} - set(truth.getImgIds())
     if strange: raise ValueError(f'detections have image id {min(strange)} that is not among the {len(truth.getImgIds())} annotated images; score them on their own annotations')
     if detections: return truth.loadRes(list(detections))
-    empty = COCO()  # loadRes fails on an empty list; no detections is a legal result
+    empty = type(truth)()  # loadRes fails on an empty list; no detections is a legal result
     empty.dataset = {**truth.dataset, 'annotations': []}
     empty.createIndex()
     return empty
 
-def _one_class(truth:COCO, precision:np.ndarray, category:int) -> dict[str,Any]:
-    boxes = [a for a in truth.loadAnns(truth.getAnnIds(catIds=[category])) if not a.get('iscrowd')]
-    return dict(category_id=category, name=truth.cats[category]['name'], instances=len(boxes), images=len({a['image_id'] for a in boxes}),
+def _one_class(category:dict[str,Any], boxes:list[dict[str,Any]], precision:np.ndarray) -> dict[str,Any]:
+    return dict(category_id=category['id'], name=category['name'], instances=len(boxes), images=len({a['image_id'] for a in boxes}),
                 AP=_mean(precision), AP50=_mean(precision[0]))
 
-# %% ../nbs/10_evaluate.ipynb #10_evaluate-013
+# %% ../nbs/10_evaluate.ipynb #10_evaluate-015
 class _Matched(NamedTuple):
     "What pycocotools makes of one class."
     image_d:np.ndarray     # Index of the image of each detection
@@ -103,7 +118,7 @@ def _one_matched(images:list[dict|None]) -> _Matched:
     image_d = np.repeat([i for i, _ in found], [len(e['dtScores']) for _, e in found])[order]
     return _Matched(image_d, matched & ~ignored, ~ignored, objects_n)
 
-# %% ../nbs/10_evaluate.ipynb #10_evaluate-014
+# %% ../nbs/10_evaluate.ipynb #10_evaluate-016
 RECALLS = np.linspace(0, 1, 101)  # as in pycocotools, `recThrs`
 AT_ONCE = 2_000_000  # draws x detections held in memory
 
@@ -130,7 +145,7 @@ def _weighted_ap(classes:list[_Matched], weights_bn:np.ndarray) -> np.ndarray:
     ap_cb = np.array([one(m) for m in classes])
     return np.nansum(ap_cb, axis=0)/np.maximum(1, (~np.isnan(ap_cb)).sum(axis=0))  # a draw without any object says 0 for both
 
-# %% ../nbs/10_evaluate.ipynb #10_evaluate-015
+# %% ../nbs/10_evaluate.ipynb #10_evaluate-017
 LEVEL = .95
 
 def bootstrap_difference(
@@ -150,7 +165,7 @@ def bootstrap_difference(
     low, high = np.quantile(change_b[1:], [(1-LEVEL)/2, (1+LEVEL)/2])
     return dict(difference=float(change_b[0]), low=float(low), high=float(high), images=count, resamples=resamples, level=LEVEL)
 
-# %% ../nbs/10_evaluate.ipynb #10_evaluate-021
+# %% ../nbs/10_evaluate.ipynb #10_evaluate-023
 HEADS = ('one2one', 'one2many')
 
 class Detector(Protocol):
@@ -192,7 +207,7 @@ class TorchDetector:
         raw = {head: raw_output(self.model, answers, head) for head in self.heads}
         return raw | dict(one2one=last.postprocess(raw['one2one'].permute(0, 2, 1)))
 
-# %% ../nbs/10_evaluate.ipynb #10_evaluate-022
+# %% ../nbs/10_evaluate.ipynb #10_evaluate-024
 class _HeadScorer(DetectionValidator):
     "Ultralytics' metrics of one head, and its detections in COCO's form."
     def __init__(self, head:str, view:View, device:torch.device, args:dict, save_dir:Path):
@@ -220,7 +235,7 @@ class _HeadScorer(DetectionValidator):
         for box, score, index in zip(boxes.tolist(), pred['conf'].tolist(), pred['cls'].tolist()):
             self.detections.append(dict(image_id=image_id, category_id=self.view.category_ids[int(index)], bbox=[round(v, 3) for v in box], score=round(score, 6)))
 
-# %% ../nbs/10_evaluate.ipynb #10_evaluate-023
+# %% ../nbs/10_evaluate.ipynb #10_evaluate-025
 def _image_ids(view:View) -> dict[str,int]:
     folder = view.root/'images'/'val'
     images = json.loads(view.val_annotations.read_text(encoding='utf-8'))['images']
@@ -230,7 +245,7 @@ def _val_loader(scorer:_HeadScorer, detector:Detector, batch:int, workers:int, r
     dataset = build_yolo_dataset(scorer.args, scorer.data['val'], batch, scorer.data, mode='val', rect=rect, stride=detector.stride)
     return build_dataloader(dataset, batch, workers, shuffle=False, rank=-1, device=scorer.device)
 
-# %% ../nbs/10_evaluate.ipynb #10_evaluate-024
+# %% ../nbs/10_evaluate.ipynb #10_evaluate-026
 def first_images(
     view:View,        # Data
     imgsz:int,        # Side, pixels
@@ -242,7 +257,7 @@ def first_images(
     dataset = build_yolo_dataset(cfg, data[split], count, data, mode='val', rect=False)
     return torch.stack([dataset[i]['img'] for i in range(min(count, len(dataset)))]).float()/255
 
-# %% ../nbs/10_evaluate.ipynb #10_evaluate-025
+# %% ../nbs/10_evaluate.ipynb #10_evaluate-027
 @dataclass(frozen=True)
 class HeadScores:
     "Scores of one head of one model."
@@ -290,7 +305,7 @@ def _collect(scorer:_HeadScorer) -> HeadScores:
     ap75 = float(box.all_ap[:, 5].mean()) if len(box.all_ap) else 0.
     return HeadScores(scorer.head, scorer.seen, referee.overall, dict(AP=float(box.map), AP50=float(box.map50), AP75=ap75), referee.per_class, scorer.detections)
 
-# %% ../nbs/10_evaluate.ipynb #10_evaluate-027
+# %% ../nbs/10_evaluate.ipynb #10_evaluate-029
 def validation_view(
     coco_root:Path|str,        # COCO-format data
     folder:Path|str,           # Where the view goes
@@ -307,7 +322,7 @@ def validation_view(
         raise ValueError(f"{model} calls class {wrong[0][0]} '{wrong[0][1]}', {coco_root} calls it '{wrong[0][2]}' ({len(wrong)} of {len(names)} differ); evaluate it on the data it was made for")
     return view
 
-# %% ../nbs/10_evaluate.ipynb #10_evaluate-029
+# %% ../nbs/10_evaluate.ipynb #10_evaluate-031
 SOURCES = ('pycocotools', 'ultralytics_val', 'onnxruntime')  # referee, validator; the referee again, of what onnxruntime detected
 
 def save_scores(
@@ -333,7 +348,7 @@ def rungs_of(
         rungs += [{k: numbers[k] for k in ('rung', 'head', 'images')} | {'metrics_source': source} | numbers[source] for source in SOURCES if source in numbers]
     return rungs
 
-# %% ../nbs/10_evaluate.ipynb #10_evaluate-031
+# %% ../nbs/10_evaluate.ipynb #10_evaluate-033
 def save_gain(
     before:str,             # Rung before the correction: qat_raw, qat_ema or bn_reestimated
     folder:Path|str,        # `evaluation/` of a run, with the detections of both rungs

@@ -138,7 +138,9 @@ def quant_conv(
         quantised = PreparedConv2d(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups,
             conv.padding_mode, conv.bias is not None, weight_quant=_QUANTIZERS[scale, granularity], weight_bit_width=bits,
             device=conv.weight.device, dtype=conv.weight.dtype)
-    quantised.load_state_dict(conv.state_dict(), strict=scale == 'stats')
+    with torch.no_grad():  # load_state_dict would make Brevitas build the quantiser once more, which takes longer than all the rest
+        for own, given in ((quantised.weight, conv.weight), (quantised.bias, conv.bias)):
+            if given is not None: own.copy_(given)
     quantised.top, quantised.granularity = _top(bits), granularity
     if scale == 'learned': start_step(quantised, bits, granularity, scale_init)
     return quantised.train(conv.training)

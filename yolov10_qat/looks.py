@@ -157,7 +157,11 @@ def keep_figures(
     for name, title, alt, figure in found:
         with rc_context(RC), warnings.catch_warnings():
             warnings.filterwarnings('ignore', message='Glyph')  # a class name in a script that the font lacks: the table has it
-            for kind in ('svg', 'png'): _save(figure, folder/f'{name}.{kind}', kind)
+            _save(figure, folder/f'{name}.png', 'png')
+            layout = figure.get_layout_engine()
+            figure.set_layout_engine('none')  # it is laid out: once is enough
+            _save(figure, folder/f'{name}.svg', 'svg')
+            figure.set_layout_engine(layout)
             width, height = figure.get_size_inches()*96
             drawn[name] = dict(name=name, title=title, alt=alt, uri=_embed(figure), width=round(width), height=round(height))
     return drawn

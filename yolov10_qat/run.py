@@ -162,7 +162,7 @@ def weight_histograms(
 
 def _histogram_row(name:str, before, after) -> dict[str,Any]:
     old, new = histogram(before), histogram(after)
-    return dict(name=name, bits=int(after.quant_weight().bit_width), scale=float(after.quant_weight().scale.mean()),
+    return dict(name=name, bits=int(after.quant_weight().bit_width), scale=float(after.quant_weight().scale.detach().mean()),
         levels=new['levels'], level_counts_before=old['level_counts'], level_counts=new['level_counts'], **{k: {x: h[x] for x in ('edges', 'counts')} for k, h in (('before', old), ('after', new))})
 
 # %% ../nbs/16_run.ipynb #16_run-016
