@@ -229,11 +229,11 @@ class _HeadScorer(DetectionValidator):
             self._keep(self.scale_preds(pred, sample), sample['im_file'])
 
     def _keep(self, pred:dict, im_file:str):
-        boxes = pred['bboxes'].clone()
-        boxes[:, 2:] -= boxes[:, :2]  # xyxy -> xywh
+        starts, ends = pred['bboxes'].split(2, dim=1)
+        boxes, scores = (x.cpu().double().numpy().round(digits).tolist() for x, digits in ((torch.hstack([starts, ends-starts]), 3), (pred['conf'], 6)))
         image_id = self.image_ids[str(im_file)]
-        for box, score, index in zip(boxes.tolist(), pred['conf'].tolist(), pred['cls'].tolist()):
-            self.detections.append(dict(image_id=image_id, category_id=self.view.category_ids[int(index)], bbox=[round(v, 3) for v in box], score=round(score, 6)))
+        for box, score, index in zip(boxes, scores, pred['cls'].int().tolist()):
+            self.detections.append(dict(image_id=image_id, category_id=self.view.category_ids[index], bbox=box, score=score))
 
 # %% ../nbs/10_evaluate.ipynb #10_evaluate-025
 def _image_ids(view:View) -> dict[str,int]:

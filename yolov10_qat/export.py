@@ -80,7 +80,7 @@ class Reference:
         imgsz:int,       # Side of the square input, pixels
     ):
         self.model, self.view, self.imgsz = deployable(model), view, imgsz
-        self.images, self._scores = first_images(view, imgsz, RAW_IMAGES), None
+        self.images, self._scores, self._raw = first_images(view, imgsz, RAW_IMAGES), None, {}
 
     @property
     def scores(self) -> dict[str,HeadScores]: # By head
@@ -99,8 +99,9 @@ class Reference:
     def raw(self,
         output:str, # One of `HEAD_OF`
     ) -> Tensor: # (n, 4+c, a)
-        "Raw output for the first images."
-        return OneOutput(self.model, output)(self.images)[1]
+        "Raw output for the first images, computed once."
+        if output not in self._raw: self._raw[output] = OneOutput(self.model, output)(self.images)[1]
+        return self._raw[output]
 
 def raw_difference(
     expected:Tensor, # (n, 4+c, a)

@@ -285,14 +285,15 @@ class Experiment(Stages):
         with self.stage('score_after'):
             content = load_checkpoint(self.files.weights/'last.pt')
             if not self.config.quantize: return self._score_float(content)
-            self._score('qat_raw', lambda: deployable(build_model(content, 'raw')))
-            if content['ema_state_dict'] is not None: self._score('qat_ema', lambda: deployable(build_model(content, 'ema')))
-            before = 'qat_raw' if content['ema_state_dict'] is None else 'qat_ema'
+            averaged, trained = content['ema_state_dict'] is not None, build_model(content)
+            before = 'qat_ema' if averaged else 'qat_raw'
+            if averaged: self._score('qat_raw', lambda: deployable(build_model(content, 'raw')))
+            self._score(before, lambda: deployable(trained))
             if self.config.bn == 'reestimate':
                 before = 'bn_reestimated'
                 self._score(before, lambda: deployable(build_model(load_checkpoint(reestimated(self.root)))))
             if 'qc' in method_parts(self.config.method): self._score_corrected(before)
-            layers = weight_histograms(self._quantised_base(), build_model(content))
+            layers = weight_histograms(self._quantised_base(), trained)
             write_atomic(self.files.evaluation/'weights.json', json.dumps({'layers': layers}))
         return self.rungs()
 
