@@ -1,4 +1,4 @@
-"""Whole run against plain Ultralytics with the same arguments and validations, one after the other.
+"""Whole run against plain Ultralytics with the same arguments and validations, one after the other; who begins changes from repeat to repeat.
 
     python benchmarks/run_time.py --coco-root DIR --base yolov10n.pt [--epochs 6 --imgsz 320 --repeats 1 --bare]
 
@@ -14,6 +14,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from yolov10_qat.coco import build_view
 
 
 def ours(args, folder):
@@ -38,8 +40,7 @@ if extra: score(); score()                                             # raw and
 
 
 def plain(args, folder, extra):
-    data = folder/'ours'/'dataset'/'dataset.yaml'
-    return timed([sys.executable, '-c', PLAIN, json.dumps([str(data), str(args.base), args.imgsz, args.epochs, str(folder/f'plain{extra}'), extra])])
+    return timed([sys.executable, '-c', PLAIN, json.dumps([str(folder/'dataset'/'dataset.yaml'), str(args.base), args.imgsz, args.epochs, str(folder/f'plain{extra}'), extra])])
 
 
 def timed(words):
@@ -61,10 +62,11 @@ def main():
     args.coco_root, args.base = args.coco_root.resolve(), args.base.resolve()
     sides = dict(ours_s=ours, plain_s=lambda *a: plain(*a, True)) | (dict(bare_s=lambda *a: plain(*a, False)) if args.bare else {})
     rows = []
-    for _ in range(args.repeats):
+    for i in range(args.repeats):
         with tempfile.TemporaryDirectory() as d:
+            build_view(args.coco_root, Path(d)/'dataset')
             row = {}
-            for name, measure in sides.items():
+            for name, measure in list(sides.items())[::-1 if i % 2 else 1]:
                 row[name] = measure(args, Path(d))
                 print(f'{name} {row[name]:.1f}', flush=True)
             rows.append(row)
