@@ -72,8 +72,10 @@ def _scored(judgement:type, truth, detections) -> CocoScores:
         judge = judgement(truth, _results(truth, detections), 'bbox')
         judge.evaluate(); judge.accumulate(); judge.summarize()
     precision = judge.eval['precision'][:, :, :, 0, 2]  # IoU, recall, class; all areas, 100 detections an image
-    boxes = [a for a in truth.loadAnns(truth.getAnnIds()) if not a.get('iscrowd')]
-    per_class = [_one_class(truth.cats[category], [a for a in boxes if a['category_id'] == category], precision[:, :, k]) for k, category in enumerate(map(int, judge.params.catIds))]
+    boxes = {int(category): [] for category in judge.params.catIds}
+    for box in truth.loadAnns(truth.getAnnIds(catIds=list(boxes))):
+        if not box.get('iscrowd'): boxes[box['category_id']].append(box)
+    per_class = [_one_class(truth.cats[category], boxes[category], precision[:, :, k]) for k, category in enumerate(boxes)]
     return CocoScores({k: _defined(v) for k, v in zip(STATS, judge.stats)}, per_class)
 
 def _results(truth, detections):
