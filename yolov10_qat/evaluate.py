@@ -28,6 +28,7 @@ from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils.torch_utils import select_device
 
 from .coco import View, build_view
+from .cores import all_cores
 from .files import tell, write_atomic
 
 try: import hotcoco
@@ -288,7 +289,7 @@ def evaluate(
     with tempfile.TemporaryDirectory() as scratch:
         scorers = [_HeadScorer(head, view, detector.device, args, Path(scratch)) for head in detector.heads]
         loader = _val_loader(scorers[0], detector, batch, workers, rect and detector.imgsz is None)
-        _run(detector, loader, scorers, label)
+        with all_cores(detector.device): _run(detector, loader, scorers, label)
         return {s.head: _collect(s) for s in scorers}
 
 def _run(detector, loader, scorers, label):

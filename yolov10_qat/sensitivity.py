@@ -32,6 +32,7 @@ from .checkpoint import open_base
 from .coco import Progress, View, build_view
 from .config import DEMO, ConfigError, RunConfig, nearest
 from .contents import average_bits, deployed
+from .cores import all_cores
 from .files import file_sha256, write_atomic
 from .keeplist import KEPT_BITS, parse_budget, save_keep_list
 from .quantizer import DFL_REASON, deployable, plan, quantize
@@ -201,13 +202,14 @@ def sweep(
     "Score many states of a few networks in one pass over the images."
     networks, tallies = [OneToOne(c.base) for c in cases], [[Tally(bench.names) for _ in c.states] for c in cases]
     done, total = 0, len(bench.dataloader)*sum(len(c.states) for c in cases)
-    for batch in map(bench.preprocess, bench.dataloader):
-        for case, network, row in zip(cases, networks, tallies):
-            known = network.run({IMAGE: batch['img']}, network.nodes)
-            for state, tally in zip(case.states, row):
-                with borrowed(case.base, case.donor, state): bench.add(tally, case.base, network.raw(network.run(known, network.stale(state))), batch)
-                done += 1
-                if progress: progress(done, total, 'sensitivity')
+    with all_cores(bench.device):
+        for batch in map(bench.preprocess, bench.dataloader):
+            for case, network, row in zip(cases, networks, tallies):
+                known = network.run({IMAGE: batch['img']}, network.nodes)
+                for state, tally in zip(case.states, row):
+                    with borrowed(case.base, case.donor, state): bench.add(tally, case.base, network.raw(network.run(known, network.stale(state))), batch)
+                    done += 1
+                    if progress: progress(done, total, 'sensitivity')
     return [[t.score(bench.images) for t in row] for row in tallies]
 
 # %% ../nbs/11_sensitivity.ipynb #11_sensitivity-017

@@ -34,6 +34,7 @@ from ultralytics.utils.torch_utils import ModelEMA, unwrap_model
 from .checkpoint import FOREIGN, identity_misfit, newest_checkpoint, open_base, random_model, save_checkpoint
 from .config import PRIMARY, RANDOM, SHARED, RunConfig, batches_gathered, identity, load_config, method_parts, read_recipe
 from .contents import CheckpointError
+from .cores import all_cores
 from .files import note, replace_file, tell, write_atomic
 from .quantizer import copy_state, deployable
 from .weights import find_base
@@ -333,7 +334,7 @@ class _Scored(_Resumable):
 
     def _score(self, model:nn.Module) -> dict[str,float]|None: # None in all processes but the first
         self.validator.subject = self.subject(unwrap_model(model))
-        return self.validator(self)
+        with all_cores(self.device): return self.validator(self)
 
     def subject(self,
         model:nn.Module, # Raw weights or their average
