@@ -7,6 +7,7 @@ fp, ptq, raw and average at the end are scored with both heads. `--bare` times i
 """
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -16,6 +17,8 @@ import time
 from pathlib import Path
 
 from yolov10_qat.coco import build_view
+
+ENVIRONMENT = os.environ.copy()  # making the data imports Ultralytics, which sets OMP_NUM_THREADS
 
 
 def ours(args, folder):
@@ -45,7 +48,7 @@ def plain(args, folder, extra):
 
 def timed(words):
     started = time.monotonic()
-    done = subprocess.run(words, capture_output=True, text=True)
+    done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True)
     if done.returncode: sys.exit(done.stderr[-3000:])
     return time.monotonic() - started
 

@@ -12,6 +12,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from tqdm import tqdm
 
 from .compare import ask_gate, check_out, find_roots
 from .config import RunConfig
+from .cores import THREADS_VARIABLE, threads_given
 from .files import PROGRESS_VARIABLE, RunLock, RunLocked, heard, notes
 from .folder import COMPARE_TEMPLATE, TEMPLATE, Layout, absolute, enter, open_root, record_failure
 from .summary import RunSummary, load_summary
@@ -113,6 +116,20 @@ class Kernel:
         except ProcessLookupError: pass
 
 # %% ../nbs/17_launch.ipynb #17_launch-013
+def _set(variables:dict[str,str|None]):
+    for name, value in variables.items():
+        os.environ.pop(name, None)
+        if value is not None: os.environ[name] = value
+
+@contextmanager
+def _environment(variables:dict[str,str|None]) -> Iterator[None]:
+    "What a kernel inherits; None: nothing by that name."
+    before = {name: os.environ.get(name) for name in variables}
+    _set(variables)
+    try: yield
+    finally: _set(before)
+
+# %% ../nbs/17_launch.ipynb #17_launch-015
 def _wait(kernel:Kernel, worker:threading.Thread, progress:Path):
     stream = _stream()
     bar = Bar(stream)
@@ -133,20 +150,19 @@ def execute(
 ) -> Kernel: # Ended; `error` and `interrupted` say how
     "Run a notebook in a kernel of its own, with its progress in the terminal."
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-        kernel = Kernel(Path(scratch))
-        os.environ[PROGRESS_VARIABLE] = str(Path(scratch)/'progress.json')
+        kernel, progress = Kernel(Path(scratch)), Path(scratch)/'progress.json'
         worker = threading.Thread(target=kernel.execute, args=(template, parameters, notebook), daemon=True)
         old = {s: signal.signal(s, kernel.interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
-            worker.start()
-            _wait(kernel, worker, Path(os.environ[PROGRESS_VARIABLE]))
+            with _environment({PROGRESS_VARIABLE: str(progress), THREADS_VARIABLE: threads_given()}):
+                worker.start()
+                _wait(kernel, worker, progress)
         finally:
             kernel.send(signal.SIGKILL)
             for s, handler in old.items(): signal.signal(s, handler)
-            del os.environ[PROGRESS_VARIABLE]
     return kernel
 
-# %% ../nbs/17_launch.ipynb #17_launch-014
+# %% ../nbs/17_launch.ipynb #17_launch-016
 def _failure(kernel:Kernel) -> tuple[str,str]:
     "Class and message of what ended the notebook, if the kernel did not get to write it down."
     if kernel.interrupted: return 'KeyboardInterrupt', 'interrupted'
@@ -185,7 +201,7 @@ def _write_up(root:Path, kernel:Kernel):
     write_summary_md(root)
     render(root)
 
-# %% ../nbs/17_launch.ipynb #17_launch-016
+# %% ../nbs/17_launch.ipynb #17_launch-018
 class RunFailed(RuntimeError):
     "A run did not come to its end; the message says why and where its report is."
 
@@ -200,7 +216,7 @@ def start(
     from yolov10_qat.result import RunResult
     return RunResult(config.run_root)
 
-# %% ../nbs/17_launch.ipynb #17_launch-020
+# %% ../nbs/17_launch.ipynb #17_launch-022
 def summarize(
     paths:list[Path], # Run roots, folders of them, results tables
     out:Path,         # Folder of the comparison, made if need be
