@@ -1,6 +1,8 @@
 """Whole run against plain Ultralytics with the same arguments and validations, one after the other; who begins changes from repeat to repeat.
 
-    python benchmarks/run_time.py --coco-root DIR --base yolov10n.pt [--epochs 6 --imgsz 320 --repeats 1 --bare]
+    python benchmarks/run_time.py --coco-root DIR --base yolov10n.pt [--epochs 1 --imgsz 640 --train-max-images 128 --val-max-images 64 --repeats 1 --bare]
+
+Without more it is the profile smoke.
 
 `plain` trains the unquantised model with Ultralytics' own trainer and scores as many states of a model as our run does: raw and average each epoch (ours) are two validations an epoch;
 fp, ptq, raw and average at the end are scored with both heads. `--bare` times it once more with nothing but Ultralytics' own validations.
@@ -22,7 +24,7 @@ ENVIRONMENT = os.environ.copy()  # making the data imports Ultralytics, which se
 
 
 def ours(args, folder):
-    words = ['run', '--method', 'ema', '--device', 'cpu', '--imgsz', args.imgsz, '--epochs', args.epochs, '--train-max-images', 0, '--val-max-images', 0,
+    words = ['run', '--method', 'ema', '--device', 'cpu', '--imgsz', args.imgsz, '--epochs', args.epochs, '--train-max-images', args.train_max_images, '--val-max-images', args.val_max_images,
              '--coco-root', args.coco_root, '--base', args.base, '--run-root', folder/'ours']
     return timed([sys.executable, '-m', 'yolov10_qat', *map(str, words)])
 
@@ -57,8 +59,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--coco-root', type=Path, required=True)
     parser.add_argument('--base', type=Path, required=True)
-    parser.add_argument('--epochs', type=int, default=6)
-    parser.add_argument('--imgsz', type=int, default=320)
+    parser.add_argument('--epochs', type=int, default=1)
+    parser.add_argument('--imgsz', type=int, default=640)
+    parser.add_argument('--train-max-images', type=int, default=128, help='0 for all')
+    parser.add_argument('--val-max-images', type=int, default=64, help='0 for all')
     parser.add_argument('--repeats', type=int, default=1)
     parser.add_argument('--bare', action='store_true')
     args = parser.parse_args()
@@ -67,7 +71,7 @@ def main():
     rows = []
     for i in range(args.repeats):
         with tempfile.TemporaryDirectory() as d:
-            build_view(args.coco_root, Path(d)/'dataset')
+            build_view(args.coco_root, Path(d)/'dataset', train_max_images=args.train_max_images, val_max_images=args.val_max_images)
             row = {}
             for name, measure in list(sides.items())[::-1 if i % 2 else 1]:
                 row[name] = measure(args, Path(d))

@@ -12,6 +12,7 @@ import contextlib
 import io
 import json
 import tempfile
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -198,11 +199,13 @@ class TorchDetector:
     "A network in torch: whole, or with the one2many branch removed as Ultralytics' fusing does."
     imgsz = None
     def __init__(self,
-        model:nn.Module,   # Plain YOLOv10, as from `deployable`; moved to `device`, its weights stay as they are
+        model:nn.Module,   # Plain YOLOv10, as from `deployable`; not changed
         device:str='cpu',  # Ultralytics device string
     ):
         self.device = select_device(device, verbose=False)
-        self.model, self.names, self.stride = model.to(self.device).eval(), model.names, int(max(model.stride))
+        layout = torch.channels_last if self.device.type == 'cpu' else torch.preserve_format
+        self.model = deepcopy(model).to(self.device, memory_format=layout).eval()
+        self.names, self.stride = model.names, int(max(model.stride))
         self.heads = HEADS if model.model[-1].cv2 is not None else HEADS[:1]
 
     def __call__(self, images_n3hw:Tensor) -> dict[str,Tensor]:

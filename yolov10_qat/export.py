@@ -25,6 +25,7 @@ from .checkpoint import build_model, load_checkpoint
 from .coco import View
 from .config import DEMO, load_config
 from .contents import CheckpointError, check_weights
+from .cores import all_cores
 from .deployment import Deployment, deployment
 from .evaluate import HEADS, Detector, HeadScores, TorchDetector, evaluate, first_images, validation_view
 from .files import file_sha256, note, tell
@@ -79,13 +80,13 @@ class Reference:
         view:View,       # Data to compare on
         imgsz:int,       # Side of the square input, pixels
     ):
-        self.model, self.view, self.imgsz = deployable(model), view, imgsz
+        self.detector, self.view, self.imgsz = TorchDetector(deployable(model)), view, imgsz
         self.images, self._scores, self._raw = first_images(view, imgsz, RAW_IMAGES), None, {}
 
     @property
     def scores(self) -> dict[str,HeadScores]: # By head
         "AP of both heads, computed once."
-        if self._scores is None: self._scores = self.score(TorchDetector(self.model), 'torch')
+        if self._scores is None: self._scores = self.score(self.detector, 'torch')
         return self._scores
 
     def score(self,
@@ -95,12 +96,11 @@ class Reference:
         "AP on the same squares."
         return evaluate(detector, self.view, self.imgsz, 16, label=label, rect=False)
 
-    @torch.no_grad()
     def raw(self,
         output:str, # One of `HEAD_OF`
     ) -> Tensor: # (n, 4+c, a)
         "Raw output for the first images, computed once."
-        if output not in self._raw: self._raw[output] = OneOutput(self.model, output)(self.images)[1]
+        if output not in self._raw: self._raw[output] = _raw_of(self.detector, output, self.images)
         return self._raw[output]
 
 def raw_difference(
@@ -114,7 +114,7 @@ def raw_difference(
 @torch.no_grad()
 def _raw_of(detector:Detector, output:str, images:Tensor) -> Tensor:
     if isinstance(detector, OnnxDetector): return detector.run(images)[1]
-    return OneOutput(detector.model, output)(images)[1]
+    with all_cores(detector.device): return OneOutput(detector.model, output)(images)[1]
 
 def parity(
     path:Path|str,        # Exported file

@@ -24,6 +24,7 @@ from ultralytics.utils.torch_utils import select_device, unwrap_model
 from .batchnorm import ImageBatches, carry_over, drift, drift_rows, hold, norm_behind, reestimate, reference, training_images
 from .checkpoint import CheckpointError, build_model, load_checkpoint, save_checkpoint
 from .config import FLOAT_BITS, RunConfig, bits_after, load_config, method_parts, word_lengths
+from .cores import all_cores
 from .fakequant import learned_step
 from .files import note, write_atomic
 from .oscillation import Tracker, add_dampening, cosine, layer_rows, positions, save_histories
@@ -229,7 +230,7 @@ class QATTrainer(FloatTrainer):
 
     def _note(self, epoch:int):
         if RANK not in {-1, 0} or not self.tracker: return
-        divergence = layers_divergence(super().subject(unwrap_model(self.ema.ema)), self.probe)
+        with all_cores(self.device): divergence = layers_divergence(super().subject(unwrap_model(self.ema.ema)), self.probe)
         self.layer_rows += layer_rows(self.tracker, epoch, divergence, self.config.dampen_aggregation if 'dampen' in self.parts else None)
         write_atomic(self.root/'oscillation.csv', pd.DataFrame(self.layer_rows).to_csv(index=False, float_format='%.6g'))
         save_histories(self.tracker, self.first_positions, self.root/'oscillation.json')
