@@ -257,7 +257,7 @@ class Experiment(Stages):
         if self.config.base == RANDOM or not self.config.quantize: return self.rungs()
         with self.stage('score_before'):
             if self.config.init_ptq: calibrated(self.base, self.manifest, self.config, self.root, progress=_tell)
-            self._score('fp', lambda: deepcopy(self.base))
+            self._score('fp', lambda: self.base)
             self._score('ptq', lambda: deployable(self._quantised_base()))
         return self.rungs()
 
