@@ -564,8 +564,12 @@ def read_source(
     "Read an annotation file once, for its records and its digest."
     stat, sha = file.stat(), hashlib.sha256()
     with ThreadPoolExecutor(1) as beside:
-        def hashed(chunk): beside.submit(sha.update, chunk); return chunk
-        try: instances = decode_windows(map(hashed, read_chunks(file)), segmented)
+        def hashed():
+            for chunk in read_chunks(file):
+                done = beside.submit(sha.update, chunk)
+                yield chunk
+                done.result()  # or chunks would pile up where hashing is the slower
+        try: instances = decode_windows(hashed(), segmented)
         except (msgspec.DecodeError, UnicodeDecodeError): instances = None
     if instances is None:
         data = file.read_bytes()
