@@ -161,7 +161,7 @@ DATA = {
     'truncated':         (cut, [TRAIN, 'cut off', 'take the original file again']),
     'no categories':     (edited(lambda c: c.pop('categories')), [TRAIN, 'missing required field categories', 'correct it']),
     'record lacks key':  (edited(lambda c: c['images'][2].pop('width')), [TRAIN, 'missing required field width at images[2]', 'record with id 3', 'correct it']),
-    'no images':         (edited(lambda c: c.update(images=[], annotations=[])), [TRAIN, 'no image left after filtering', 'needs at least one']),
+    'no images':         (edited(lambda c: c.update(images=[], annotations=[])), [TRAIN, 'images is empty', 'needs at least one']),
     'missing image':     (lambda r: (r/'train2017/002.jpg').unlink(), ['1 of 4 selected images', 'tolerated: 1 %', '002.jpg (missing)', 'restore the files']),
     'unreadable image':  (lambda r: (r/'val2017/003.jpg').write_text('no picture'), ['1 of 4 selected images', '003.jpg (unreadable)', 'restore the files']),
     'escaping name':     (edited(lambda c: c['images'][0].update(file_name='../val2017/001.jpg')), [TRAIN, "image 1 has file_name '../val2017/001.jpg'", 'must be a relative path']),

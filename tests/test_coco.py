@@ -65,7 +65,7 @@ BAD = {
     'no images key':      (lacking('images'), DataError, 'missing required field images'),
     'no annotations key': (lacking('annotations'), DataError, 'missing required field annotations'),
     'no categories key':  (lacking('categories'), DataError, 'missing required field categories'),
-    'no images':          (edited(lambda c: c.update(images=[])), DataError, 'no image left'),
+    'no images':          (edited(lambda c: c.update(images=[])), DataError, 'images is empty; the split needs at least one'),
     'no boxes':           (edited(lambda c: c.update(annotations=[])), DataError, 'no box left after filtering in 3 images'),
     'no categories':      (edited(lambda c: c.update(categories=[])), DataError, 'categories is empty'),
     'category twice':     (edited(lambda c: c['categories'].append(c['categories'][0])), DataError, 'categories has id 7 more than once'),
@@ -150,6 +150,23 @@ def test_one_bad_image_in_a_hundred_is_a_warning(tmp_path):
     assert not (view.root/'labels/train/50.txt').exists()
     (root/'train2017/51.jpg').unlink()
     with pytest.raises(DataError, match='2 of 100'): build_view(root, tmp_path/'view2')
+
+def test_a_view_without_a_bad_image_is_that_of_a_file_without_it(tmp_path):
+    root = make_coco(tmp_path/'coco', n=100)
+    content = read(root)
+    content['annotations'] += [dict(content['annotations'][49], id=i, category_id=c) for i, c in ((200, 99), (201, 20))]  # of the bad image, the first with a category that there is not
+    content['annotations'].append(dict(content['annotations'][59], id=50))  # of another, with the id of one of the bad image
+    write(root, 'train2017', content)
+    (root/'train2017/50.jpg').unlink()
+    left_out = build_view(root, tmp_path/'left_out')
+    for section, key in (('images', 'id'), ('annotations', 'image_id')): content[section] = [entry for entry in content[section] if entry[key] != 50]
+    write(root, 'train2017', content)
+    unlisted = build_view(root, tmp_path/'unlisted')
+    assert left_out.fingerprint == unlisted.fingerprint
+    assert {k: v for k, v in tree(left_out.root).items() if k != 'provenance.json'} == {k: v for k, v in tree(unlisted.root).items() if k != 'provenance.json'}
+    first, second = (view.provenance['splits']['train'] for view in (left_out, unlisted))
+    assert {k for k in first if first[k] != second[k]} == {'faults', 'available'}
+    assert (view := load_view(left_out.root)).train_images == 99 and (view.root/'labels/train/60.txt').read_text().count('\n') == 1
 
 def test_a_file_with_byte_order_mark_and_sparse_annotations_is_read(tmp_path):
     root = make_coco(tmp_path/'coco')

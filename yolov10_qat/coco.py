@@ -9,10 +9,10 @@ __all__ = ['Id', 'Side', 'Number', 'Annotations', 'WINDOW', 'TOLERATED', 'Progre
            'select_images', 'label_path', 'link_path', 'check_names', 'jpeg_size', 'image_size', 'image_fault',
            'link_images', 'check_images', 'Beside', 'usable_annotations', 'Labels', 'to_labels', 'share_rows',
            'label_texts', 'LabelCounts', 'write_labels', 'total', 'Split', 'split_paths', 'wanted', 'read_chunks',
-           'read_source', 'check_categories', 'read_linked', 'read_split', 'split_facts', 'split_warnings',
-           'fingerprint', 'write_annotations', 'write_split', 'absent', 'check_labels_found', 'View', 'lost_files',
-           'load_view', 'same_source', 'reuse_view', 'check_agreement', 'write_view', 'uncollected', 'build_view',
-           'plot_classes']
+           'read_source', 'check_categories', 'read_linked', 'split_facts', 'split_warnings', 'fingerprint',
+           'write_annotations', 'write_split', 'make_split', 'check_known', 'absent', 'check_labels_found', 'View',
+           'lost_files', 'load_view', 'same_source', 'reuse_view', 'check_agreement', 'finish_view', 'uncollected',
+           'build_view', 'plot_classes']
 
 # %% ../nbs/02_coco.ipynb #02_coco-002
 import codecs
@@ -180,13 +180,16 @@ def last_cut(
 
 def head_of(
     chunks:Iterator[bytes], # An instances file, piece by piece
-) -> tuple[bytes,bytearray]: # Up to the list of annotations, and what was read of it
+) -> tuple[bytearray,bytearray]: # Up to the list of annotations, and what was read of it
     "The part of an instances file before its annotations."
     text = bytearray()
     for chunk in chunks:
         start = max(0, len(text)-64)
         text += chunk
-        if found := _BEGIN.search(text, start): return bytes(memoryview(text)[:found.end()]).removeprefix(codecs.BOM_UTF8), text[found.end():]
+        if found := _BEGIN.search(text, start):
+            rest = text[found.end():]
+            del text[found.end():]
+            return text.removeprefix(codecs.BOM_UTF8), rest
     raise msgspec.DecodeError('no list of annotations')
 
 # %% ../nbs/02_coco.ipynb #02_coco-017
@@ -212,25 +215,38 @@ def decode_windows(
         text = bytearray(b'[') + after[cut[1]-cut[0]:]
     if not (end := _END.search(text)): raise msgspec.DecodeError('no end of the annotations')
     tables.append(to_table(decode(text[:end.end()]), segmented))
-    rest = msgspec.json.decode(b''.join([head, _STAND_IN, text[end.end():], *chunks]), type=Instances[msgspec.Raw])
-    if bytes(rest.annotations) != _STAND_IN: raise msgspec.DecodeError('another list of annotations')
-    return Instances(rest.images, joined(tables), rest.categories)
+    for part in (_STAND_IN, text[end.end():], *chunks): head += part
+    images, categories = _around(head)
+    del head
+    return Instances(images, joined(tables), categories)
+
+def _around(text:bytearray) -> tuple[list[ImageRecord],list[Category]]:
+    found = msgspec.json.decode(text, type=Instances[msgspec.Raw])
+    if bytes(found.annotations) != _STAND_IN: raise msgspec.DecodeError('another list of annotations')
+    return found.images, found.categories
 
 def images_ahead(
     chunks:Iterator[bytes], # An instances file, piece by piece
 ) -> list[ImageRecord]: # Empty when they come after the annotations
     "The images of a file before its annotations are read."
-    try: return msgspec.json.decode(head_of(chunks)[0] + b'0}', type=_Ahead).images
+    try:
+        head, _ = head_of(chunks)
+        head += b'0}'
+        return msgspec.json.decode(head, type=_Ahead).images
     except (msgspec.DecodeError, UnicodeDecodeError): return []
 
 class _Ahead(msgspec.Struct):
     images:list[ImageRecord]
 
 def joined(
-    tables:list[Table], # At least one
+    tables:list[Table], # At least one; emptied, column by column, so that no more than one is held twice
 ) -> Table: # Their rows, one after the other
     "Tables as one."
-    return Table(*(None if columns[0] is None else np.concatenate(columns) for columns in zip(*map(msgspec.structs.astuple, tables))))
+    def column(name):
+        parts = [getattr(table, name) for table in tables]
+        for table in tables: setattr(table, name, None)
+        return None if parts[0] is None else np.concatenate(parts)
+    return Table(*map(column, Table.__struct_fields__))
 
 # %% ../nbs/02_coco.ipynb #02_coco-022
 def select_images(
@@ -615,34 +631,7 @@ def read_linked(
     chosen = choose(instances.images)
     yield instances, source, chosen, link_images(chosen, folder, out)
 
-# %% ../nbs/02_coco.ipynb #02_coco-055
-def read_split(
-    key:str,       # train or val
-    root:Path|str, # COCO root
-    name:str,      # Split, such as train2017
-    count:int,     # Images to take, 0 for all
-    seed:int,      # Of the subset; val does not use it
-    out:Path,      # Root of the view; gets the links
-    progress:Progress, # Told how far it is
-    fraction:float=1., # Share of the images to take where `count` is 0
-) -> Split: # Everything else that will be written
-    "Read, select and check one split."
-    folder, file = split_paths(root, name)
-    def choose(images): return select_images(images, count or wanted(fraction, len(images)), seed if key == 'train' else None)
-    with read_linked(file, folder, out/'images'/key, key == 'val', choose, progress) as (instances, source, chosen, found):
-        categories, known = check_categories(instances.categories, file), np.array([image.id for image in instances.images])
-        def usable(images): return usable_annotations(instances.annotations, images, known, [c.id for c in categories])
-        table, skipped = usable(chosen)
-        images, faults = check_images(chosen, folder, found, progress)
-    if not images: raise DataError(f'{file}: no image left after filtering ({len(instances.images)} in the file); the split needs at least one')
-    if faults: table, skipped = usable(images)
-    instances.annotations = None  # a second copy
-    unknown = skipped['unknown category']
-    if len(unknown) > TOLERATED*(len(table.id_k)+len(unknown)):
-        raise DataError(f'{file}: {len(unknown)} annotations have a category_id that is not in categories (tolerated: 1 %), the first has id {unknown[0]}; add the category')
-    return Split(key, name, file, images, table, categories, source, count or wanted(fraction, len(known)), len(known), faults, skipped)
-
-# %% ../nbs/02_coco.ipynb #02_coco-057
+# %% ../nbs/02_coco.ipynb #02_coco-056
 def split_facts(
     split:Split,        # What was taken
     labels:LabelCounts, # What was written
@@ -667,7 +656,7 @@ def split_warnings(
     if facts['clipped']: lines.append(f"{name}: boxes clipped to the image: {facts['clipped']}")
     return lines
 
-# %% ../nbs/02_coco.ipynb #02_coco-059
+# %% ../nbs/02_coco.ipynb #02_coco-058
 def _canonical(tables:list) -> bytes:
     "What `json.dumps` writes without spaces; msgspec does in a tenth of the time, but escapes neither DEL nor what is not ASCII."
     text = msgspec.json.encode(tables)
@@ -685,7 +674,7 @@ def fingerprint(
         sha.update(s.table.boxes_k4.astype('<f8').tobytes())
     return sha.hexdigest()
 
-# %% ../nbs/02_coco.ipynb #02_coco-062
+# %% ../nbs/02_coco.ipynb #02_coco-061
 def write_annotations(
     split:Split, # What to write
     out:Path,    # Root of the view
@@ -703,7 +692,8 @@ def write_split(
     out:Path,          # Root of the view
     progress:Progress, # Told how far it is
 ) -> LabelCounts: # What was written
-    "All files of one split but the links: half of the labels here, the other half and the annotations beside."
+    "All files of one split but the links: half of the labels here, the other half and the annotations beside. What is there of it is replaced."
+    shutil.rmtree(out/'labels'/split.key, ignore_errors=True)
     links = [link_path(split.key, image.file_name) for image in split.images]
     paths, half, done = [f'{out}/{label_path(link)}' for link in links], len(links)//2, 0
     for folder in {f'{out}/annotations'} | {path.rpartition('/')[0] for path in paths}: os.makedirs(folder, exist_ok=True)
@@ -721,7 +711,46 @@ def write_split(
     if not found.boxes_c.any(): raise DataError(f'{split.file}: no box left after filtering in {len(links)} images; take more images, or check annotations')
     return found
 
-# %% ../nbs/02_coco.ipynb #02_coco-064
+# %% ../nbs/02_coco.ipynb #02_coco-063
+def make_split(
+    key:str,       # train or val
+    root:Path|str, # COCO root
+    name:str,      # Split, such as train2017
+    count:int,     # Images to take, 0 for all
+    seed:int,      # Of the subset; val does not use it
+    out:Path,      # Root of the view
+    progress:Progress, # Told how far it is
+    fraction:float=1., # Share of the images to take where `count` is 0
+) -> tuple[Split,LabelCounts]: # What was taken; what was written of it
+    "Read, select, check and write one split."
+    folder, file = split_paths(root, name)
+    def choose(images): return select_images(images, count or wanted(fraction, len(images)), seed if key == 'train' else None)
+    with read_linked(file, folder, out/'images'/key, key == 'val', choose, progress) as (instances, source, chosen, found):
+        if not chosen: raise DataError(f'{file}: images is empty; the split needs at least one')
+        categories, known = check_categories(instances.categories, file), np.array([image.id for image in instances.images])
+        def split_of(images, faults):
+            table, skipped = usable_annotations(instances.annotations, images, known, [c.id for c in categories])
+            check_known(table, skipped, file)
+            return Split(key, name, file, images, table, categories, source, count or wanted(fraction, len(known)), len(known), faults, skipped)
+        split = split_of(chosen, {})
+        labels = write_split(split, out, progress)
+        images, faults = check_images(chosen, folder, found, progress)
+    if faults:
+        split = split_of(images, faults)
+        labels = write_split(split, out, progress)
+    return split, labels
+
+def check_known(
+    table:Table,              # Usable annotations
+    skipped:dict[str,list[int]], # As of `usable_annotations`
+    file:Path,                # Its name, for messages
+) -> None:
+    "Refuse a file with many annotations of categories that it does not list."
+    unknown = skipped['unknown category']
+    if len(unknown) > TOLERATED*(len(table.id_k)+len(unknown)):
+        raise DataError(f'{file}: {len(unknown)} annotations have a category_id that is not in categories (tolerated: 1 %), the first has id {unknown[0]}; add the category')
+
+# %% ../nbs/02_coco.ipynb #02_coco-065
 def absent(
     paths:list[str],  # Of files, relative to `root` or absolute
     root:Path|str,    # Folder
@@ -751,7 +780,7 @@ def check_labels_found(
         lost = list(absent(img2label_paths(images), root))
         if lost: raise DataError(f'Ultralytics would miss {len(lost)} of {len(images)} {key} labels, the first at {lost[0]}; report this with the version of ultralytics')
 
-# %% ../nbs/02_coco.ipynb #02_coco-066
+# %% ../nbs/02_coco.ipynb #02_coco-067
 SCHEMA = 1  # of provenance.json
 
 @dataclass(frozen=True)
@@ -781,7 +810,7 @@ def _view(root:Path, found:dict[str,Any]) -> View:
     return View(root, root/'dataset.yaml', train, val, *files, found['fingerprint'], [c['name'] for c in found['classes']],
                 [c['category_id'] for c in found['classes']], found['warnings'], found)
 
-# %% ../nbs/02_coco.ipynb #02_coco-068
+# %% ../nbs/02_coco.ipynb #02_coco-069
 def lost_files(
     links:list[str], # Images of a split, as paths in the view
     root:Path,       # Root of the view
@@ -815,7 +844,7 @@ def load_view(
         if lost: raise DataError(f'{root}: {len(lost)} files of {key} are gone, the first is {lost[0]}; restore {found["request"]["coco_root"]}, or {advice}')
     return view
 
-# %% ../nbs/02_coco.ipynb #02_coco-070
+# %% ../nbs/02_coco.ipynb #02_coco-071
 def same_source(
     old:dict[str,Any], # Of the provenance
     file:Path,         # Annotation file now
@@ -839,7 +868,7 @@ def reuse_view(
     if changes: raise DataError(f"{out} holds a view of other data ({'; '.join(changes)}); remove it, or choose another folder")
     return view
 
-# %% ../nbs/02_coco.ipynb #02_coco-071
+# %% ../nbs/02_coco.ipynb #02_coco-072
 def check_agreement(
     splits:list[Split], # Train and val
 ) -> None:
@@ -849,15 +878,14 @@ def check_agreement(
     only = [f"only {s.source['file']} has {sorted(mine-other)[:3]}" for s, mine, other in zip(splits, (train, val), (val, train)) if mine-other]
     raise DataError(f"categories (id, name) of train and val differ: {'; '.join(only)}; use one class table")
 
-def write_view(
-    splits:list[Split],    # Train and val
+def finish_view(
+    made:list[tuple[Split,LabelCounts]], # Train and val, as of `make_split`
     request:dict[str,Any], # Arguments of `build_view`
-    out:Path,              # Folder to fill
-    progress:Progress,     # Told how far it is
+    out:Path,              # Where they were written
 ) -> dict[str,Any]: # The provenance
-    "Fill a folder, provenance last."
+    "Write what belongs to both splits, provenance last."
+    splits, facts = [split for split, _ in made], [split_facts(*each) for each in made]
     check_agreement(splits)
-    facts = [split_facts(split, write_split(split, out, progress)) for split in splits]
     categories = splits[0].categories
     (out/'dataset.yaml').write_text(yaml.safe_dump(dict(train='train.txt', val='val.txt', names={i: c.name for i, c in enumerate(categories)}),
                                                    sort_keys=False, allow_unicode=True), encoding='utf-8')
@@ -872,7 +900,7 @@ def write_view(
     write_atomic(out/'provenance.json', json.dumps(found, indent=1, ensure_ascii=False))
     return found
 
-# %% ../nbs/02_coco.ipynb #02_coco-072
+# %% ../nbs/02_coco.ipynb #02_coco-073
 @contextmanager
 def uncollected() -> Iterator[None]:
     "Without cyclic garbage collection."
@@ -907,8 +935,8 @@ def build_view(
     try:
         part.mkdir(parents=True)
         with uncollected():
-            splits = [read_split(key, request['coco_root'], request[f'{key}_split'], request[f'{key}_max_images'], seed, part, tell, fraction if key == 'train' else 1.) for key in ('train', 'val')]
-            found = write_view(splits, request, part, tell)
+            made = [make_split(key, request['coco_root'], request[f'{key}_split'], request[f'{key}_max_images'], seed, part, tell, fraction if key == 'train' else 1.) for key in ('train', 'val')]
+            found = finish_view(made, request, part)
         try: os.rename(part, out)
         except OSError:
             if not (out/'provenance.json').is_file(): raise
@@ -916,7 +944,7 @@ def build_view(
     finally: shutil.rmtree(part, ignore_errors=True)
     return _view(out, found)
 
-# %% ../nbs/02_coco.ipynb #02_coco-084
+# %% ../nbs/02_coco.ipynb #02_coco-085
 def plot_classes(
     view:View,  # Dataset
     ax,         # matplotlib axes
