@@ -141,7 +141,7 @@ def resumed_config(
     return wanted
 
 # %% ../nbs/13_folder.ipynb #13_folder-024
-PACKAGES = ('torch', 'torchvision', 'ultralytics', 'ultralytics-opencv-headless', 'brevitas', 'onnx', 'onnxruntime', 'pycocotools', 'numpy', 'papermill', 'yolov10-qat')
+PACKAGES = ('torch', 'torchvision', 'ultralytics', 'ultralytics-opencv-headless', 'brevitas', 'onnx', 'onnxruntime', 'pycocotools', 'hotcoco', 'numpy', 'papermill', 'yolov10-qat')
 
 def environment() -> dict[str,str]: # Package or fact -> version
     "What the run was computed with; packages that are not installed are left out."
