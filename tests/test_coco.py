@@ -39,6 +39,8 @@ def tree(root):
     "Every file below a folder with its digest, or where it points."
     return {str(p.relative_to(root)): os.readlink(p) if p.is_symlink() else hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(Path(root).rglob('*')) if not p.is_dir()}
 
+def content_of(view): return {name: content for name, content in tree(view.root).items() if name != 'provenance.json'}
+
 # --- bad input -------------------------------------------------------------------------------------------------------------------------
 
 def edited(change, split='train2017'):
@@ -163,7 +165,7 @@ def test_a_view_without_a_bad_image_is_that_of_a_file_without_it(tmp_path):
     write(root, 'train2017', content)
     unlisted = build_view(root, tmp_path/'unlisted')
     assert left_out.fingerprint == unlisted.fingerprint
-    assert {k: v for k, v in tree(left_out.root).items() if k != 'provenance.json'} == {k: v for k, v in tree(unlisted.root).items() if k != 'provenance.json'}
+    assert content_of(left_out) == content_of(unlisted)
     first, second = (view.provenance['splits']['train'] for view in (left_out, unlisted))
     assert {k for k in first if first[k] != second[k]} == {'faults', 'available'}
     assert (view := load_view(left_out.root)).train_images == 99 and (view.root/'labels/train/60.txt').read_text().count('\n') == 1
@@ -258,8 +260,7 @@ def test_annotations_before_images_give_the_same_view(tmp_path):
     write(root, 'train2017', dict(reversed(read(root).items())))
     second = build_view(root, tmp_path/'two')
     assert first.fingerprint == second.fingerprint
-    strip = lambda view: {k: v for k, v in tree(view.root).items() if k != 'provenance.json'}
-    assert strip(first) == strip(second)
+    assert content_of(first) == content_of(second)
 
 def test_images_told_twice_are_those_told_last(tmp_path):
     root = make_coco(tmp_path/'coco')
@@ -315,8 +316,7 @@ def test_views_are_reproducible_reused_and_movable(tmp_path):
     write(root, 'train2017', shuffled)
     second = build_view(root, tmp_path/'two', train_max_images=5, seed=3)
     assert first.fingerprint == second.fingerprint
-    strip = lambda view: {k: v for k, v in tree(view.root).items() if k != 'provenance.json'}
-    assert strip(first) == strip(second)
+    assert content_of(first) == content_of(second)
     with pytest.raises(DataError, match='instances_train2017.json has changed since'): build_view(root, tmp_path/'one', train_max_images=5, seed=3)
     os.utime(file_of(root, 'val2017'))  # same bytes, another time: still the same source
     assert build_view(root, tmp_path/'two', train_max_images=5, seed=3) == second

@@ -728,17 +728,14 @@ def make_split(
     with read_linked(file, folder, out/'images'/key, key == 'val', choose, progress) as (instances, source, chosen, found):
         if not chosen: raise DataError(f'{file}: images is empty; the split needs at least one')
         categories, known = check_categories(instances.categories, file), np.array([image.id for image in instances.images])
-        def split_of(images, faults):
+        def written(images, faults):
             table, skipped = usable_annotations(instances.annotations, images, known, [c.id for c in categories])
             check_known(table, skipped, file)
-            return Split(key, name, file, images, table, categories, source, count or wanted(fraction, len(known)), len(known), faults, skipped)
-        split = split_of(chosen, {})
-        labels = write_split(split, out, progress)
+            split = Split(key, name, file, images, table, categories, source, count or wanted(fraction, len(known)), len(known), faults, skipped)
+            return split, write_split(split, out, progress)
+        of_all = written(chosen, {})
         images, faults = check_images(chosen, folder, found, progress)
-    if faults:
-        split = split_of(images, faults)
-        labels = write_split(split, out, progress)
-    return split, labels
+    return written(images, faults) if faults else of_all
 
 def check_known(
     table:Table,              # Usable annotations
