@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 from ultralytics.utils.torch_utils import ModelEMA
 
-from yolov10_qat.checkpoint import random_model, save_checkpoint
-from yolov10_qat.files import replace_file
-from yolov10_qat.oscillation import Tracker
-from yolov10_qat.quantizer import plan, quantize
-from yolov10_qat.trainer import checkpoint_bytes
+from yolov10_qat.checkpoint.store import random_model, save_checkpoint
+from yolov10_qat.core.files import replace_file
+from yolov10_qat.quant.oscillation import Tracker
+from yolov10_qat.quant.layers import plan, quantize
+from yolov10_qat.train.float_trainer import checkpoint_bytes
 
 
 def content_of(variant, optimizer):

@@ -9,9 +9,9 @@ import torch
 
 from common import emit, in_turns, ratios, spread
 from training import device_name
-from yolov10_qat.checkpoint import random_model
-from yolov10_qat.fakequant import group_rows, prepared
-from yolov10_qat.quantizer import plan, quantize, quantized_layers
+from yolov10_qat.checkpoint.store import random_model
+from yolov10_qat.quant.fakequant import group_rows, prepared
+from yolov10_qat.quant.layers import plan, quantize, quantized_layers
 
 
 def main():

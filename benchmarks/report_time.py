@@ -10,7 +10,7 @@ from pathlib import Path
 from nbconvert import HTMLExporter
 
 from common import emit, in_turns, ratios, spread
-from yolov10_qat.report import render
+from yolov10_qat.report.page import render
 
 
 def main():

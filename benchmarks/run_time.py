@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from yolov10_qat.coco import build_view
+from yolov10_qat.data.view import build_view
 
 ENVIRONMENT = os.environ.copy()  # making the data imports Ultralytics, which sets OMP_NUM_THREADS
 

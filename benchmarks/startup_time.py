@@ -13,8 +13,8 @@ from common import emit, ratios, spread
 
 MAKE = '''
 import sys
-from yolov10_qat.checkpoint import random_model, save_checkpoint
-from yolov10_qat.quantizer import plan, quantize
+from yolov10_qat.checkpoint.store import random_model, save_checkpoint
+from yolov10_qat.quant.layers import plan, quantize
 model = random_model('yolo10n', map(str, range(80)), seed=0)
 manifest = plan(model)
 state = quantize(model, manifest).state_dict()

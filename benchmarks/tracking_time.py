@@ -9,7 +9,7 @@ import torch
 
 from common import emit, in_turns, ratios, spread
 from training import Trainee, batch_of, device_name
-from yolov10_qat.oscillation import Tracker, add_dampening
+from yolov10_qat.quant.oscillation import Tracker, add_dampening
 
 
 def main():

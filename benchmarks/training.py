@@ -4,9 +4,9 @@ from torch.nn.utils import clip_grad_norm_
 from ultralytics.cfg import get_cfg
 from ultralytics.utils.torch_utils import ModelEMA
 
-from yolov10_qat.checkpoint import random_model
-from yolov10_qat.quantizer import plan, quantize
-from yolov10_qat.trainer import EqualHeadLoss
+from yolov10_qat.checkpoint.store import random_model
+from yolov10_qat.quant.layers import plan, quantize
+from yolov10_qat.train.float_trainer import EqualHeadLoss
 
 
 def batch_of(size, imgsz, device, boxes=7):

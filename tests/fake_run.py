@@ -6,9 +6,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from yolov10_qat.config import RunConfig, save_config
-from yolov10_qat.files import file_sha256
-from yolov10_qat.summary import PRIMARY, Exported, Failure, QcGain, Rung, RunSummary, judge, save_summary, status_word
+from yolov10_qat.core.config import RunConfig, save_config
+from yolov10_qat.core.files import file_sha256
+from yolov10_qat.core.config import PRIMARY
+from yolov10_qat.runs.summary import Exported, Failure, QcGain, Rung, RunSummary, judge, save_summary, status_word
 
 CLASSES = ['person', 'bicycle', 'traffic light', 'cat', 'stop sign']
 IMAGES, EPOCHS = 8, 6

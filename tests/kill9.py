@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from yolov10_qat.checkpoint import load_checkpoint, newest_checkpoint
-from yolov10_qat.scenes import write_scenes
+from yolov10_qat.checkpoint.store import load_checkpoint, newest_checkpoint
+from yolov10_qat.data.scenes import write_scenes
 
 RUN = ['--variant', 'yolo10n', '--imgsz', '64', '--batch', '8', '--train-max-images', '48', '--val-max-images', '8', '--save-period', '2', '--method', 'ema+dampen', '--scale', 'learned',
        '--bits-schedule', '32:0,6:2,4:4', '--warmup-epochs', '1']

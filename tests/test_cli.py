@@ -13,13 +13,13 @@ from tiny import tiny_base, tiny_coco
 from ultralytics.nn.tasks import DetectionModel
 
 from yolov10_qat import __version__, cli
-from yolov10_qat.checkpoint import load_checkpoint, open_base, save_checkpoint
-from yolov10_qat.config import RunConfig
-from yolov10_qat.contents import CheckpointError
-from yolov10_qat.folder import check_free, open_root
-from yolov10_qat.quantizer import plan, quantize
-from yolov10_qat.summary import load_summary
-from yolov10_qat.weights import WeightsError, find_base
+from yolov10_qat.checkpoint.store import load_checkpoint, open_base, save_checkpoint
+from yolov10_qat.core.config import RunConfig
+from yolov10_qat.checkpoint.format import CheckpointError
+from yolov10_qat.runs.folder import check_free, open_root
+from yolov10_qat.quant.layers import plan, quantize
+from yolov10_qat.runs.summary import load_summary
+from yolov10_qat.checkpoint.base_weights import WeightsError, find_base
 
 
 def refused(done, *pieces, code=1):

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from yolov10_qat import coco
-from yolov10_qat.coco import (FINEST, Annotation, DataError, ImageRecord, build_view, decode_instances, decode_windows, label_texts, load_view,
-                              read_chunks, read_source, select_images, share_rows, to_labels, to_table)
+from yolov10_qat.data import view as coco
+from yolov10_qat.data.view import FINEST, Annotation, DataError, ImageRecord, build_view, decode_instances, decode_windows, label_texts, load_view, read_chunks, read_source, select_images, share_rows, to_labels, to_table
 
 MINI = Path(__file__).parents[2]/'shared'/'coco-mini'
 needs_mini = pytest.mark.skipif(not MINI.is_dir(), reason='../shared/coco-mini is not here')
@@ -387,7 +386,7 @@ def test_progress_ends_at_its_total(tmp_path):
                     'checking val2017': (3, 3), 'writing train': (3, 3), 'writing val': (3, 3)}
 
 def test_the_module_loads_without_torch():
-    code = "import sys, yolov10_qat.coco; sys.exit(any(m in sys.modules for m in ('torch', 'ultralytics', 'matplotlib', 'pandas')))"
+    code = "import sys, yolov10_qat.data.view; sys.exit(any(m in sys.modules for m in ('torch', 'ultralytics', 'matplotlib', 'pandas')))"
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0
 
 # --- what others make of it --------------------------------------------------------------------------------------------------------------

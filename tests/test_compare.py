@@ -16,12 +16,14 @@ from conftest import REPOSITORY, command
 from many_runs import held, incomplete, store, vary
 from test_report import Page, check_offline
 
-from yolov10_qat.compare import Comparison, GateError, ask_gate, compare, comparison_schema, contrast, differences, find_runs, gate, over_seeds
-from yolov10_qat.comparison import LINES, MOST, SEEDS, TREES, forest, lines, looks, sentences, state_sentences, write_comparison
-from yolov10_qat.config import RunConfig
-from yolov10_qat.folder import load_config, open_root
-from yolov10_qat.report import render, write_summary_md
-from yolov10_qat.summary import PRIMARY, load_summary
+from yolov10_qat.compare.summary import Comparison, GateError, ask_gate, compare, comparison_schema, contrast, differences, find_runs, gate, over_seeds
+from yolov10_qat.compare.page import LINES, MOST, SEEDS, TREES, forest, lines, looks, sentences, state_sentences, write_comparison
+from yolov10_qat.core.config import RunConfig
+from yolov10_qat.core.config import load_config
+from yolov10_qat.runs.folder import open_root
+from yolov10_qat.report.page import render, write_summary_md
+from yolov10_qat.core.config import PRIMARY
+from yolov10_qat.runs.summary import load_summary
 
 SCHEMA = json.loads((REPOSITORY/'yolov10_qat'/'schemas'/'comparison.schema.json').read_text())
 N0, N1, S0, S1 = held()
@@ -379,7 +381,7 @@ def test_refused_run_touches_nothing(tmp_path):
 
 
 def test_experiment_by_hand_asks_too(tmp_path):
-    from yolov10_qat.run import Experiment
+    from yolov10_qat.pipeline.experiment import Experiment
     with pytest.raises(GateError): Experiment(RunConfig(**M, run_root=tmp_path/'run'))
     assert not (tmp_path/'run').exists()
 

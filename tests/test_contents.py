@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from yolov10_qat.checkpoint import load_checkpoint, random_model
-from yolov10_qat.contents import CheckpointError, Tensor, average_bits, deployed, describe_checkpoint, read_outline
-from yolov10_qat.quantizer import plan
+from yolov10_qat.checkpoint.store import load_checkpoint, random_model
+from yolov10_qat.checkpoint.format import CheckpointError, Tensor, average_bits, deployed, describe_checkpoint, read_outline
+from yolov10_qat.quant.layers import plan
 
 EXAMPLE = Path(__file__).parent/'examples'/'checkpoint-v1.pt'
 

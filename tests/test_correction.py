@@ -14,16 +14,16 @@ from test_run import kernel_pid, alive, start, wait_for
 from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 
-from yolov10_qat.checkpoint import load_checkpoint, open_base, verify_checkpoint
-from yolov10_qat.config import QC_SCOPES, RunConfig, save_config
-from yolov10_qat.coco import build_view
-from yolov10_qat.correction import Corrected, QCTrainer, correct, fold_qc, insert_qc, qc_overrides
-from yolov10_qat.evaluate import _matched, _weighted_ap, bootstrap_difference, coco_scores
-from yolov10_qat.folder import Layout
-from yolov10_qat.quantizer import deployable, plan, quantize
-from yolov10_qat.summary import find_rung, load_summary
-from yolov10_qat.qat import QATTrainer
-from yolov10_qat.trainer import overrides
+from yolov10_qat.checkpoint.store import load_checkpoint, open_base, verify_checkpoint
+from yolov10_qat.core.config import QC_SCOPES, RunConfig, save_config
+from yolov10_qat.data.view import build_view
+from yolov10_qat.train.qc import Corrected, QCTrainer, correct, fold_qc, insert_qc, qc_overrides
+from yolov10_qat.evaluate.heads import _matched, _weighted_ap, bootstrap_difference, coco_scores
+from yolov10_qat.runs.folder import Layout
+from yolov10_qat.quant.layers import deployable, plan, quantize
+from yolov10_qat.runs.summary import find_rung, load_summary
+from yolov10_qat.train.qat_trainer import QATTrainer
+from yolov10_qat.train.float_trainer import overrides
 
 
 # --- insert and fold -------------------------------------------------------------------------------------------------------------------------

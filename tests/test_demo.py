@@ -15,12 +15,12 @@ from matplotlib.path import Path as Outline
 from pycocotools.coco import COCO
 
 from conftest import REPOSITORY, command
-from yolov10_qat.checkpoint import load_base, open_base
-from yolov10_qat.coco import build_view
-from yolov10_qat.evaluate import coco_scores, evaluate
-from yolov10_qat.scenes import CATEGORY_IDS, KINDS, Thing, draw, scene, write_scenes
-from yolov10_qat.summary import load_summary
-from yolov10_qat.weights import SHIPPED, WeightsError, find_base
+from yolov10_qat.checkpoint.store import load_base, open_base
+from yolov10_qat.data.view import build_view
+from yolov10_qat.evaluate.heads import coco_scores, evaluate
+from yolov10_qat.data.scenes import CATEGORY_IDS, KINDS, Thing, draw, scene, write_scenes
+from yolov10_qat.runs.summary import load_summary
+from yolov10_qat.checkpoint.base_weights import SHIPPED, WeightsError, find_base
 
 EXAMPLE = Path(__file__).parent/'examples'/'scenes-recipe1.json'
 
@@ -96,7 +96,7 @@ def test_damaged_weights_are_refused(tmp_path, monkeypatch):
     content = bytearray(SHIPPED.read_bytes())
     content[-100] ^= 1
     copy.write_bytes(content)
-    monkeypatch.setattr('yolov10_qat.weights.SHIPPED', copy)
+    monkeypatch.setattr('yolov10_qat.checkpoint.base_weights.SHIPPED', copy)
     with pytest.raises(WeightsError, match=f'damaged: sha256 {hashlib.sha256(content).hexdigest()}, expected [0-9a-f]{{64}}; install yolov10-qat again'): find_base('yolo10n', 'demo')
 
 

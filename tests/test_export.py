@@ -11,18 +11,18 @@ from conftest import REPOSITORY, command
 from decoder import check_digest, decode
 from PIL import Image
 
-from yolov10_qat.checkpoint import load_base, load_checkpoint, open_base, save_checkpoint
-from yolov10_qat.config import DEMO
-from yolov10_qat.contents import CheckpointError
-from yolov10_qat.deployment import deployment, manifest_sha256
-from yolov10_qat.evaluate import validation_view
-from yolov10_qat.export import Reference, evaluate_file, export, export_checkpoint, open_detector
-from yolov10_qat.formats import FORMATS, SUFFIXES
-from yolov10_qat.onnxfile import OnnxDetector, read_onnx
-from yolov10_qat.packed import read_packed, unpack
-from yolov10_qat.quantizer import codes_and_steps, plan, quantize
-from yolov10_qat.scenes import write_scenes
-from yolov10_qat.weights import find_base
+from yolov10_qat.checkpoint.store import load_base, load_checkpoint, open_base, save_checkpoint
+from yolov10_qat.core.config import DEMO
+from yolov10_qat.checkpoint.format import CheckpointError
+from yolov10_qat.deploy.network import deployment, manifest_sha256
+from yolov10_qat.evaluate.heads import validation_view
+from yolov10_qat.deploy.export import Reference, evaluate_file, export, export_checkpoint, open_detector
+from yolov10_qat.deploy.targets import FORMATS, SUFFIXES
+from yolov10_qat.deploy.onnx_file import OnnxDetector, read_onnx
+from yolov10_qat.deploy.packed import read_packed, unpack
+from yolov10_qat.quant.layers import codes_and_steps, plan, quantize
+from yolov10_qat.data.scenes import write_scenes
+from yolov10_qat.checkpoint.base_weights import find_base
 
 EXAMPLES = REPOSITORY/'tests'/'examples'
 
@@ -118,7 +118,7 @@ def test_ultralytics_predicts(files, scenes, checkpoint, format):
     "`YOLO(file)` knows classes and size, needs no NMS, and finds what the checkpoint finds."
     from ultralytics import YOLO
 
-    from yolov10_qat.checkpoint import load
+    from yolov10_qat.checkpoint.store import load
     pictures = [Image.open(p) for p in sorted((scenes/'val2017').glob('*.jpg'))[:4]]
     ours, theirs = YOLO(files[format].path, task='detect'), load(checkpoint)
     for picture in pictures:
@@ -218,7 +218,7 @@ def test_first_onnx():
 @pytest.mark.slow
 def test_real_weights(shared, tmp_path):
     "YOLOv10n with COCO's weights, biases corrected without training, at 640 pixels on all 158 images: every format has the AP of torch, and the sizes that were promised."
-    from yolov10_qat.ladder import climb
+    from yolov10_qat.studies.ptq_ladder import climb
     base = shared/'weights'/'yolov10n-coco.pt'
     climb(base, shared/'coco-mini', tmp_path/'ladder', ['bias'], imgsz=320, val_max_images=16)
     found = deployment(tmp_path/'ladder'/'bias.pt')

@@ -10,13 +10,13 @@ import nbformat
 import torch
 from conftest import REPOSITORY, command
 
-from yolov10_qat.checkpoint import load_checkpoint
-from yolov10_qat.config import RunConfig
-from yolov10_qat.contents import FORMAT_VERSION, KEYS
-from yolov10_qat.dynamics import read_histories, read_keep_layers, read_oscillation
-from yolov10_qat.folder import TEMPLATE
-from yolov10_qat.keeplist import load_keep_list
-from yolov10_qat.summary import SCHEMA_VERSION, find_rung, load_summary, schema_text
+from yolov10_qat.checkpoint.store import load_checkpoint
+from yolov10_qat.core.config import RunConfig
+from yolov10_qat.checkpoint.format import FORMAT_VERSION, KEYS
+from yolov10_qat.report.weight_figures import read_histories, read_keep_layers, read_oscillation
+from yolov10_qat.runs.folder import TEMPLATE
+from yolov10_qat.quant.keeplist import load_keep_list
+from yolov10_qat.runs.summary import SCHEMA_VERSION, find_rung, load_summary, schema_text
 
 EXAMPLES = Path(__file__).parent/'examples'
 

@@ -15,7 +15,7 @@ import render_readme
 
 ROOT = Path(__file__).parents[1]
 NBS, LIB = ROOT/'nbs', ROOT/'yolov10_qat'
-NOTEBOOKS = sorted(NBS.glob('*.ipynb'))
+NOTEBOOKS = sorted(p for p in NBS.rglob("*.ipynb") if "tutorials" not in p.parts and ".ipynb_checkpoints" not in p.parts)
 TUTORIALS = sorted((NBS/'tutorials').glob('*.ipynb'))
 TEMPLATES = sorted((LIB/'templates').glob('*.ipynb'))
 

@@ -12,11 +12,11 @@ import torch
 from conftest import REPOSITORY, command
 from test_run import kernel_pid, alive, same_end, start, wait_for
 
-from yolov10_qat.checkpoint import build_model, load_checkpoint
-from yolov10_qat.fakequant import learned_step
-from yolov10_qat.folder import Layout
-from yolov10_qat.quantizer import codes_and_steps, quantized_layers
-from yolov10_qat.summary import load_summary
+from yolov10_qat.checkpoint.store import build_model, load_checkpoint
+from yolov10_qat.quant.fakequant import learned_step
+from yolov10_qat.runs.folder import Layout
+from yolov10_qat.quant.layers import codes_and_steps, quantized_layers
+from yolov10_qat.runs.summary import load_summary
 
 SCHEMA = json.loads((REPOSITORY/'yolov10_qat'/'schemas'/'run_summary.schema.json').read_text())
 KEPT = ['model.0.conv', 'model.1.conv']

@@ -9,8 +9,8 @@ import pytest
 from conftest import command
 from fake_run import make_run
 
-from yolov10_qat.files import RunLock
-from yolov10_qat.publish import RECORD, RECORD_VERSION, PublishError, check_place, publish
+from yolov10_qat.core.files import RunLock
+from yolov10_qat.pipeline.publish import RECORD, RECORD_VERSION, PublishError, check_place, publish
 
 EXAMPLES = Path(__file__).parent/'examples'
 
@@ -18,7 +18,7 @@ EXAMPLES = Path(__file__).parent/'examples'
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     "A folder with runs in it; figures are not drawn."
-    monkeypatch.setattr('yolov10_qat.report._draw_all', lambda *_: {})
+    monkeypatch.setattr('yolov10_qat.report.page._draw_all', lambda *_: {})
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -32,7 +32,7 @@ def refuse(root, *pieces, checkpoints=()):
 def test_a_running_run_is_refused(here):
     root = make_run(here/'run')
     lock = RunLock(root)
-    code = f"from yolov10_qat.publish import publish; publish({str(root)!r}, 'out', [])"
+    code = f"from yolov10_qat.pipeline.publish import publish; publish({str(root)!r}, 'out', [])"
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     lock.release()
     assert 'is in use by process' in done.stderr and 'publish it when it has ended' in done.stderr and not (here/'reports').exists()
@@ -75,7 +75,7 @@ def test_a_failure_leaves_the_old_publication(here, monkeypatch):
     root = make_run(here/'run')
     place = publish(root, 'out', [])
     before = {p: p.read_bytes() for p in (here/place).rglob('*') if p.is_file()}
-    monkeypatch.setattr('yolov10_qat.publish.render', lambda *_: 1/0)
+    monkeypatch.setattr('yolov10_qat.pipeline.publish.render', lambda *_: 1/0)
     with pytest.raises(ZeroDivisionError): publish(root, 'out', [])
     assert before == {p: p.read_bytes() for p in (here/'reports').rglob('*') if p.is_file()}
 

@@ -10,12 +10,12 @@ import torch
 from ultralytics.utils import DEFAULT_CFG_DICT
 from ultralytics.utils.patches import torch_load
 
-from yolov10_qat.checkpoint import load_checkpoint
-from yolov10_qat.coco import build_view
-from yolov10_qat.config import RunConfig, load_config, save_config
-from yolov10_qat.qat import QATTrainer
-from yolov10_qat.scenes import write_scenes
-from yolov10_qat.trainer import overrides
+from yolov10_qat.checkpoint.store import load_checkpoint
+from yolov10_qat.data.view import build_view
+from yolov10_qat.core.config import RunConfig, load_config, save_config
+from yolov10_qat.train.qat_trainer import QATTrainer
+from yolov10_qat.data.scenes import write_scenes
+from yolov10_qat.train.float_trainer import overrides
 
 RECIPE = '{optimizer: SGD, lr0: 0.01, lrf: 0.5, momentum: 0.9, weight_decay: 0.0005, warmup_epochs: 0.0, nbs: 8, mosaic: 0.0, hsv_h: 0.0, hsv_s: 0.0, hsv_v: 0.0, translate: 0.0, scale: 0.0, fliplr: 0.0}'
 

@@ -10,11 +10,11 @@ from html.parser import HTMLParser
 import pytest
 from fake_run import EPOCHS, make_run, write_oscillation, write_sensitivity
 
-from yolov10_qat import report
-from yolov10_qat.config import RunConfig, load_config
-from yolov10_qat.looks import keep_figures
-from yolov10_qat.report import artefact_rows, figures, read_run, render, reproduce_command, rung_rows, write_summary_md
-from yolov10_qat.summary import load_summary, save_summary
+from yolov10_qat.report import page as report
+from yolov10_qat.core.config import RunConfig, load_config
+from yolov10_qat.report.style import keep_figures
+from yolov10_qat.report.page import artefact_rows, figures, read_run, render, reproduce_command, rung_rows, write_summary_md
+from yolov10_qat.runs.summary import load_summary, save_summary
 
 SECTIONS = ['result', 'curves', 'dynamics', 'classes', 'weights', 'examples', 'data', 'layers', 'parameters', 'environment', 'reproduce', 'artefacts', 'timings']
 VOID = {'meta', 'link', 'img', 'br', 'hr', 'input'}
@@ -270,7 +270,7 @@ def test_rendering_twice_gives_the_same_page(tmp_path):
 
 def test_needs_no_torch(tmp_path):
     root = make_run(tmp_path/'run')
-    code = 'import sys; from yolov10_qat.report import render; render(sys.argv[1]); print([m for m in ("torch", "ultralytics", "brevitas", "matplotlib.pyplot") if m in sys.modules])'
+    code = 'import sys; from yolov10_qat.report.page import render; render(sys.argv[1]); print([m for m in ("torch", "ultralytics", "brevitas", "matplotlib.pyplot") if m in sys.modules])'
     assert subprocess.run([sys.executable, '-c', code, root], capture_output=True, text=True, check=True).stdout.strip() == '[]'
 
 

@@ -14,10 +14,10 @@ import torch
 from conftest import REPOSITORY, command
 from torch.testing import assert_close
 
-from yolov10_qat.checkpoint import load_checkpoint
-from yolov10_qat.config import load_config
-from yolov10_qat.folder import Layout
-from yolov10_qat.summary import load_summary
+from yolov10_qat.checkpoint.store import load_checkpoint
+from yolov10_qat.core.config import load_config
+from yolov10_qat.runs.folder import Layout
+from yolov10_qat.runs.summary import load_summary
 
 SCHEMA = json.loads((REPOSITORY/'yolov10_qat'/'schemas'/'run_summary.schema.json').read_text())
 

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from conftest import command
 
-from yolov10_qat.checkpoint import load_checkpoint
-from yolov10_qat.config import load_config
-from yolov10_qat.summary import load_summary
+from yolov10_qat.checkpoint.store import load_checkpoint
+from yolov10_qat.core.config import load_config
+from yolov10_qat.runs.summary import load_summary
 
 QAT, FP16 = 'qat-w4a16', 'fp16'
 PHASES = '32:0,4:1'

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from conftest import command
 
-from yolov10_qat.keeplist import load_keep_list
-from yolov10_qat.summary import load_summary
+from yolov10_qat.quant.keeplist import load_keep_list
+from yolov10_qat.runs.summary import load_summary
 
 
 DEMO = ['sensitivity', 'demo', '--coco-root', 'demo', '--val-max-images', 4, '--imgsz', 64, '--granularity', 'per_tensor']

@@ -9,7 +9,7 @@ import typer
 from fake_run import make_run
 
 from yolov10_qat.cli import app
-from yolov10_qat.contents import describe_checkpoint
+from yolov10_qat.checkpoint.format import describe_checkpoint
 
 EXAMPLE = Path(__file__).parent/'examples'/'checkpoint-v1.pt'
 

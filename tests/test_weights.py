@@ -9,9 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from yolov10_qat import weights
-from yolov10_qat.files import file_sha256
-from yolov10_qat.weights import OFFICIAL, WeightsError, find_base
+from yolov10_qat.checkpoint import base_weights as weights
+from yolov10_qat.core.files import file_sha256
+from yolov10_qat.checkpoint.base_weights import OFFICIAL, WeightsError, find_base
 
 
 class Handler(BaseHTTPRequestHandler):

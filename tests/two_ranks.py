@@ -11,9 +11,9 @@ from torch import distributed as dist, nn
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
-from yolov10_qat.config import load_config
-from yolov10_qat.qat import QATTrainer
-from yolov10_qat.trainer import overrides
+from yolov10_qat.core.config import load_config
+from yolov10_qat.train.qat_trainer import QATTrainer
+from yolov10_qat.train.float_trainer import overrides
 
 
 class OnCpu(QATTrainer):

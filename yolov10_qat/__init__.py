@@ -10,5 +10,5 @@ os.environ.setdefault("TORCH_LOGS", "-torch.utils.cpp_extension")  # no warning 
 def __getattr__(name):
     "`yolov10_qat.load` without importing torch before it is asked for."
     if name != "load": raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from yolov10_qat.checkpoint import load
+    from yolov10_qat.checkpoint.store import load
     return load
