@@ -4,7 +4,7 @@ import os
 import statistics
 import time
 
-from yolov10_qat.runs.folder import environment
+from yolov10_qat.runs.environment import environment
 
 
 def spread(values, unit=''):

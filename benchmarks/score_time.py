@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from common import emit, in_turns, ratios, spread
-from yolov10_qat.evaluate.heads import _refereed, coco_scores, hotcoco
+from yolov10_qat.evaluate.coco_ap import _refereed, coco_scores, hotcoco
 
 
 def main():

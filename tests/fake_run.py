@@ -9,7 +9,8 @@ from PIL import Image, ImageDraw
 from yolov10_qat.core.config import RunConfig, save_config
 from yolov10_qat.core.files import file_sha256
 from yolov10_qat.core.config import PRIMARY
-from yolov10_qat.runs.summary import Exported, Failure, QcGain, Rung, RunSummary, judge, save_summary, status_word
+from yolov10_qat.runs.results import judge, status_word
+from yolov10_qat.runs.summary import Exported, Failure, QcGain, Rung, RunSummary, save_summary
 
 CLASSES = ['person', 'bicycle', 'traffic light', 'cat', 'stop sign']
 IMAGES, EPOCHS = 8, 6

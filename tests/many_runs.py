@@ -3,7 +3,7 @@ import json
 from copy import deepcopy
 from pathlib import Path
 
-from yolov10_qat.runs.summary import judge, status_word
+from yolov10_qat.runs.results import judge, status_word
 
 EXAMPLE = json.loads((Path(__file__).parent/'examples'/'run_summary-v1.json').read_text(encoding='utf-8'))
 OUTCOMES = {

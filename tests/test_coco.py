@@ -9,7 +9,11 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 
 from yolov10_qat.data import view as coco
-from yolov10_qat.data.view import FINEST, Annotation, DataError, ImageRecord, build_view, decode_instances, decode_windows, label_texts, load_view, read_chunks, read_source, select_images, share_rows, to_labels, to_table
+from yolov10_qat.data.annotations import Annotation, DataError, ImageRecord, decode_instances, decode_windows, to_table
+from yolov10_qat.data.images import select_images
+from yolov10_qat.data.labels import FINEST, label_texts, share_rows, to_labels
+from yolov10_qat.data.splits import read_chunks, read_source
+from yolov10_qat.data.view import build_view, load_view
 
 MINI = Path(__file__).parents[2]/'shared'/'coco-mini'
 needs_mini = pytest.mark.skipif(not MINI.is_dir(), reason='../shared/coco-mini is not here')

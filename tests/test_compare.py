@@ -16,8 +16,14 @@ from conftest import REPOSITORY, command
 from many_runs import held, incomplete, store, vary
 from test_report import Page, check_offline
 
-from yolov10_qat.compare.summary import Comparison, GateError, ask_gate, compare, comparison_schema, contrast, differences, find_runs, gate, over_seeds
-from yolov10_qat.compare.page import LINES, MOST, SEEDS, TREES, forest, lines, looks, sentences, state_sentences, write_comparison
+from yolov10_qat.compare.arms import over_seeds
+from yolov10_qat.compare.contrast import contrast
+from yolov10_qat.compare.gate import GateError, ask_gate, gate
+from yolov10_qat.compare.runs import differences, find_runs
+from yolov10_qat.compare.summary import Comparison, compare, comparison_schema
+from yolov10_qat.compare.figures import LINES, SEEDS, TREES, forest, lines, looks
+from yolov10_qat.compare.page import MOST, write_comparison
+from yolov10_qat.compare.sentences import sentences, state_sentences
 from yolov10_qat.core.config import RunConfig
 from yolov10_qat.core.config import load_config
 from yolov10_qat.runs.folder import open_root

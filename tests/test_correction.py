@@ -15,11 +15,13 @@ from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 
 from yolov10_qat.checkpoint.store import load_checkpoint, open_base, verify_checkpoint
-from yolov10_qat.core.config import QC_SCOPES, RunConfig, save_config
+from yolov10_qat.core.config import RunConfig, save_config
+from yolov10_qat.core.methods import QC_SCOPES
 from yolov10_qat.data.view import build_view
 from yolov10_qat.train.qc import Corrected, QCTrainer, correct, fold_qc, insert_qc, qc_overrides
-from yolov10_qat.evaluate.heads import _matched, _weighted_ap, bootstrap_difference, coco_scores
-from yolov10_qat.runs.folder import Layout
+from yolov10_qat.evaluate.bootstrap import _matched, _weighted_ap, bootstrap_difference
+from yolov10_qat.evaluate.coco_ap import coco_scores
+from yolov10_qat.core.layout import Layout
 from yolov10_qat.quant.layers import deployable, plan, quantize
 from yolov10_qat.runs.summary import find_rung, load_summary
 from yolov10_qat.train.qat_trainer import QATTrainer

@@ -17,7 +17,8 @@ from pycocotools.coco import COCO
 from conftest import REPOSITORY, command
 from yolov10_qat.checkpoint.store import load_base, open_base
 from yolov10_qat.data.view import build_view
-from yolov10_qat.evaluate.heads import coco_scores, evaluate
+from yolov10_qat.evaluate.coco_ap import coco_scores
+from yolov10_qat.evaluate.heads import evaluate
 from yolov10_qat.data.scenes import CATEGORY_IDS, KINDS, Thing, draw, scene, write_scenes
 from yolov10_qat.runs.summary import load_summary
 from yolov10_qat.checkpoint.base_weights import SHIPPED, WeightsError, find_base

@@ -7,7 +7,8 @@ import pytest
 
 from yolov10_qat.core.config import PRIMARY, RunConfig
 from yolov10_qat.runs.diagnosis import MEASURES, RAW, diagnose
-from yolov10_qat.runs.summary import Diagnosis, Rung, read_results
+from yolov10_qat.runs.results import read_results
+from yolov10_qat.runs.summary import Diagnosis, Rung
 
 LAYERS = {'model.0.conv': 'conv', 'model.4.m.0.cv1.conv': 'depthwise', 'model.8.conv': 'pointwise'}
 RUNGS = [Rung(rung=r, head='one2one', metrics_source=s, images=100, AP=v, AP50=v, AP75=v) for r, v in (('fp', .602), ('ptq', .128)) for s in ('pycocotools', 'ultralytics_val')]

@@ -16,7 +16,9 @@ from yolov10_qat.core.config import DEMO
 from yolov10_qat.checkpoint.format import CheckpointError
 from yolov10_qat.deploy.network import deployment, manifest_sha256
 from yolov10_qat.evaluate.heads import validation_view
-from yolov10_qat.deploy.export import Reference, evaluate_file, export, export_checkpoint, open_detector
+from yolov10_qat.deploy.detectors import evaluate_file, open_detector
+from yolov10_qat.deploy.export import export, export_checkpoint
+from yolov10_qat.deploy.parity import Reference
 from yolov10_qat.deploy.targets import FORMATS, SUFFIXES
 from yolov10_qat.deploy.onnx_file import OnnxDetector, read_onnx
 from yolov10_qat.deploy.packed import read_packed, unpack

@@ -13,8 +13,8 @@ from conftest import REPOSITORY, command
 from yolov10_qat.checkpoint.store import load_checkpoint
 from yolov10_qat.core.config import RunConfig
 from yolov10_qat.checkpoint.format import FORMAT_VERSION, KEYS
-from yolov10_qat.report.weight_figures import read_histories, read_keep_layers, read_oscillation
-from yolov10_qat.runs.folder import TEMPLATE
+from yolov10_qat.report.tracking_tables import read_histories, read_keep_layers, read_oscillation
+from yolov10_qat.core.layout import TEMPLATE
 from yolov10_qat.quant.keeplist import load_keep_list
 from yolov10_qat.runs.summary import SCHEMA_VERSION, find_rung, load_summary, schema_text
 

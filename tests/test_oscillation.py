@@ -14,7 +14,7 @@ from test_run import kernel_pid, alive, same_end, start, wait_for
 
 from yolov10_qat.checkpoint.store import build_model, load_checkpoint
 from yolov10_qat.quant.fakequant import learned_step
-from yolov10_qat.runs.folder import Layout
+from yolov10_qat.core.layout import Layout
 from yolov10_qat.quant.layers import codes_and_steps, quantized_layers
 from yolov10_qat.runs.summary import load_summary
 

@@ -8,8 +8,9 @@ from conftest import REPOSITORY, command
 from test_report import Page, check_offline
 
 from yolov10_qat.checkpoint.store import build_model, load_checkpoint
-from yolov10_qat.core.config import ConfigError, RunConfig
-from yolov10_qat.deploy.export import evaluate_file
+from yolov10_qat.core.config import RunConfig
+from yolov10_qat.core.errors import ConfigError
+from yolov10_qat.deploy.detectors import evaluate_file
 from yolov10_qat.studies.ptq_ladder import headline, lead_sentence, load_ladder, render
 from yolov10_qat.quant.layers import codes_and_steps, quantized_layers
 from yolov10_qat.data.scenes import write_scenes

@@ -13,7 +13,10 @@ from fake_run import EPOCHS, make_run, write_oscillation, write_sensitivity
 from yolov10_qat.report import page as report
 from yolov10_qat.core.config import RunConfig, load_config
 from yolov10_qat.report.style import keep_figures
-from yolov10_qat.report.page import artefact_rows, figures, read_run, render, reproduce_command, rung_rows, write_summary_md
+from yolov10_qat.report.figures import figures
+from yolov10_qat.report.page import render, write_summary_md
+from yolov10_qat.report.read import read_run
+from yolov10_qat.report.rows import artefact_rows, reproduce_command, rung_rows
 from yolov10_qat.runs.summary import load_summary, save_summary
 
 SECTIONS = ['result', 'curves', 'dynamics', 'classes', 'weights', 'examples', 'data', 'layers', 'parameters', 'environment', 'reproduce', 'artefacts', 'timings']

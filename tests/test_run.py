@@ -16,7 +16,7 @@ from torch.testing import assert_close
 
 from yolov10_qat.checkpoint.store import load_checkpoint
 from yolov10_qat.core.config import load_config
-from yolov10_qat.runs.folder import Layout
+from yolov10_qat.core.layout import Layout
 from yolov10_qat.runs.summary import load_summary
 
 SCHEMA = json.loads((REPOSITORY/'yolov10_qat'/'schemas'/'run_summary.schema.json').read_text())

@@ -79,7 +79,7 @@ def run(
 
 def _start(settings:RunConfig, resume:bool) -> int:
     print('settings:', ' '.join(f'{k}={v}' for k, v in ({'variant': settings.variant, 'method': settings.method, 'profile': settings.profile} | changed_fields(settings)).items()), flush=True)
-    from yolov10_qat.compare.summary import ask_gate
+    from yolov10_qat.compare.gate import ask_gate
     if not resume: ask_gate(settings)  # before the slow imports: a refusal takes a second
     from yolov10_qat.pipeline.launch import launch
     summary, code = launch(settings, resume)
@@ -177,8 +177,8 @@ def evaluate_command(
     check_weights(weights)
     (check_file if checkpoint.suffix in SUFFIXES.values() else check_archive)(checkpoint)
     _check_data(coco_root, val_split)
-    from yolov10_qat.deploy.export import evaluate_file
-    from yolov10_qat.pipeline.experiment import check_device
+    from yolov10_qat.deploy.detectors import evaluate_file
+    from yolov10_qat.pipeline.stages import check_device
     check_device(device)
     with _bar() as progress:
         scores, inputs = evaluate_file(checkpoint, coco_root, imgsz, val_split, val_max_images, weights, device, batch, progress)
@@ -192,7 +192,7 @@ def _check_imgsz(imgsz:int|None):
     if imgsz and imgsz % 32: raise ValueError(f'--imgsz {imgsz} is no multiple of 32')
 
 def _check_data(coco_root:Path, *splits:str):
-    from yolov10_qat.data.view import split_paths
+    from yolov10_qat.data.splits import split_paths
     for split in splits if str(coco_root) != DEMO else (): split_paths(os.path.abspath(coco_root), split)
 
 @app.command()
@@ -211,14 +211,15 @@ def sensitivity(
     _check_imgsz(imgsz)
     if out.exists() and (not out.is_dir() or (other := sorted({p.name for p in out.iterdir()} - {'sensitivity.csv', 'keep-layers.json', 'figures'}))):
         raise FileExistsError(f"{out} {f'holds other things ({other[0]})' if out.is_dir() else 'is a file'}; choose a folder of its own with --out")
-    from yolov10_qat.core.config import VARIANTS, nearest
+    from yolov10_qat.core.config import VARIANTS
+    from yolov10_qat.core.errors import nearest
     from yolov10_qat.quant.keeplist import parse_budget
     if variant not in VARIANTS: raise ValueError(f"--variant '{variant}' is unknown{nearest(variant, list(VARIANTS))}; use one of {', '.join(VARIANTS)}")
     from yolov10_qat.checkpoint.base_weights import find_checkpoint
     size = parse_budget(budget) if budget else None
     find_checkpoint(checkpoint, variant)
     _check_data(coco_root, val_split)
-    from yolov10_qat.pipeline.experiment import check_device
+    from yolov10_qat.pipeline.stages import check_device
     from yolov10_qat.studies.sensitivity import study
     check_device(device)
     with _bar() as progress:
@@ -227,7 +228,8 @@ def sensitivity(
     return 0
 
 def _tell_study(found, out:Path, bits:int):
-    from yolov10_qat.report.weight_figures import draw_sensitivity, draw_trade, read_keep_layers
+    from yolov10_qat.report.sensitivity_figures import draw_sensitivity, draw_trade
+    from yolov10_qat.report.tracking_tables import read_keep_layers
     from yolov10_qat.report.style import flat_title, keep_figures
     layers = found.table[found.table.group == 'layer'].sort_values('loss_rise_alone', ascending=False)
     columns = {'part': 'layer', 'kind': 'kind', 'weights': 'weights', 'bytes': 'bytes', 'ap_drop_alone': 'AP lost alone', 'loss_rise_alone': 'loss', 'ap_gain_spared': 'AP won spared'}
@@ -256,14 +258,14 @@ def ptq(
 ) -> int:
     "What post-training methods leave of a model: each scored, compared in a report, and kept as a checkpoint to export or to train from."
     _check_imgsz(imgsz)
-    from yolov10_qat.core.config import canonical_ptq
+    from yolov10_qat.core.methods import canonical_ptq
     methods = [canonical_ptq(m) for m in method.split(',')]
     from yolov10_qat.checkpoint.base_weights import find_base
     find_base(variant, str(checkpoint))
     _check_data(coco_root, train_split, val_split)
     print(f'settings: checkpoint={checkpoint} coco_root={coco_root} methods={",".join(methods)} imgsz={imgsz} out={out}', flush=True)
     from yolov10_qat.studies.ptq_ladder import climb, headline, lead_sentence
-    from yolov10_qat.pipeline.experiment import check_device
+    from yolov10_qat.pipeline.stages import check_device
     check_device(device)
     with _bar() as progress:
         found = climb(checkpoint, coco_root, out, methods, variant, weight_bits, granularity, imgsz, batch, device, calibration_images, val_max_images, train_split, val_split, seed, progress)

@@ -18,7 +18,8 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import yolov10_qat
-from ..core.config import DEMO, nearest
+from ..core.config import DEMO
+from ..core.errors import nearest
 from ..core.files import RunLock, RunLocked, file_sha256
 
 # %% ../../nbs/45_checkpoint/03_base_weights.ipynb #03_base_weights-006

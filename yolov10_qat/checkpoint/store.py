@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FOREIGN', 'BASE_KEY', 'save_checkpoint', 'load_checkpoint', 'network', 'random_model', 'state_sha256', 'build_model',
            'load', 'as_yolo', 'verify_checkpoint', 'newest_checkpoint', 'identity_misfit', 'save_base', 'load_base',
-           'open_base']
+           'open_base', 'save_calibrated']
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-002
 import hashlib
@@ -33,7 +33,7 @@ from yolov10_qat.checkpoint.format import (
 )
 from ..core.config import VARIANTS
 from ..core.files import replace_file
-from ..quant.layers import deployable, quantize
+from ..quant.layers import QuantDetectionModel, deployable, quantize
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-005
 def save_checkpoint(
@@ -217,3 +217,13 @@ def open_base(
         raise CheckpointError(f'{path} does not fit {variant}: it was made as {kind}; choose its --variant or other --base weights')
     model.load_state_dict(state, strict=True)
     return model.eval()
+
+# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-035
+def save_calibrated(
+    path:Path|str,                 # File to write
+    model:QuantDetectionModel,     # From `calibrate`
+    manifest:list[dict[str,Any]],  # Its plan
+    imgsz:int,                     # That it was calibrated at, pixels
+) -> Path: # A checkpoint of epoch 0
+    "Keep a calibrated model like any other."
+    return save_checkpoint(path, dict(epoch=0, model_state_dict=model.state_dict(), ema_state_dict=None, optimizer=None, train_args=dict(imgsz=imgsz), ema_updates=0, resume={}, model_yaml=model.yaml, names=model.names, manifest=manifest))

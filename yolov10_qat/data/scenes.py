@@ -18,7 +18,7 @@ from PIL import Image
 
 from ..core.config import DEMO, PROFILES
 from ..core.files import write_atomic
-from .view import Progress
+from .images import Progress
 
 # %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-005
 SHAPES = ('disc', 'ring', 'triangle', 'star', 'cross')

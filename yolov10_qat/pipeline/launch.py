@@ -19,11 +19,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..compare.summary import ask_gate, check_out, find_roots
+from ..compare.gate import ask_gate
+from ..compare.runs import find_roots
+from ..compare.summary import check_out
 from ..core.config import RunConfig
-from ..core.files import PROGRESS_VARIABLE, RunLock, RunLocked, heard, notes
+from ..core.files import RunLock, RunLocked
+from ..core.layout import COMPARE_TEMPLATE, TEMPLATE, Layout
+from ..core.progress import PROGRESS_VARIABLE, heard, notes
 from ..core.threads import THREADS_VARIABLE, threads_given
-from ..runs.folder import COMPARE_TEMPLATE, TEMPLATE, Layout, absolute, enter, open_root, record_failure
+from ..runs.folder import absolute, enter, open_root, record_failure
 from ..runs.summary import RunSummary, load_summary
 
 # %% ../../nbs/90_pipeline/04_launch.ipynb #04_launch-005

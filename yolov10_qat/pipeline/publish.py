@@ -18,11 +18,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..checkpoint.format import CheckpointError, Tensor, read_outline
-from ..core.config import RunConfig, nearest, save_config
+from ..core.config import RunConfig, save_config
+from ..core.errors import nearest
 from ..core.files import RunLock, RunLocked, file_sha256, write_atomic
-from ..report.page import Run, card, read_run, render, reproduce_command, verdict, write_summary_md
+from ..core.layout import Layout
+from ..report.page import render, write_summary_md
+from ..report.read import Run, read_run
+from ..report.rows import card, reproduce_command
 from ..report.style import page_template
-from ..runs.folder import Layout, now, told
+from ..report.verdict import verdict
+from ..runs.environment import now
+from ..runs.folder import told
 
 # %% ../../nbs/90_pipeline/05_publish.ipynb #05_publish-005
 class PublishError(ValueError):

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 from torch.autograd.function import once_differentiable
 
-from ..core.config import nearest
+from ..core.errors import nearest
 
 _inside = torch.ops.aten.hardtanh_backward.grad_input  # of g, x, -n, n: g where -n < x < n, else 0, in one pass
 

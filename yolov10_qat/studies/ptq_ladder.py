@@ -22,13 +22,16 @@ from ultralytics.utils.torch_utils import select_device
 
 from ..checkpoint.base_weights import find_base
 from ..checkpoint.format import average_bits
-from ..checkpoint.store import open_base
-from ..core.config import DEMO, canonical_ptq
+from ..checkpoint.store import open_base, save_calibrated
+from ..core.config import DEMO
 from ..core.files import file_sha256, write_atomic
+from ..core.methods import canonical_ptq
 from ..data.scenes import write_scenes
 from ..data.view import build_view
-from ..evaluate.heads import bootstrap_difference, evaluate, save_scores
-from ..quant.calibrate import calibrate, calibration_images, save_calibrated
+from ..evaluate.bootstrap import bootstrap_difference
+from ..evaluate.heads import evaluate
+from ..evaluate.rungs import save_scores
+from ..quant.calibrate import calibrate, calibration_images
 from ..quant.layers import deployable, plan
 from yolov10_qat.report.style import (
     LOOKS,
@@ -42,7 +45,7 @@ from yolov10_qat.report.style import (
     signed_text,
     time_text,
 )
-from ..runs.folder import environment, git_state, now
+from ..runs.environment import environment, git_state, now
 from ..runs.summary import Block, Git
 
 # %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-005

@@ -41,18 +41,11 @@ from yolov10_qat.checkpoint.store import (
     random_model,
     save_checkpoint,
 )
-from yolov10_qat.core.config import (
-    PRIMARY,
-    RANDOM,
-    SHARED,
-    RunConfig,
-    batches_gathered,
-    identity,
-    load_config,
-    method_parts,
-    read_recipe,
-)
-from ..core.files import note, replace_file, tell, write_atomic
+from ..core.config import PRIMARY, RANDOM, RunConfig, identity, load_config
+from ..core.files import replace_file, write_atomic
+from ..core.methods import method_parts
+from ..core.progress import note, tell
+from ..core.recipe import SHARED, batches_gathered, read_recipe
 from ..core.threads import all_cores
 from ..quant.layers import copy_state, deployable
 

@@ -22,9 +22,12 @@ from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import select_device, unwrap_model
 
 from ..checkpoint.format import CheckpointError
-from ..checkpoint.store import build_model, load_checkpoint, save_checkpoint
-from ..core.config import FLOAT_BITS, RunConfig, bits_after, load_config, method_parts, word_lengths
-from ..core.files import note, write_atomic
+from ..checkpoint.store import build_model, load_checkpoint, save_calibrated, save_checkpoint
+from ..core.config import RunConfig, load_config
+from ..core.files import write_atomic
+from ..core.methods import method_parts
+from ..core.progress import note
+from ..core.recipe import FLOAT_BITS, bits_after, word_lengths
 from ..core.threads import all_cores
 from yolov10_qat.quant.batchnorm import (
     ImageBatches,
@@ -37,7 +40,7 @@ from yolov10_qat.quant.batchnorm import (
     reference,
     training_images,
 )
-from ..quant.calibrate import calibrate, calibration_images, save_calibrated
+from ..quant.calibrate import calibrate, calibration_images
 from ..quant.fakequant import learned_step
 from ..quant.layers import copy_state, floating, plan, quantize, quantized_layers, requantize
 from ..quant.oscillation import Tracker, add_dampening, cosine, layer_rows, positions, save_histories

@@ -21,8 +21,10 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from ..checkpoint.format import CheckpointError
 from ..checkpoint.store import build_model, load_checkpoint, save_checkpoint
-from ..core.config import QC_SCOPES, RunConfig, load_config, nearest
-from ..core.files import tell
+from ..core.config import RunConfig, load_config
+from ..core.errors import nearest
+from ..core.methods import QC_SCOPES
+from ..core.progress import tell
 from yolov10_qat.train.float_trainer import (
     FloatTrainer,
     NoEMA,
