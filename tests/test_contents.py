@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from yolov10_qat.checkpoint.store import load_checkpoint, random_model
-from yolov10_qat.checkpoint.format import CheckpointError, Tensor, average_bits, deployed, describe_checkpoint, read_outline
+from yolov10_qat.checkpoint.format import CheckpointError, TensorOutline, average_bits, deployed, describe_checkpoint, read_outline
 from yolov10_qat.quant.layers import plan
 
 EXAMPLE = Path(__file__).parent/'examples'/'checkpoint-v1.pt'
@@ -28,7 +28,7 @@ def pickled_example():
 
 def outline(value):
     "Tensors to shapes, as deep as they lie."
-    if isinstance(value, torch.Tensor): return Tensor(tuple(value.shape))
+    if isinstance(value, torch.Tensor): return TensorOutline(tuple(value.shape))
     if isinstance(value, dict): return {k: outline(v) for k, v in value.items()}
     return type(value)(map(outline, value)) if type(value) in (list, tuple) else value
 

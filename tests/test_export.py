@@ -220,9 +220,9 @@ def test_first_onnx():
 @pytest.mark.slow
 def test_real_weights(shared, tmp_path):
     "YOLOv10n with COCO's weights, biases corrected without training, at 640 pixels on all 158 images: every format has the AP of torch, and the sizes that were promised."
-    from yolov10_qat.studies.ptq_ladder import climb
+    from yolov10_qat.studies.ptq_ladder import run_ladder
     base = shared/'weights'/'yolov10n-coco.pt'
-    climb(base, shared/'coco-mini', tmp_path/'ladder', ['bias'], imgsz=320, val_max_images=16)
+    run_ladder(base, shared/'coco-mini', tmp_path/'ladder', ['bias'], imgsz=320, val_max_images=16)
     found = deployment(tmp_path/'ladder'/'bias.pt')
     reference = Reference(found.model, validation_view(shared/'coco-mini', tmp_path/'view', found.facts['names'], 'yolo10n'), 640)
     made = {format: export(found, tmp_path/f'{format}{SUFFIXES[format]}', reference, format)[0] for format in FORMATS}

@@ -264,11 +264,11 @@ def ptq(
     find_base(variant, str(checkpoint))
     _check_data(coco_root, train_split, val_split)
     print(f'settings: checkpoint={checkpoint} coco_root={coco_root} methods={",".join(methods)} imgsz={imgsz} out={out}', flush=True)
-    from yolov10_qat.studies.ptq_ladder import climb, headline, lead_sentence
+    from yolov10_qat.studies.ptq_ladder import run_ladder, headline, lead_sentence
     from yolov10_qat.pipeline.stages import check_device
     check_device(device)
     with _bar() as progress:
-        found = climb(checkpoint, coco_root, out, methods, variant, weight_bits, granularity, imgsz, batch, device, calibration_images, val_max_images, train_split, val_split, seed, progress)
+        found = run_ladder(checkpoint, coco_root, out, methods, variant, weight_bits, granularity, imgsz, batch, device, calibration_images, val_max_images, train_split, val_split, seed, progress)
     for s in found.steps: print(f"{s.method:20} AP {'-' if s.one2one['AP'] is None else format(s.one2one['AP'], '.4f')}  {s.seconds:6.1f} s")
     print('. '.join(t for t in (headline(found), lead_sentence(found.lead)) if t))
     print(f"report: {(out/'report.html').resolve()}")
@@ -311,9 +311,9 @@ def export(
     check_request(out, format, head, opset, dynamic)
     check_weights(weights)
     check_archive(checkpoint)
-    from yolov10_qat.deploy.export import export_checkpoint, told_lines
+    from yolov10_qat.deploy.export import export_checkpoint, export_lines
     with _bar() as progress: made = export_checkpoint(checkpoint, out, format, head, imgsz, opset, dynamic, weights, coco_root, val_split, progress)
-    for line in told_lines(made): print(line)
+    for line in export_lines(made): print(line)
     print(f'{format}: {out.resolve()}')
     return 0
 

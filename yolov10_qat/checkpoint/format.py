@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMAT_VERSION', 'KEYS', 'NO_PLAIN_DATA', 'KNOWN', 'CheckpointError', 'misfits', 'check_weights', 'check_file',
-           'check_archive', 'open_content', 'Tensor', 'Outline', 'read_outline', 'deployed', 'average_bits',
+           'check_archive', 'open_content', 'TensorOutline', 'Outline', 'read_outline', 'deployed', 'average_bits',
            'describe_checkpoint']
 
 # %% ../../nbs/45_checkpoint/01_format.ipynb #01_format-002
@@ -96,17 +96,17 @@ def open_content(
     return content
 
 # %% ../../nbs/45_checkpoint/01_format.ipynb #01_format-011
-class Tensor(NamedTuple):
+class TensorOutline(NamedTuple):
     "What the pickle says of a tensor."
     shape:tuple[int,...]
 
-def _tensor(storage, offset, shape, *_) -> Tensor: return Tensor(shape)
-def _parameter(tensor:Tensor, *_) -> Tensor: return tensor
+def _tensor(storage, offset, shape, *_) -> TensorOutline: return TensorOutline(shape)
+def _parameter(tensor:TensorOutline, *_) -> TensorOutline: return tensor
 
 KNOWN = {'collections.OrderedDict': OrderedDict, 'torch._utils._rebuild_tensor_v2': _tensor, 'torch._utils._rebuild_parameter': _parameter}
 
 class Outline(pickle._Unpickler):
-    "Reads `data.pkl` of a `torch.save` archive, tensors as `Tensor`."
+    "Reads `data.pkl` of a `torch.save` archive, tensors as `TensorOutline`."
     dispatch = {code: step for code, step in pickle._Unpickler.dispatch.items() if pickletools.code2op[chr(code)].proto <= 2}  # what torch.save writes
     def find_class(self, module, name):
         "Refuse every name but those of our files."
@@ -118,7 +118,7 @@ class Outline(pickle._Unpickler):
 
 def read_outline(
     path:Path|str, # Checkpoint of this project
-) -> dict[str,Any]: # Content, see `KEYS`; tensors are `Tensor`
+) -> dict[str,Any]: # Content, see `KEYS`; tensors are `TensorOutline`
     "Open a checkpoint without its tensors' numbers."
     return open_content(path, _outline)
 

@@ -31,7 +31,7 @@ from ultralytics.nn.modules.head import Detect
 
 from ..checkpoint.format import CheckpointError
 from ..core.files import replace_file
-from .network import Deployment, Layer, keep_head, manifest_sha256
+from .network import DeployedLayer, Deployment, keep_head, manifest_sha256
 from .packed import pack
 from .targets import HEAD_OF, TRACED_OPSET, check_dialect
 from ..evaluate.heads import raw_output
@@ -102,19 +102,19 @@ class _Stored(NamedTuple):
     operator:str
     attributes:dict[str,Any]
 
-def _integers(layer:Layer) -> _Stored:
+def _integers(layer:DeployedLayer) -> _Stored:
     name, bits = layer.entry['name'], layer.entry['bits']
     codes = helper.make_tensor(f'{name}.codes', ONNX_TYPES[bits], layer.entry['shape'], pack(layer.codes_oihw.numpy(), bits).tobytes(), raw=True)
     return _Stored([codes, numpy_helper.from_array(layer.scale_o.numpy(), f'{name}.scale')], 'DequantizeLinear', dict(axis=0))
 
-def _halves(layer:Layer) -> _Stored:
+def _halves(layer:DeployedLayer) -> _Stored:
     half = layer.weight.half()
     return _Stored([numpy_helper.from_array(half.numpy(), f"{layer.entry['name']}.half")], 'Cast', dict(to=TensorProto.FLOAT))
 
 def _store(
     model:ModelProto,                # Traced; changed in place
-    layers:list[Layer],              # Whose weights are stored otherwise
-    how:Callable[[Layer],_Stored],   # `_integers` or `_halves`
+    layers:list[DeployedLayer],              # Whose weights are stored otherwise
+    how:Callable[[DeployedLayer],_Stored],   # `_integers` or `_halves`
 ) -> ModelProto: # The same
     graph, weights = model.graph, {f"{layer.entry['name']}.weight": how(layer) for layer in layers}
     kept = [t for t in graph.initializer if t.name not in weights] + [t for stored in weights.values() for t in stored.tensors]

@@ -21,7 +21,7 @@ from ultralytics.nn.tasks import DetectionModel
 from ..checkpoint.format import CheckpointError
 from ..checkpoint.store import state_sha256
 from ..core.files import replace_file
-from .network import Deployment, Layer, manifest_sha256, plain_network
+from .network import DeployedLayer, Deployment, manifest_sha256, plain_network
 
 # %% ../../nbs/60_deploy/03_packed.ipynb #03_packed-005
 def pack(
@@ -54,7 +54,7 @@ def digest(
     return state_sha256(dict(sorted(tensors.items())))
 
 def packed_tensors(
-    layers:list[Layer], # Of a deployment
+    layers:list[DeployedLayer], # Of a deployment
 ) -> dict[str,Tensor]: # Name -> tensor, as stored
     "What goes into the file."
     found = {}
@@ -100,5 +100,5 @@ def load_packed(
     def layer(e):
         scale, weight, bias = (tensors.get(f"{e['name']}.{part}") for part in ('scale', 'weight', 'bias'))
         codes = torch.from_numpy(unpack(tensors[f"{e['name']}.codes"].numpy(), e['bits'], tuple(e['shape']))) if e['bits'] else None
-        return Layer(e, codes, scale, weight, bias)
+        return DeployedLayer(e, codes, scale, weight, bias)
     return plain_network([layer(e) for e in header['layers']], header['model_yaml'], {int(k): v for k, v in header['names'].items()})

@@ -22,7 +22,7 @@ from ultralytics.data.utils import check_det_dataset
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils.torch_utils import select_device
 
-from ..core.progress import tell
+from ..core.progress import report_progress
 from ..core.threads import all_cores
 from ..data.view import View, build_view
 from .coco_ap import coco_scores
@@ -168,7 +168,7 @@ def _run(detector, loader, scorers, label):
         batch = scorers[0].preprocess(batch)
         found = detector(batch['img'])
         for scorer in scorers: scorer.update_metrics(scorer.postprocess(found[scorer.head]), batch)
-        tell(what=f'score {label}', done=i+1, total=len(loader))
+        report_progress(what=f'score {label}', done=i+1, total=len(loader))
 
 def _collect(scorer:_HeadScorer) -> HeadScores:
     scorer.get_stats()

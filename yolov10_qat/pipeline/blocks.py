@@ -22,7 +22,7 @@ from ..core.recipe import word_lengths
 from ..data.view import View
 from ..evaluate.rungs import rungs_of
 from ..quant.layers import floating, histogram, quantized_layers
-from ..runs.folder import inside
+from ..runs.folder import relative_inside
 from ..runs.results import Stability, judge_results, read_results
 from yolov10_qat.runs.summary import (
     FLOAT,
@@ -75,7 +75,7 @@ def dataset_block(
     root:Path,        # Run root
 ) -> Dataset: # For the summary
     "Which images, and the digest that says whether two runs saw the same."
-    return Dataset(coco_root=str(config.coco_root), dataset_yaml=inside(root, Layout(root).dataset/'dataset.yaml'), train_images=view.train_images, val_images=view.val_images,
+    return Dataset(coco_root=str(config.coco_root), dataset_yaml=relative_inside(root, Layout(root).dataset/'dataset.yaml'), train_images=view.train_images, val_images=view.val_images,
         fingerprint=view.fingerprint, selection=dict(train_max_images=config.train_max_images, val_max_images=config.val_max_images, seed=config.seed))
 
 def training_block(
@@ -83,7 +83,7 @@ def training_block(
     root:Path,        # Run root
 ) -> Training: # For the summary
     "How it was trained, with every argument given to the trainer."
-    arguments = {k: inside(root, v) for k, v in overrides(config, root).items()}
+    arguments = {k: relative_inside(root, v) for k, v in overrides(config, root).items()}
     return Training(framework=f'ultralytics {ultralytics.__version__}', epochs=config.epochs, batch=config.batch, seed=config.seed, device=config.device,
                     amp=config.amp != 'off', amp_type=None if config.amp == 'off' else config.amp, overrides=arguments)
 
@@ -112,7 +112,7 @@ def artifacts_block(
         summary_md=root/'summary.md', report=files.report)
     optional = dict(calibrated=root/CALIBRATED_FILE, corrected=files.correction/'corrected.pt', qc_history=files.correction/'history.csv', bn_reestimated=root/'bn'/'reestimated.pt', batchnorm=root/'batchnorm.csv',
         export=files.export, oscillation=root/'oscillation.csv', oscillation_histories=root/'oscillation.json', keep_layers=root/KEEP_FILE, sensitivity=root/'sensitivity.csv')
-    return {'run_root': '.'} | {k: inside(root, v) for k, v in (paths | {k: v for k, v in optional.items() if v.exists()}).items()}
+    return {'run_root': '.'} | {k: relative_inside(root, v) for k, v in (paths | {k: v for k, v in optional.items() if v.exists()}).items()}
 
 # %% ../../nbs/90_pipeline/01_blocks.ipynb #01_blocks-009
 def weight_histograms(

@@ -25,7 +25,7 @@ from ..core.errors import ConfigError
 from ..core.files import write_atomic
 from ..core.layout import Layout
 from ..core.methods import method_parts
-from ..core.progress import note, tell
+from ..core.progress import log_note, report_progress
 from ..core.recipe import RECIPES, batches_gathered
 from ..data.scenes import write_scenes
 from ..data.view import View, build_view
@@ -49,7 +49,7 @@ from ..report.page import write_summary_md
 from ..report.read import read_correction
 from ..report.tracking_tables import read_oscillation
 from ..runs.diagnosis import diagnose
-from ..runs.folder import inside
+from ..runs.folder import relative_inside
 from ..runs.results import last_phase, read_results, status_word
 from ..runs.summary import Model, RunSummary, Rung
 from ..studies.sensitivity import check_keep_list, measure_and_keep
@@ -93,7 +93,7 @@ class Experiment(Stages):
             coco_root = c.coco_root if c.coco_root != DEMO else write_scenes(self.files.scenes.resolve(), c.train_max_images, c.val_max_images, progress=_tell)
             self.view = build_view(coco_root, self.files.dataset, train_split=c.train_split, val_split=c.val_split, train_max_images=c.train_max_images,
                                    val_max_images=c.val_max_images, fraction=c.fraction, seed=c.seed, progress=_tell)
-            for line in self.view.warnings: note(line)
+            for line in self.view.warnings: log_note(line)
             self.base = self._draw_weights() if c.base == RANDOM else open_base(self.base_file, c.variant, self.view.names)
             self._check()
             raised = self._keep()
@@ -157,7 +157,7 @@ class Experiment(Stages):
             files = export_all(checkpoint, self.files.export, f'{self.config.variant}-w{self.config.weight_bits}', self._parity_view(Path(scratch)), self.config.imgsz)
             for made, scores in files:
                 if made.parity.runtime == 'onnxruntime': save_scores(scores, 'export', self.files.evaluation)
-            self.summary.exports = [made.model_copy(update=dict(path=inside(self.root, made.path))) for made, _ in files]
+            self.summary.exports = [made.model_copy(update=dict(path=relative_inside(self.root, made.path))) for made, _ in files]
             write_atomic(self.files.evaluation/'exports.json', json.dumps([e.model_dump() for e in self.summary.exports], indent=1))
         return pd.DataFrame([dict(file=Path(e.path).name, bytes=e.sizes.file, times_smaller=e.sizes.fp32_file/e.sizes.file, bits=e.sizes.average_bits, raw_difference=max(e.parity.raw_boxes, e.parity.raw_scores), AP=e.parity.ap, AP_torch=e.parity.ap_torch) for e in self.summary.exports])
 
@@ -195,7 +195,7 @@ class Experiment(Stages):
         self.base_file = found.path
         if self.config.base != DEMO: self.config = self.config.model_copy(update={'base': str(found.path.resolve())})
         save_config(self.config, self.files.config)  # the stored configuration names the file that was used
-        self.summary.model = Model(variant=self.config.variant, checkpoint=inside(self.root, self.config.base), checkpoint_sha256=found.sha256, imgsz=self.config.imgsz)
+        self.summary.model = Model(variant=self.config.variant, checkpoint=relative_inside(self.root, self.config.base), checkpoint_sha256=found.sha256, imgsz=self.config.imgsz)
 
     def _draw_weights(self) -> nn.Module:
         model = random_model(self.config.variant, self.view.names, self.config.seed)
@@ -216,8 +216,8 @@ class Experiment(Stages):
         tracked = 6 + 5*('freeze' in parts) if c.quantize else 0
         size, bare = (checkpoint_bytes(self.base, 'ema' in parts, moments, tracked*bool(moments)) for moments in (1 if recipe_of(c, self.root)['optimizer'] == 'SGD' else 2, 0))
         room, free = checkpoints_room(c, size, bare), shutil.disk_usage(self.root).free
-        note(f'a checkpoint takes about {size/1e6:,.0f} MB, all of them {room/1e9:,.1f} GB at most')
-        if room > free: note(f'warning: the disk of {self.root} has {free/1e9:,.1f} GB left for {room/1e9:,.1f} GB of checkpoints; make room, or set --keep-snapshots, --save-period or --no-snapshot-optimizer')
+        log_note(f'a checkpoint takes about {size/1e6:,.0f} MB, all of them {room/1e9:,.1f} GB at most')
+        if room > free: log_note(f'warning: the disk of {self.root} has {free/1e9:,.1f} GB left for {room/1e9:,.1f} GB of checkpoints; make room, or set --keep-snapshots, --save-period or --no-snapshot-optimizer')
 
     @property
     def steps(self) -> int: # Of the optimizer, in the whole training
@@ -259,4 +259,4 @@ class Experiment(Stages):
         scores = evaluate(make(), self.view, c.imgsz, 2*c.batch, c.device, 0 if c.device == 'cpu' else c.workers, label=rung)
         for head in HEADS: save_scores(scores[head], rung, self.files.evaluation)
 
-def _tell(done, total, what): tell(what=what, done=done, total=total)
+def _tell(done, total, what): report_progress(what=what, done=done, total=total)

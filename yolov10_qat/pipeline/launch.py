@@ -25,9 +25,9 @@ from ..compare.summary import check_out
 from ..core.config import RunConfig
 from ..core.files import RunLock, RunLocked
 from ..core.layout import COMPARE_TEMPLATE, TEMPLATE, Layout
-from ..core.progress import PROGRESS_VARIABLE, heard, notes
+from ..core.progress import PROGRESS_VARIABLE, read_notes, read_progress
 from ..core.threads import THREADS_VARIABLE, threads_given
-from ..runs.folder import absolute, enter, open_root, record_failure
+from ..runs.folder import lock_run_root, open_root, record_failure, with_absolute_paths
 from ..runs.summary import RunSummary, load_summary
 
 # %% ../../nbs/90_pipeline/04_launch.ipynb #04_launch-005
@@ -43,8 +43,8 @@ class Bar:
         self.stream, self.bar, self.what, self.said = stream, None, None, 0
 
     def show(self,
-        state:dict[str,Any], # From `files.heard`
-        said:list[str]=(),   # From `files.notes`
+        state:dict[str,Any], # From `read_progress`
+        said:list[str]=(),   # From `read_notes`
     ):
         "Draw the latest state; what has been said since goes to standard output, above the bar."
         for line in said[self.said:]: tqdm.write(line)
@@ -138,10 +138,10 @@ def _wait(kernel:Kernel, worker:threading.Thread, progress:Path):
     stream = _stream()
     bar = Bar(stream)
     while worker.is_alive():
-        bar.show(heard(progress), notes(progress))
+        bar.show(read_progress(progress), read_notes(progress))
         if kernel.interrupted and not kernel.group: break  # interrupted before the kernel was up
         worker.join(timeout=.3)
-    bar.show(heard(progress), notes(progress))
+    bar.show(read_progress(progress), read_notes(progress))
     bar.close()
     if isinstance(stream, CellLine):
         from IPython.display import clear_output
@@ -179,10 +179,10 @@ def launch(
     resume:bool=False,   # Go on with the run in `config.run_root`
 ) -> tuple[RunSummary,int]: # What became of it; exit status: 0 completed, 1 crashed or could not start, 130 interrupted
     "Execute one run in a notebook kernel and see to its report."
-    config = absolute(config)
+    config = with_absolute_paths(config)
     root = Path(config.run_root)
     gate = None if resume else ask_gate(config)
-    lock = enter(root, resume)
+    lock = lock_run_root(root, resume)
     open_root(config, resume, gate)
     lock.release()  # the kernel takes it over
     kernel = execute(TEMPLATE, config.model_dump() | {'resume': resume}, Layout(root).notebook)

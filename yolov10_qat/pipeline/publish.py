@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..checkpoint.format import CheckpointError, Tensor, read_outline
+from ..checkpoint.format import CheckpointError, TensorOutline, read_outline
 from ..core.config import RunConfig, save_config
 from ..core.errors import nearest
 from ..core.files import RunLock, RunLocked, file_sha256, write_atomic
@@ -28,7 +28,7 @@ from ..report.rows import card, reproduce_command
 from ..report.style import page_template
 from ..report.verdict import verdict
 from ..runs.environment import now
-from ..runs.folder import told
+from ..runs.folder import portable_config
 
 # %% ../../nbs/90_pipeline/05_publish.ipynb #05_publish-005
 class PublishError(ValueError):
@@ -102,7 +102,7 @@ def _check_ended(run:Run, incomplete:bool):
 def _here(value:Any) -> str:
     if value is None: return 'none'
     if isinstance(value, dict):
-        tensors = sum(isinstance(v, Tensor) for v in value.values())
+        tensors = sum(isinstance(v, TensorOutline) for v in value.values())
         return f'{tensors} tensors' if tensors else f'{len(value)} entries'
     return f'{len(value)} entries' if isinstance(value, list) else str(value)
 
@@ -116,7 +116,7 @@ def fact_rows(
     run:Run, # A run
 ) -> list[tuple[str,str]]: # What, value
     "How a run was trained."
-    s, c = run.summary, told(run.config)
+    s, c = run.summary, portable_config(run.config)
     scale = 'learned steps (LSQ)' if c.scale == 'learned' else 'steps from the largest weight'
     trainer = 'qat.QATTrainer' if c.quantize else 'trainer.FloatTrainer'
     given = s.training.overrides if s.training else {}
@@ -192,7 +192,7 @@ def _fill(run:Run, name:str, folder:Path, words:Iterable[str]|None):
     carried = {f: f for f in ('run_summary.json', 'keep-layers.json', 'recipe.yaml') if (run.root/f).is_file()}
     for file in carried: shutil.copy2(run.root/file, folder/file)
     checkpoints, exported = _checkpoints(run, folder, words), _exported(run, folder)
-    save_config(told(run.config), folder/'training-config.yaml')
+    save_config(portable_config(run.config), folder/'training-config.yaml')
     write_summary_md(run.root, folder)
     sources = carried | {f: f for f in exported} | {c['path']: c['source'] for c in checkpoints} | {'training-config.yaml': 'run_config.yaml'}
     write_atomic(folder/'README.md', '')  # the report lists it

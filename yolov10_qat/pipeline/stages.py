@@ -22,8 +22,8 @@ from ..compare.gate import ask_gate
 from ..core.config import RunConfig
 from ..core.errors import ConfigError
 from ..core.layout import Layout
-from ..core.progress import tell
-from ..runs.folder import absolute, enter, open_root, record_failure
+from ..core.progress import report_progress
+from ..runs.folder import lock_run_root, open_root, record_failure, with_absolute_paths
 from ..runs.results import read_results
 from ..runs.summary import load_summary, save_summary
 
@@ -60,11 +60,11 @@ class Stages:
         config:RunConfig,   # What to run
         resume:bool=False,  # Go on with what is in `config.run_root`
     ):
-        self.config = absolute(config)
+        self.config = with_absolute_paths(config)
         self.root = Path(self.config.run_root)
         self.files = Layout(self.root)
         gate = None if resume else ask_gate(self.config)
-        self.lock = enter(self.root, resume)
+        self.lock = lock_run_root(self.root, resume)
         open_root(self.config, resume, gate)
         self.summary = load_summary(self.root)
         log_to(self.files.log)
@@ -74,7 +74,7 @@ class Stages:
         name:str, # Shown in the terminal and in `timings`
     ):
         "Run the body as one stage."
-        tell(what=name)
+        report_progress(what=name)
         log.info('stage %s', name)
         started = time.monotonic()
         try: yield

@@ -16,7 +16,7 @@ from ..core.config import RunConfig, changed_fields
 from ..core.recipe import FLOAT_BITS, batches_gathered, word_lengths
 from .read import Run, _floating
 from .style import LOOKS, size_text, time_text
-from ..runs.folder import inside, told
+from ..runs.folder import portable_config, relative_inside
 from ..runs.summary import find_rung
 
 # %% ../../nbs/70_report/13_rows.ipynb #13_rows-005
@@ -24,7 +24,7 @@ def reproduce_command(
     config:RunConfig, # A resolved configuration
 ) -> str: # One line for a shell
     "The command line of a run."
-    shown = told(config)
+    shown = portable_config(config)
     words, changed = ['run', '--profile', config.profile], changed_fields(shown) | {'run_root': f'{shown.run_root}-again'}
     if config.profile == 'scratch':  # its twins have commands of their own
         words = ['scratch', 'qat-w4a16' if config.quantize else 'fp16']
@@ -83,7 +83,7 @@ def parameter_rows(
     config:RunConfig, # A resolved configuration
 ) -> list[dict]: # name, value, default, changed, help; changed ones first
     "Every parameter of a run."
-    changed, plain, shown = changed_fields(config), RunConfig(profile=config.profile), told(config)
+    changed, plain, shown = changed_fields(config), RunConfig(profile=config.profile), portable_config(config)
     rows = [dict(name=k, value=getattr(shown, k), default=getattr(plain, k), changed=k in changed, help=field.description) for k, field in RunConfig.model_fields.items()]
     return sorted(rows, key=lambda r: not r['changed'])
 
@@ -106,7 +106,7 @@ def source_rows(
 ) -> list[tuple[str,str]]: # What, value
     "Where the data comes from and how it was chosen."
     request, chosen = provenance.get('request', {}), provenance.get('selection', {})
-    rows = [('COCO root', inside(root, request.get('coco_root'))), ('Fingerprint', provenance.get('fingerprint'))]
+    rows = [('COCO root', relative_inside(root, request.get('coco_root'))), ('Fingerprint', provenance.get('fingerprint'))]
     for key, name in (('train', 'Training'), ('val', 'Validation')):
         source = provenance.get('sources', {}).get(key, {})
         rows += [(f'{name} images', f"{request.get(f'{key}_split')}, {chosen.get(key)}" + (f", seed {chosen.get('seed')}" if key == 'train' else '')),

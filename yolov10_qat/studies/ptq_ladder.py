@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LADDER_VERSION', 'LADDER_FILE', 'FP', 'DEMO_IMAGES', 'Settings', 'Step', 'Lead', 'Ladder', 'load_ladder',
-           'save_ladder', 'climb', 'ranked', 'base_step', 'headline', 'lead_sentence', 'plot_steps', 'render']
+           'save_ladder', 'run_ladder', 'ranked', 'base_step', 'headline', 'lead_sentence', 'plot_steps', 'render']
 
 # %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-002
 import json
@@ -118,7 +118,7 @@ def save_ladder(
 # %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-007
 FP = 'fp'  # the rung that the others are compared with
 
-def climb(
+def run_ladder(
     checkpoint:Path|str,          # Base weights (.pt of Ultralytics, or from `save_base`), a checkpoint of this project, or `demo`
     coco_root:Path|str,           # COCO-format data, or `demo`
     out:Path|str,                 # Folder of the ladder, made if need be
@@ -145,7 +145,7 @@ def climb(
         settings = Settings(variant=variant, base_sha256=file_sha256(file), bits=bits, granularity=granularity, imgsz=imgsz, fingerprint=view.fingerprint, calibration_images=view.train_images, val_images=view.val_images, seed=seed)
         ladder = _begin(out, settings, Path(checkpoint).name, device)
         climber = _Climber(ladder, out, open_base(file, variant, view.names), view, batch, progress)
-        for method in [FP, *methods]: climber.climb(method)
+        for method in [FP, *methods]: climber.run_method(method)
         ladder.lead = _lead(ladder, out, view.val_annotations)
     save_ladder(ladder, out)
     render(out)
@@ -173,7 +173,7 @@ class _Climber:
         self.device = select_device(ladder.device, verbose=False)
         self.manifest = plan(base, ladder.settings.bits, ladder.settings.granularity, scale='learned')
 
-    def climb(self, method:str):
+    def run_method(self, method:str):
         "Compute a rung unless it is there; whatever happens afterwards, it is kept."
         if any(s.method == method for s in self.ladder.steps): return
         started = time.monotonic()

@@ -44,7 +44,7 @@ from yolov10_qat.checkpoint.store import (
 from ..core.config import PRIMARY, RANDOM, RunConfig, identity, load_config
 from ..core.files import replace_file, write_atomic
 from ..core.methods import method_parts
-from ..core.progress import note, tell
+from ..core.progress import log_note, report_progress
 from ..core.recipe import SHARED, batches_gathered, read_recipe
 from ..core.threads import all_cores
 from ..quant.layers import copy_state, deployable
@@ -255,10 +255,10 @@ class _Resumable(DetectionTrainer):
         file, content, passed_over = newest_checkpoint(self.wdir, identity_misfit(self.identity))
         if RANK in {-1, 0}:
             for part in self.wdir.glob('.*.part'): part.unlink()  # of a process that was killed while it wrote
-            for line in passed_over: note(f'passed over: {line}')
+            for line in passed_over: log_note(f'passed over: {line}')
         if file is None and any(FOREIGN in line for line in passed_over): raise CheckpointError(f'nothing to go on from: {"; ".join(passed_over)}; give back what the run began with, or start a new run')
         if file and file != self.last and RANK in {-1, 0}:
-            note(f"going on from {file.name}, the newest whole checkpoint, after epoch {content['epoch']}")
+            log_note(f"going on from {file.name}, the newest whole checkpoint, after epoch {content['epoch']}")
             replace_file(self.last, lambda part: shutil.copyfile(file, part))
         if file and content['epoch'] >= self.epochs: raise _Finished
         return content
@@ -435,7 +435,7 @@ class FloatTrainer(_Scored):
         if self.session_batches == SETTLED_AFTER: self.settled_at = time.monotonic()
         if self.session_batches == ESTIMATE_AFTER:
             seconds = (time.monotonic() - self.settled_at)/(ESTIMATE_AFTER - SETTLED_AFTER)
-            note(estimate(seconds, len(self.train_loader), self.epochs - self.epoch, int(self._get_memory()*2**30)))
+            log_note(estimate(seconds, len(self.train_loader), self.epochs - self.epoch, int(self._get_memory()*2**30)))
 
     def _train_epoch_end(self):
         check_finite(self.tloss, self.epoch+1, f'lower --lr0 (now {self.args.lr0:g}) or switch --amp off')
@@ -444,7 +444,7 @@ class FloatTrainer(_Scored):
     def _tell(self, **more):
         batches = len(self.train_loader)
         scores = {'best': self.best_fitness, 'last': self.rows[-1][PRIMARY]} if self.rows else {}
-        tell(done=self.epoch*batches + self.batches_done, total=self.epochs*batches, epoch=self.epoch+1, epochs=self.epochs,
+        report_progress(done=self.epoch*batches + self.batches_done, total=self.epochs*batches, epoch=self.epoch+1, epochs=self.epochs,
              losses={k: round(float(v), 3) for k, v in self.tloss.items()}, **scores, **more)
 
     def _fit_epoch_end(self):

@@ -26,7 +26,7 @@ from ..checkpoint.store import build_model, load_checkpoint, save_calibrated, sa
 from ..core.config import RunConfig, load_config
 from ..core.files import write_atomic
 from ..core.methods import method_parts
-from ..core.progress import note
+from ..core.progress import log_note
 from ..core.recipe import FLOAT_BITS, bits_after, word_lengths
 from ..core.threads import all_cores
 from yolov10_qat.quant.batchnorm import (
@@ -163,7 +163,7 @@ class QATTrainer(FloatTrainer):
         self.best_fitness = None
         self._follow()
         self._carry_over()
-        if RANK in {-1, 0}: note(f'{bits} bit from epoch {self.epoch+1} on')
+        if RANK in {-1, 0}: log_note(f'{bits} bit from epoch {self.epoch+1} on')
 
     def _follow(self):
         "Follow the integers of the present grid."

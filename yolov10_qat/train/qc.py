@@ -24,7 +24,7 @@ from ..checkpoint.store import build_model, load_checkpoint, save_checkpoint
 from ..core.config import RunConfig, load_config
 from ..core.errors import nearest
 from ..core.methods import QC_SCOPES
-from ..core.progress import tell
+from ..core.progress import report_progress
 from yolov10_qat.train.float_trainer import (
     FloatTrainer,
     NoEMA,
@@ -170,7 +170,7 @@ class QCTrainer(_FrozenAround):
 
     def _train_batch_end(self):
         self.rows.append({'step': len(self.rows)+1} | {k: float(v) for k, v in self.loss_items.items()} | movement(self.corrections))
-        if RANK in {-1, 0}: tell(what='qc', done=len(self.rows), total=self.epochs*len(self.train_loader), losses={k: round(float(v), 3) for k, v in self.tloss.items()})
+        if RANK in {-1, 0}: report_progress(what='qc', done=len(self.rows), total=self.epochs*len(self.train_loader), losses={k: round(float(v), 3) for k, v in self.tloss.items()})
 
     def _train_epoch_end(self): check_finite(self.tloss, self.epoch+1, f'it happened during QC: lower --qc-lr (now {self.args.lr0:g})')
 
