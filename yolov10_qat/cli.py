@@ -20,7 +20,8 @@ import typer
 from pydantic.fields import FieldInfo
 
 from . import __version__
-from .core.config import AMP_TYPES, DEMO, PROFILES, RunConfig, changed_fields, load_config
+from .core.config import DEMO, PROFILES, RunConfig, changed_fields, load_config
+from .core.fields import AMP_TYPES
 
 # %% ../nbs/99_cli.ipynb #99_cli-005
 def _option_type(field:FieldInfo) -> type:

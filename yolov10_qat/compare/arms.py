@@ -10,7 +10,8 @@ import statistics
 from collections.abc import Iterable
 
 from .runs import Found, method_order, row
-from ..runs.summary import RUNGS, Block, RunSummary
+from ..core.fields import Block
+from ..runs.summary import RUNGS, RunSummary
 
 # %% ../../nbs/75_compare/02_arms.ipynb #02_arms-005
 class Stat(Block):

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from .arms import over_seeds
-from ..runs.summary import Block
+from ..core.fields import Block
 
 # %% ../../nbs/75_compare/03_contrast.ipynb #03_contrast-005
 T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,

@@ -9,8 +9,9 @@ __all__ = ['GATED', 'GATE_VARIANTS', 'GATE_MODE', 'GATE_METHOD', 'GATE_SEEDS', '
 # %% ../../nbs/75_compare/05_gate.ipynb #05_gate-002
 from .runs import Found, comparable_groups, differences, find_runs
 from ..core.config import RANDOM, RunConfig
+from ..core.fields import Block
 from ..core.methods import method_parts
-from ..runs.summary import Block, Gate
+from ..runs.summary import Gate
 
 # %% ../../nbs/75_compare/05_gate.ipynb #05_gate-005
 GATED, GATE_VARIANTS, GATE_MODE, GATE_METHOD, GATE_SEEDS = 'yolo10m', ('yolo10n', 'yolo10s'), 'w4a16', 'ema+qc', 2

@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 from ..core.config import PRIMARY
 from ..core.errors import nearest
-from ..core.methods import METHOD_PARTS, method_parts
+from ..core.fields import Block
+from ..core.methods import PARTS, method_parts
 from ..runs.results import judge, read_results, status_word
-from ..runs.summary import RUNGS, SUMMARY_FILE, Block, Metrics, RunSummary, find_rung, load_summary
+from ..runs.summary import RUNGS, SUMMARY_FILE, Metrics, RunSummary, find_rung, load_summary
 
 # %% ../../nbs/75_compare/01_runs.ipynb #01_runs-005
 TABLE_FILE = 'results.csv'
@@ -73,8 +74,8 @@ def method_order(
 ) -> tuple: # Sorts baseline, ema, dampen, freeze, ema+dampen, ..., then the same with qc, then the rest
     "Place of a method in tables and figures."
     parts = method_parts(method)
-    if not parts <= set(METHOD_PARTS): return (2, 0, (), method)
-    training = [METHOD_PARTS.index(p) for p in METHOD_PARTS if p in parts and p != 'qc']
+    if not parts <= set(PARTS): return (2, 0, (), method)
+    training = [list(PARTS).index(p) for p in PARTS if p in parts and p != 'qc']
     return ('qc' in parts, len(training), tuple(training), method)
 
 def _bits(mode:str) -> int: return int(mode[1]) if mode[1:2].isdigit() else 0

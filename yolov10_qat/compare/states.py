@@ -12,8 +12,9 @@ from typing import NamedTuple
 from .arms import PLAIN, Stat, _telling, over_seeds, recipe
 from .contrast import Contrast, _by_seed, contrast
 from .runs import Found, method_order
+from ..core.fields import Block
 from ..core.methods import canonical_method, method_parts
-from ..runs.summary import RUNGS, Block, find_rung
+from ..runs.summary import RUNGS, find_rung
 
 # %% ../../nbs/75_compare/04_states.ipynb #04_states-004
 AFTERWARDS = {'ema', 'qc'}  # parts of a method that do not alter the training

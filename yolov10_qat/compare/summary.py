@@ -27,7 +27,8 @@ from yolov10_qat.compare.runs import (
 )
 from .states import Disagreement, State, disagreements, states
 from ..core.config import RANDOM, VARIANTS
-from ..runs.summary import FLOAT, Block
+from ..core.fields import Block
+from ..runs.summary import FLOAT
 
 # %% ../../nbs/75_compare/06_summary.ipynb #06_summary-005
 class Twins(Block):

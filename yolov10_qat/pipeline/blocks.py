@@ -17,28 +17,15 @@ from torch import nn
 from ..checkpoint.format import average_bits
 from ..core.config import PRIMARY, RunConfig
 from ..core.layout import Layout
-from ..core.methods import method_parts
+from ..core.methods import PARTS, parts_of
 from ..core.recipe import word_lengths
 from ..data.view import View
 from ..evaluate.rungs import rungs_of
 from ..quant.layers import floating, histogram, quantized_layers
 from ..runs.folder import relative_inside
 from ..runs.results import Stability, judge_results, read_results
-from yolov10_qat.runs.summary import (
-    FLOAT,
-    Batchnorm,
-    Dampen,
-    Dataset,
-    Ema,
-    Freeze,
-    Method,
-    Metrics,
-    Oscillation,
-    Qc,
-    Quantization,
-    Training,
-)
-from ..train.float_trainer import ema_constants, overrides
+from ..runs.summary import FLOAT, Batchnorm, Dataset, Method, Metrics, Oscillation, Quantization, Training
+from ..train.float_trainer import overrides
 from ..train.qat_trainer import CALIBRATED_FILE, KEEP_FILE
 
 # %% ../../nbs/90_pipeline/01_blocks.ipynb #01_blocks-005
@@ -59,15 +46,14 @@ def method_block(
     config:RunConfig, # The run
     steps:int,        # Optimizer steps of the whole run
 ) -> Method: # For the summary
-    "Which remedies are on, with their constants."
-    c, parts = config, method_parts(config.method)
-    decay, tau = ema_constants(c, steps)
-    def part(kind, name, **constants): return kind(enabled=name in parts, **(constants if name in parts else {}))
-    return Method(variant=c.method, ema=part(Ema, 'ema', decay=decay, tau=tau), qc=part(Qc, 'qc', epochs=c.qc_epochs, lr=c.qc_lr, bn_stats_fixed=True, scope=c.qc_scope),
-        dampen=part(Dampen, 'dampen', strength=c.dampen_lambda, aggregation=c.dampen_aggregation, start=c.dampen_start, end=c.dampen_end),
-        freeze=part(Freeze, 'freeze', threshold_first=c.freeze_threshold_start, threshold_last=c.freeze_threshold, start=c.freeze_start, end=c.freeze_end),
+    "Which parts are on, with their constants."
+    c, on = config, parts_of(config.method)
+    parts = {p.name: p.record(enabled=p in on, **(p.constants(c, steps) if p in on else {})) for p in PARTS.values()}
+    return Method(
+        variant=c.method, **parts,
         batchnorm=Batchnorm(strategy=c.bn, batches=c.bn_batches if c.bn == 'reestimate' else None),
-        oscillation=Oscillation(momentum=c.oscillation_momentum, threshold=c.oscillation_threshold, interval=c.oscillation_interval))
+        oscillation=Oscillation(momentum=c.oscillation_momentum, threshold=c.oscillation_threshold,
+                                interval=c.oscillation_interval))
 
 def dataset_block(
     config:RunConfig, # The run

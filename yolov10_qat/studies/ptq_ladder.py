@@ -24,6 +24,7 @@ from ..checkpoint.base_weights import find_base
 from ..checkpoint.format import average_bits
 from ..checkpoint.store import open_base, save_calibrated
 from ..core.config import DEMO
+from ..core.fields import Block
 from ..core.files import file_sha256, write_atomic
 from ..core.methods import canonical_ptq
 from ..data.scenes import write_scenes
@@ -46,7 +47,7 @@ from yolov10_qat.report.style import (
     time_text,
 )
 from ..runs.environment import environment, git_state, now
-from ..runs.summary import Block, Git
+from ..runs.summary import Git
 
 # %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-005
 LADDER_VERSION = 1

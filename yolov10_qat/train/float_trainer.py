@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['RECIPE_FILE', 'FINETUNING', 'ESTIMATE_AFTER', 'SETTLED_AFTER', 'FAILURE_FILE', 'RAW_COLUMNS', 'TELL_EVERY_S',
-           'epoch_seed', 'seed_epoch', 'ema_constants', 'NoEMA', 'EqualHeadLoss', 'QATValidator', 'recipe_of',
-           'overrides', 'batches_a_step', 'decay_of', 'estimate', 'checkpoint_bytes', 'checkpoints_room',
-           'TrainingDiverged', 'check_finite', 'plain_arguments', 'FloatTrainer']
+           'epoch_seed', 'seed_epoch', 'NoEMA', 'EqualHeadLoss', 'QATValidator', 'recipe_of', 'overrides',
+           'batches_a_step', 'decay_of', 'estimate', 'checkpoint_bytes', 'checkpoints_room', 'TrainingDiverged',
+           'check_finite', 'plain_arguments', 'FloatTrainer']
 
 # %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-002
 import hashlib
@@ -43,7 +43,7 @@ from yolov10_qat.checkpoint.store import (
 )
 from ..core.config import PRIMARY, RANDOM, RunConfig, identity, load_config
 from ..core.files import replace_file, write_atomic
-from ..core.methods import method_parts
+from ..core.methods import ema_constants, method_parts
 from ..core.progress import log_note, report_progress
 from ..core.recipe import SHARED, batches_gathered, read_recipe
 from ..core.threads import all_cores
@@ -71,16 +71,6 @@ def seed_epoch(
     dataset = loader.dataset
     for i in dataset.buffer: dataset.ims[i] = None
     dataset.buffer.clear()
-
-# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-008
-def ema_constants(
-    config:RunConfig, # `ema_decay` and `ema_tau` are used
-    steps:int,        # Optimizer steps of the whole run
-) -> tuple[float,float]: # Decay 0 to 1; tau in steps, above 0
-    "Decay and ramp of the weight average, `auto` resolved."
-    decay = max(0., min(.9999, 1 - 10/steps)) if config.ema_decay == 'auto' else config.ema_decay
-    tau = steps/20 if config.ema_tau == 'auto' else config.ema_tau
-    return decay, tau
 
 # %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-013
 class NoEMA(ModelEMA):
