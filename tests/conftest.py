@@ -6,10 +6,8 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+from places import SHARED  # noqa: E402
 from tiny import tiny_base, tiny_coco  # noqa: E402
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-SHARED = REPOSITORY.parent/'shared'
 
 
 def command(*words, **kw):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['replace_file', 'write_atomic', 'file_sha256', 'RunLocked', 'RunLock']
 
-# %% ../../nbs/10_core/07_files.ipynb #06_files-002
+# %% ../../nbs/10_core/07_files.ipynb #07_files-002
 import errno
 import fcntl
 import hashlib
@@ -14,7 +14,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-# %% ../../nbs/10_core/07_files.ipynb #06_files-005
+from .layout import Layout
+
+# %% ../../nbs/10_core/07_files.ipynb #07_files-005
 def replace_file(
     path:Path|str,                # File to write
     fill:Callable[[Path],None],   # Writes the content to the path it is given
@@ -35,6 +37,7 @@ def replace_file(
 def _disk_full(error:Exception, folder:Path) -> bool:  # torch.save says "iostream error", so the disk is asked as well
     return getattr(error, 'errno', None) == errno.ENOSPC or shutil.disk_usage(folder).free < 1 << 20
 
+# %% ../../nbs/10_core/07_files.ipynb #07_files-006
 def write_atomic(
     path:Path|str, # File to write
     text:str,      # New content, UTF-8
@@ -42,35 +45,38 @@ def write_atomic(
     "`replace_file` for text."
     return replace_file(path, lambda part: part.write_text(text, encoding='utf-8'))
 
-# %% ../../nbs/10_core/07_files.ipynb #06_files-008
+# %% ../../nbs/10_core/07_files.ipynb #07_files-009
 def file_sha256(
     path:Path|str, # File of any size
 ) -> str: # 64 hexadecimal digits
     "SHA-256 of a file's bytes."
-    with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else _digest(f)
+    with open(path, 'rb') as f:
+        return hashlib.file_digest(f, 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else _digest(f)
 
 def _digest(stream) -> str:  # Python 3.10 has no hashlib.file_digest
     sha = hashlib.sha256()
     while chunk := stream.read(1 << 20): sha.update(chunk)
     return sha.hexdigest()
 
-# %% ../../nbs/10_core/07_files.ipynb #06_files-011
+# %% ../../nbs/10_core/07_files.ipynb #07_files-012
 class RunLocked(RuntimeError):
     "Another process works in this run folder."
 
+# %% ../../nbs/10_core/07_files.ipynb #07_files-013
 class RunLock:
     "Exclusive use of a run folder, from construction until `release` or the end of the process."
     def __init__(self,
         run_root:Path|str, # Folder of the run; must exist
     ):
-        self.path = Path(run_root)/'.lock'
+        self.path = Layout(Path(run_root)).lock
         self.file = open(self.path, 'a+')
         try: fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self.file.seek(0)
             pid = self.file.read().strip() or 'unknown'
             self.file.close()
-            raise RunLocked(f'{run_root} is in use by process {pid}; wait for it, stop it, or choose another --run-root') from None
+            raise RunLocked(f'{run_root} is in use by process {pid}; '
+                            'wait for it, stop it, or choose another --run-root') from None
         self.file.truncate(0)
         self.file.write(str(os.getpid()))
         self.file.flush()

@@ -34,8 +34,8 @@ class Below:
 
 # %% ../../nbs/10_core/06_layout.ipynb #06_layout-009
 @dataclass(frozen=True)
-class Layout:
-    "Paths inside a run root."
+class _Around:
+    "What lies around the training: settings, data, report."
     root:Path
     lock = Below('.lock')
     config = Below('run_config.yaml')
@@ -51,6 +51,11 @@ class Layout:
     sensitivity = Below('sensitivity.csv')
     scenes = Below('coco')                         # painted scenes, in COCO's own layout
     dataset = Below('dataset')                     # see `ViewLayout`
+
+# %% ../../nbs/10_core/06_layout.ipynb #06_layout-010
+@dataclass(frozen=True)
+class Layout(_Around):
+    "Paths inside a run root."
     calibrated = Below('ptq/calibrated.pt')        # what training starts from with `init_ptq`
     ultralytics = Below('ultralytics')             # `project` of the trainer
     training = Below('ultralytics/train')
@@ -75,7 +80,7 @@ class Layout:
     @property
     def view(self) -> 'ViewLayout': "The dataset view of the run."; return ViewLayout(self.dataset)
 
-# %% ../../nbs/10_core/06_layout.ipynb #06_layout-011
+# %% ../../nbs/10_core/06_layout.ipynb #06_layout-012
 def snapshot(
     root:Path, # Of a run
     epoch:int, # 1-based
@@ -90,6 +95,7 @@ def snapshots(
     found = {p.stem.removeprefix('epoch'): p for p in Layout(root).weights.glob('epoch*.pt')}
     return {epoch: found[name] for epoch, name in sorted((int(n), n) for n in found if n.isdecimal())}
 
+# %% ../../nbs/10_core/06_layout.ipynb #06_layout-013
 def scores_file(
     evaluation:Path, # Folder of scores
     rung:str,        # State of the model
@@ -106,7 +112,7 @@ def detections_file(
     "What it found, in COCO's form of results."
     return evaluation/f'{rung}-{head}-detections.json'
 
-# %% ../../nbs/10_core/06_layout.ipynb #06_layout-014
+# %% ../../nbs/10_core/06_layout.ipynb #06_layout-016
 @dataclass(frozen=True)
 class ViewLayout:
     "Paths inside a dataset view."
@@ -126,7 +132,7 @@ class ViewLayout:
         "Annotations of one split, in COCO's form."
         return self.annotations/f'instances_{key}.json'
 
-# %% ../../nbs/10_core/06_layout.ipynb #06_layout-017
+# %% ../../nbs/10_core/06_layout.ipynb #06_layout-019
 @dataclass(frozen=True)
 class ComparisonLayout:
     "Paths inside the folder of a comparison."

@@ -24,6 +24,7 @@ class Record(Block):
 
 Problems = Callable[[Any,int|None],list[str]]  # `RunConfig`, optimizer steps (None: unknown) -> a sentence each
 
+# %% ../../nbs/10_core/03_methods.ipynb #03_methods-006
 @dataclass(frozen=True)
 class Part:
     "A part of a method."
@@ -40,7 +41,7 @@ class Part:
     problems:Problems = lambda config, steps: []
     remedy:str|None = None                     # `module:Class` of its callback in the trainer; None: it has none
 
-# %% ../../nbs/10_core/03_methods.ipynb #03_methods-006
+# %% ../../nbs/10_core/03_methods.ipynb #03_methods-007
 PARTS:dict[str,Part] = {}  # in the order in which a method names them
 
 def register(
@@ -49,11 +50,11 @@ def register(
     "Make a part known to the configuration, the trainer, the summary, comparisons and the command line."
     if part.name in PARTS: raise ValueError(f"method part '{part.name}' is registered already")
     if hasattr(sys.modules.get('yolov10_qat.core.config'), 'RunConfig'):
-        raise RuntimeError(f"register '{part.name}' before yolov10_qat.core.config is imported: RunConfig has its fields")
+        raise RuntimeError(f"register '{part.name}' before yolov10_qat.core.config is imported: RunConfig is complete")
     PARTS[part.name] = part
     return part
 
-# %% ../../nbs/10_core/03_methods.ipynb #03_methods-008
+# %% ../../nbs/10_core/03_methods.ipynb #03_methods-009
 class EmaOptions(Settings):
     "Settings of the moving average."
     ema_decay:Auto = knob('auto', 'decay of the weight average, 0 to 1; auto: min(0.9999, 1 - 10/steps)')
@@ -72,13 +73,13 @@ def ema_constants(
     tau = steps/20 if config.ema_tau == 'auto' else config.ema_tau
     return decay, tau
 
-# %% ../../nbs/10_core/03_methods.ipynb #03_methods-009
+# %% ../../nbs/10_core/03_methods.ipynb #03_methods-010
 register(Part(
     name='ema', help='moving average of the weights', options=EmaOptions, record=Ema,
     constants=lambda config, steps: dict(zip(('decay', 'tau'), ema_constants(config, steps))),
     color='#0072B2', dash='-', marker='o', stage='beside', needs_grid=False))
 
-# %% ../../nbs/10_core/03_methods.ipynb #03_methods-012
+# %% ../../nbs/10_core/03_methods.ipynb #03_methods-013
 class DampenOptions(Settings):
     "Settings of dampening."
     dampen_lambda:float = knob(0.1, 'strength that dampening reaches at dampen_end', ge=0)
@@ -96,7 +97,7 @@ class Dampen(Record):
     start:float|None = None        # where it begins, as a share of the steps
     end:float|None = None          # where it reaches `strength`, as a share of the steps
 
-# %% ../../nbs/10_core/03_methods.ipynb #03_methods-013
+# %% ../../nbs/10_core/03_methods.ipynb #03_methods-014
 def _dampen_problems(c, steps:int|None) -> list[str]:
     found = []
     if c.dampen_lambda == 0:
@@ -113,7 +114,7 @@ register(Part(
     color='#E69F00', dash=(0, (5, 1)), marker='v', problems=_dampen_problems,
     remedy='yolov10_qat.train.remedies:Dampening'))
 
-# %% ../../nbs/10_core/03_methods.ipynb #03_methods-015
+# %% ../../nbs/10_core/03_methods.ipynb #03_methods-016
 class FreezeOptions(Settings):
     "Settings of freezing."
     freeze_threshold:float = knob(
@@ -130,14 +131,14 @@ class Freeze(Record):
     start:float|None = None             # share of the steps
     end:float|None = None               # share of the steps
 
-# %% ../../nbs/10_core/03_methods.ipynb #03_methods-016
+# %% ../../nbs/10_core/03_methods.ipynb #03_methods-017
 def _too_early(c, steps:int) -> list[str]:
     looks = int(c.freeze_start*steps)//c.oscillation_interval
     needed = math.ceil(math.log1p(-c.freeze_threshold_start)/math.log1p(-c.oscillation_momentum))
     if looks >= needed: return []
     return [f'freeze_start={c.freeze_start:g} leaves {looks} looks at the weights before freezing begins, '
-            f'and at least {needed} are needed for any frequency to reach freeze_threshold_start={c.freeze_threshold_start:g}: '
-            'train longer, start later, or raise oscillation_momentum']
+            f'and at least {needed} are needed for any frequency to reach '
+            f'freeze_threshold_start={c.freeze_threshold_start:g}: train longer, start later, or raise oscillation_momentum']
 
 def _freeze_problems(c, steps:int|None) -> list[str]:
     found = []
@@ -148,7 +149,7 @@ def _freeze_problems(c, steps:int|None) -> list[str]:
                      f'freeze_threshold_start={c.freeze_threshold_start:g}: the threshold falls')
     return found + (_too_early(c, steps) if steps else [])
 
-# %% ../../nbs/10_core/03_methods.ipynb #03_methods-017
+# %% ../../nbs/10_core/03_methods.ipynb #03_methods-018
 register(Part(
     name='freeze', help='fix weights that oscillate', options=FreezeOptions, record=Freeze,
     constants=lambda c, steps: dict(threshold_first=c.freeze_threshold_start, threshold_last=c.freeze_threshold,
@@ -156,7 +157,7 @@ register(Part(
     color='#7F7F7F', dash=(0, (1, 1)), marker='x', problems=_freeze_problems,
     remedy='yolov10_qat.train.remedies:Freezing'))
 
-# %% ../../nbs/10_core/03_methods.ipynb #03_methods-019
+# %% ../../nbs/10_core/03_methods.ipynb #03_methods-020
 QC_SCOPES = ('all', 'backbone', 'no-head')
 
 class QcOptions(Settings):
@@ -177,7 +178,7 @@ register(Part(
     constants=lambda c, steps: dict(epochs=c.qc_epochs, lr=c.qc_lr, bn_stats_fixed=True, scope=c.qc_scope),
     color='#CC79A7', dash='-.', marker='^', stage='after'))
 
-# %% ../../nbs/10_core/03_methods.ipynb #03_methods-021
+# %% ../../nbs/10_core/03_methods.ipynb #03_methods-022
 def canonical_method(
     text:str, # `baseline`, or parts joined by `+`
 ) -> str: # The same, in the order of `PARTS`
@@ -192,7 +193,7 @@ def canonical_method(
     if len(set(parts)) < len(parts): raise ValueError(f"method '{text}' names a part twice")
     return '+'.join(p for p in PARTS if p in parts)
 
-# %% ../../nbs/10_core/03_methods.ipynb #03_methods-023
+# %% ../../nbs/10_core/03_methods.ipynb #03_methods-024
 def method_parts(
     method:str, # Canonical method
 ) -> set[str]: # Its parts; none for `baseline`
@@ -205,7 +206,7 @@ def parts_of(
     "The entries of its parts."
     return [PARTS[name] for name in PARTS if name in method_parts(method)]
 
-# %% ../../nbs/10_core/03_methods.ipynb #03_methods-028
+# %% ../../nbs/10_core/03_methods.ipynb #03_methods-029
 PTQ_PARTS = {
     'steps': ('rtn', 'mse'),
     'rounding': ('gptq', 'gpfq', 'qronos', 'learned-round'),
@@ -221,6 +222,7 @@ def ptq_parts(
     steps = next((p for p in PTQ_PARTS['steps'] if p in given), 'rtn')
     return [steps] + [p for p in known[len(PTQ_PARTS['steps']):] if p in given]
 
+# %% ../../nbs/10_core/03_methods.ipynb #03_methods-030
 def _check_ptq(method:str, given:list[str], known:list[str]) -> None:
     if unknown := [p for p in given if p not in known]:
         hint = nearest(unknown[0], known)
@@ -232,7 +234,7 @@ def _check_ptq(method:str, given:list[str], known:list[str]) -> None:
         raise ConfigError(f"PTQ method '{method}': bias corrects what rounding to nearest does; "
                           "take bn with another rounding")
 
-# %% ../../nbs/10_core/03_methods.ipynb #03_methods-029
+# %% ../../nbs/10_core/03_methods.ipynb #03_methods-031
 def canonical_ptq(
     method:str|None, # As given
 ) -> str|None: # In the order of the work, without steps that are named anyway

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['PROGRESS_VARIABLE', 'report_progress', 'read_progress', 'log_note', 'read_notes']
 
-# %% ../../nbs/10_core/08_progress.ipynb #07_progress-002
+# %% ../../nbs/10_core/08_progress.ipynb #08_progress-002
 import json
 import logging
 import os
 from pathlib import Path
 
-# %% ../../nbs/10_core/08_progress.ipynb #07_progress-005
+# %% ../../nbs/10_core/08_progress.ipynb #08_progress-005
 PROGRESS_VARIABLE = 'YOLOV10_QAT_PROGRESS'
 
 def report_progress(
@@ -30,7 +30,7 @@ def read_progress(
     try: return json.loads(Path(path).read_text(encoding='utf-8'))
     except (FileNotFoundError, ValueError): return {}
 
-# %% ../../nbs/10_core/08_progress.ipynb #07_progress-007
+# %% ../../nbs/10_core/08_progress.ipynb #08_progress-007
 def log_note(
     text:str, # One line
 ):

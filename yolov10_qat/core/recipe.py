@@ -18,9 +18,9 @@ from .errors import ConfigError, nearest
 # %% ../../nbs/10_core/04_recipe.ipynb #04_recipe-005
 RECIPES = {'scratch': Path(yolov10_qat.__file__).parent/'recipes'/'scratch.yaml'}
 IN_RECIPE = (
-    'optimizer', 'lr0', 'lrf', 'momentum', 'weight_decay', 'warmup_epochs', 'warmup_momentum', 'warmup_bias_lr', 'cos_lr',
-    'nbs', 'box', 'cls', 'dfl', 'hsv_h', 'hsv_s', 'hsv_v', 'degrees', 'translate', 'scale', 'shear', 'perspective', 'flipud',
-    'fliplr', 'bgr', 'mosaic', 'close_mosaic', 'mixup', 'cutmix', 'copy_paste', 'multi_scale')
+    'optimizer', 'lr0', 'lrf', 'momentum', 'weight_decay', 'warmup_epochs', 'warmup_momentum', 'warmup_bias_lr',
+    'cos_lr', 'nbs', 'box', 'cls', 'dfl', 'hsv_h', 'hsv_s', 'hsv_v', 'degrees', 'translate', 'scale', 'shear',
+    'perspective', 'flipud', 'fliplr', 'bgr', 'mosaic', 'close_mosaic', 'mixup', 'cutmix', 'copy_paste', 'multi_scale')
 SHARED = ('lr0', 'lrf', 'weight_decay', 'warmup_epochs', 'mosaic')  # of these, what a run can also be told directly
 
 # %% ../../nbs/10_core/04_recipe.ipynb #04_recipe-006
@@ -40,13 +40,15 @@ def read_recipe(
     if problems := _recipe_problems(found): raise ConfigError(f"recipe {path}: {'; '.join(problems)}")
     return found
 
+# %% ../../nbs/10_core/04_recipe.ipynb #04_recipe-007
 def _recipe_problems(found:dict[str,Any]) -> list[str]:
     problems = [f"'{k}' is no argument of a recipe{nearest(k, IN_RECIPE)}" for k in found if k not in IN_RECIPE]
     problems += [f'{k} has no value' for k in ('optimizer', *SHARED) if found.get(k) is None]
-    if found.get('optimizer') == 'auto': problems.append('optimizer=auto would ignore lr0: name one, such as SGD or Adam')
+    if found.get('optimizer') == 'auto':
+        problems.append('optimizer=auto would ignore lr0: name one, such as SGD or Adam')
     return problems
 
-# %% ../../nbs/10_core/04_recipe.ipynb #04_recipe-010
+# %% ../../nbs/10_core/04_recipe.ipynb #04_recipe-011
 def batches_gathered(
     nbs:int,   # Images a step of the optimizer
     batch:int, # Images a batch
@@ -54,7 +56,7 @@ def batches_gathered(
     "How many batches a step gathers, as Ultralytics rounds it."
     return max(round(nbs/batch), 1)
 
-# %% ../../nbs/10_core/04_recipe.ipynb #04_recipe-013
+# %% ../../nbs/10_core/04_recipe.ipynb #04_recipe-014
 FLOAT_BITS = 32
 
 def parse_schedule(
@@ -67,7 +69,7 @@ def parse_schedule(
         raise ValueError(f'must be BITS:EPOCH,... such as 8:0,6:20,4:40, with {FLOAT_BITS} for floating point')
     return [(epoch, bits) for bits, epoch in pairs]
 
-# %% ../../nbs/10_core/04_recipe.ipynb #04_recipe-015
+# %% ../../nbs/10_core/04_recipe.ipynb #04_recipe-016
 def word_lengths(
     config, # `RunConfig`
 ) -> list[tuple[int,int]]: # Finished epochs from which on, bits; FLOAT_BITS is floating point

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['MOST', 'THREADS_VARIABLE', 'STARTED_WITH', 'threads_given', 'thread_count', 'all_cores']
 
-# %% ../../nbs/10_core/09_threads.ipynb #06_threads-002
+# %% ../../nbs/10_core/09_threads.ipynb #09_threads-002
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# %% ../../nbs/10_core/09_threads.ipynb #06_threads-005
+# %% ../../nbs/10_core/09_threads.ipynb #09_threads-005
 MOST = 8  # Ultralytics' own limit
 THREADS_VARIABLE, STARTED_WITH = 'OMP_NUM_THREADS', Path('/proc/self/environ')
 
@@ -26,7 +26,7 @@ def thread_count() -> int: # 1 or more
     if given.isdecimal() and int(given): return int(given)
     return min(MOST, len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count())
 
-# %% ../../nbs/10_core/09_threads.ipynb #06_threads-009
+# %% ../../nbs/10_core/09_threads.ipynb #09_threads-009
 @contextmanager
 def all_cores(
     device, # `torch.device` that computes; anything but a CPU is left alone
