@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN_ROOT ?= runs/demo
 
-.PHONY: env demo test lab readme notebooks base-weights clean
+.PHONY: env demo test lint lab readme notebooks base-weights clean
 
 env: .venv/ready
 
@@ -19,6 +19,11 @@ demo: env
 
 test: env
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=10 --numprocesses 2 --dist worksteal tests
+
+# ruff on notebooks and tests; types of the rooms that others build on
+lint: env
+	$(BIN)/ruff check
+	$(BIN)/pyrefly check
 
 lab: env
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs/index.ipynb

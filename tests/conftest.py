@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+from places import ROOT as REPOSITORY  # noqa: E402, F401
 from places import SHARED  # noqa: E402
 from tiny import tiny_base, tiny_coco  # noqa: E402
 

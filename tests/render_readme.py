@@ -5,7 +5,7 @@ from pathlib import Path
 
 import nbformat
 
-ROOT = Path(__file__).parents[1]
+from places import ROOT
 
 
 def fenced(text, language=''):

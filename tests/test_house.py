@@ -1,4 +1,5 @@
-"The house rules: notebooks are the source, they run, what they export is what is committed, and nothing in the tree names a machine."
+"The house rules: notebooks are the source, they run, they fit, imports go one way, links lead somewhere, nothing names a machine."
+import ast
 import configparser
 import re
 import shutil
@@ -12,15 +13,16 @@ from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import render_readme
+from places import ROOT, SHARED
 
-ROOT = Path(__file__).parents[1]
 NBS, LIB = ROOT/'nbs', ROOT/'yolov10_qat'
-NOTEBOOKS = sorted(p for p in NBS.rglob("*.ipynb") if "tutorials" not in p.parts and ".ipynb_checkpoints" not in p.parts)
-TUTORIALS = sorted((NBS/'tutorials').glob('*.ipynb'))
+ALL = sorted(p for p in NBS.rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
+TUTORIALS = [p for p in ALL if p.parent.name == 'tutorials']
+NOTEBOOKS = [p for p in ALL if p not in TUTORIALS]
 TEMPLATES = sorted((LIB/'templates').glob('*.ipynb'))
 
 
-def by_name(path): return path.name
+def by_name(path): return path.relative_to(ROOT).with_suffix('').as_posix().removeprefix('nbs/')
 def flags(cell): return re.findall(r'^#\|\s*(\w+)', cell.source, flags=re.M)
 
 
@@ -50,9 +52,162 @@ def test_render():
 def test_links_start_in_the_root(given, shown): assert render_readme.from_root(given) == shown
 
 
-def test_readme_links_lead_somewhere():
-    links = [x for x in re.findall(r'\]\(([^)\s]+)\)', render_readme.readme()) if not re.match(r'\w+:|#', x)]
-    assert len(links) > 20 and not [x for x in links if not (ROOT/x).exists()]
+# Links
+
+def headings(text):
+    "Anchors of a page, as its readers make them: lower case, hyphens for spaces."
+    return {re.sub(r'[^\w\- ]', '', line.lstrip('# ')).strip().lower().replace(' ', '-') for line in text.splitlines() if line.startswith('#')}
+
+
+def prose(path):
+    "Text of a page or of the markdown cells of a notebook, code aside."
+    if path.suffix != '.ipynb': return re.sub(r'^```.*?^```', '', path.read_text(encoding='utf-8'), flags=re.S | re.M)
+    return '\n'.join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == 'markdown')
+
+
+def dead_links(path):
+    "Relative links of a page that lead nowhere."
+    dead = []
+    for link in re.findall(r'\]\(([^)\s]+)\)', prose(path)):
+        file, _, anchor = link.partition('#')
+        if re.match(r'\w+:', link): continue
+        target = path.parent/file if file else path
+        if not target.exists() or anchor and anchor not in headings(prose(target)): dead.append(link)
+    return dead
+
+
+PAGES = [p for name in house_files() if (p := ROOT/name).suffix == '.md' and 'examples' not in p.parts]
+
+@pytest.mark.parametrize('path', ALL + PAGES, ids=by_name)
+def test_links_lead_somewhere(path): assert not dead_links(path)
+
+
+def test_there_are_links_to_follow():
+    counts = [len(re.findall(r'\]\((?!\w+:)[^)\s]+\)', prose(p))) for p in (ROOT/'README.md', *NOTEBOOKS)]
+    assert counts[0] > 20 and sum(counts[1:]) > 20
+
+
+def test_a_dead_link_is_found(tmp_path):
+    (tmp_path/'a.md').write_text('# One\n[b](b.md) [c](c.md) [one](#one) [two](#two) [w](https://a.b/c)\n```\n[x](x.md)\n```\n')
+    (tmp_path/'c.md').write_text('')
+    assert dead_links(tmp_path/'a.md') == ['b.md', '#two']
+
+
+# Density: cells that fit a screen, lines that fit a column. The lists only shrink.
+
+WIDEST, USUAL, LONGEST = 120, 20, 40  # characters; lines of a cell, lines of any cell
+MAY_BE_LONG = .1                      # share of cells over the usual length
+WIDE_CELLS:set[str] = set()           # notebooks with a line that is too wide
+LONG_CELLS:set[str] = set()           # notebooks with a cell that is too long
+
+
+def code_cells(path): return [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == 'code']
+
+
+def only_imports(source):
+    "Import cells may be as long as they need to be: a name a line."
+    kinds = (ast.Import, ast.ImportFrom, ast.If, ast.Try)
+    return all(isinstance(n, kinds) for n in ast.parse(source).body) and 'import' in source
+
+
+def lengths(path): return [len(s.splitlines()) for s in code_cells(path) if not only_imports(s)]
+
+
+@pytest.mark.parametrize('path', ALL + TEMPLATES, ids=by_name)
+def test_lines_fit(path):
+    wide = [line[:60] for source in code_cells(path) for line in source.splitlines() if len(line) > WIDEST]
+    assert bool(wide) == (by_name(path) in WIDE_CELLS), wide
+
+
+def test_lines_of_the_package_fit():
+    files = [p for p in LIB.rglob('*.py') if p.name != '_modidx.py']
+    wide = [f'{p.relative_to(LIB)}:{i}' for p in files for i, line in enumerate(p.read_text(encoding='utf-8').splitlines(), 1) if len(line) > WIDEST]
+    assert not wide
+
+
+@pytest.mark.parametrize('path', ALL + TEMPLATES, ids=by_name)
+def test_cells_fit(path):
+    long = [n for n in lengths(path) if n > LONGEST]
+    assert bool(long) == (by_name(path) in LONG_CELLS), long
+
+
+def test_cells_are_short_as_a_rule():
+    found = [n for path in ALL for n in lengths(path)]
+    assert len(found) > 900 and sum(n > USUAL for n in found) < MAY_BE_LONG*len(found)
+
+
+# Rooms: the numbers of the folders are the order in which data flows; a module imports from its own room and from those before it
+
+ROOMS = [p.name[3:] for p in sorted(NBS.iterdir()) if p.is_dir() and p.name[:2].isdecimal()]
+
+
+def rooms_imported(file):
+    "Rooms that a module imports from, and modules of its own room, wherever the import stands."
+    here = file.relative_to(LIB).parts[:-1]
+    for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):
+        if not isinstance(node, ast.ImportFrom): continue
+        words = (node.module or '').split('.')
+        if node.level: words = [*here[:len(here)-node.level+1], *words]
+        elif words[0] == 'yolov10_qat': words = words[1:]
+        else: continue
+        if words[0] in ROOMS: yield words[0]
+
+
+def upward(file):
+    room = file.relative_to(LIB).parts[0]
+    return [r for r in rooms_imported(file) if room in ROOMS and ROOMS.index(r) > ROOMS.index(room)]
+
+
+@pytest.mark.parametrize('room', ROOMS)
+def test_imports_go_one_way(room):
+    assert not {p.name: up for p in sorted((LIB/room).glob('*.py')) if (up := upward(p))}
+
+
+def test_an_import_against_the_flow_is_found(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), 'LIB', tmp_path)
+    (tmp_path/'core').mkdir()
+    (tmp_path/'core'/'a.py').write_text('def f():\n    from ..report.page import render\n    from .errors import nearest\n')
+    assert upward(tmp_path/'core'/'a.py') == ['report']
+
+
+def test_a_notebook_exports_what_its_path_says():
+    for path in NOTEBOOKS:
+        module = re.search(r'^#\|\s*default_exp\s+(\S+)', '\n'.join(code_cells(path)), flags=re.M)
+        expected = '.'.join(re.sub(r'^\d\d_', '', part) for part in path.relative_to(NBS).with_suffix('').parts)
+        assert path.stem == 'index' or module[1] == expected
+
+
+def test_numbers_count_within_a_folder():
+    for folder in {p.parent for p in ALL}:
+        numbers = [p.name[:2] for p in folder.glob('*.ipynb') if p.name[:2].isdecimal()]
+        assert len(numbers) == len(set(numbers)), folder
+
+
+# One name, one thing
+
+SAME_NAME = {'render'}  # public names that several modules may define
+
+
+def test_a_public_name_has_one_home():
+    homes = {}
+    for file in LIB.rglob('*.py'):
+        listed = re.search(r'__all__ = (\[.*?\])', file.read_text(encoding='utf-8'), flags=re.S)
+        for name in ast.literal_eval(listed[1]) if listed else []: homes.setdefault(name, []).append(file.relative_to(LIB).as_posix())
+    twice = {name: files for name, files in homes.items() if len(files) > 1}
+    assert twice.keys() <= SAME_NAME, {k: v for k, v in twice.items() if k not in SAME_NAME}
+
+
+MANY = 6  # parameters that may be given by position
+
+
+def test_functions_take_few_positional_parameters():
+    many = []
+    for file in LIB.rglob('*.py'):
+        for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):
+            if not isinstance(node, ast.FunctionDef): continue
+            given = [a.arg for a in node.args.posonlyargs + node.args.args if a.arg not in ('self', 'cls')]
+            if len(given) > MANY: many.append(f'{file.relative_to(LIB)}: {node.name}')
+    assert not many
 
 
 # Notebooks and what they export
@@ -88,8 +243,11 @@ def test_every_module_has_its_notebook():
 def execute(path):
     "Run a notebook top to bottom on a CPU, without the cells that want a GPU, hours or to write into the tree; its code cells with what they said."
     notebook = nbformat.read(path, as_version=4)
+    uses_shared = SHARED.is_dir() and any('SHARED' in c.source for c in notebook.cells)
     notebook.cells = [c for c in notebook.cells if c.cell_type == 'code' and not {'slow', 'cuda'} & {*flags(c)} and 'nbdev_export' not in c.source]
     NotebookClient(notebook, timeout=300, kernel_name='python3', resources={'metadata': {'path': str(path.parent)}}).execute()
+    said = [o.get('text', '') for c in notebook.cells for o in c.outputs]
+    assert not uses_shared or not any('skipped: ../shared' in text for text in said), 'the data is there and was not used'
     return notebook.cells
 
 

@@ -7,6 +7,7 @@ __all__ = ['ConfigError', 'nearest']
 
 # %% ../../nbs/10_core/01_errors.ipynb #01_errors-002
 import difflib
+from collections.abc import Iterable
 
 # %% ../../nbs/10_core/01_errors.ipynb #01_errors-005
 class ConfigError(ValueError):
@@ -14,9 +15,9 @@ class ConfigError(ValueError):
 
 # %% ../../nbs/10_core/01_errors.ipynb #01_errors-006
 def nearest(
-    name:str,           # What was given
-    known:list[str],    # What would have been right
+    name:str,            # What was given
+    known:Iterable[str], # What would have been right
 ) -> str: # ` (did you mean 'x'?)`, or an empty string when nothing is close
     "A hint that names the closest known word."
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.55)
+    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.55)
     return f" (did you mean '{close[0]}'?)" if close else ''

@@ -19,7 +19,7 @@ from .layout import Layout
 # %% ../../nbs/10_core/07_files.ipynb #07_files-005
 def replace_file(
     path:Path|str,                # File to write
-    fill:Callable[[Path],None],   # Writes the content to the path it is given
+    fill:Callable[[Path],object], # Writes the content to the path it is given
 ) -> Path: # The file
     "Replace a file in one step: readers see the old content or the new one, never a part."
     path = Path(path)

@@ -138,7 +138,8 @@ def _too_early(c, steps:int) -> list[str]:
     if looks >= needed: return []
     return [f'freeze_start={c.freeze_start:g} leaves {looks} looks at the weights before freezing begins, '
             f'and at least {needed} are needed for any frequency to reach '
-            f'freeze_threshold_start={c.freeze_threshold_start:g}: train longer, start later, or raise oscillation_momentum']
+            f'freeze_threshold_start={c.freeze_threshold_start:g}: '
+            'train longer, start later, or raise oscillation_momentum']
 
 def _freeze_problems(c, steps:int|None) -> list[str]:
     found = []

@@ -18,13 +18,14 @@ THREADS_VARIABLE, STARTED_WITH = 'OMP_NUM_THREADS', Path('/proc/self/environ')
 def threads_given() -> str|None: # None: it was not set
     "`OMP_NUM_THREADS` as this process was started with it (as it is now, where the system does not tell)."
     if not STARTED_WITH.is_file(): return os.environ.get(THREADS_VARIABLE)
-    return dict(v.partition('=')[::2] for v in os.fsdecode(STARTED_WITH.read_bytes()).split('\0')).get(THREADS_VARIABLE)
+    pairs = (entry.partition('=') for entry in os.fsdecode(STARTED_WITH.read_bytes()).split('\0'))
+    return {name: value for name, _, value in pairs}.get(THREADS_VARIABLE)
 
 def thread_count() -> int: # 1 or more
     "Threads that scoring may have: what was given, else one for each core that this process may run on."
     given = (threads_given() or '').split(',')[0]  # a list is one number for each level of nesting
     if given.isdecimal() and int(given): return int(given)
-    return min(MOST, len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count())
+    return min(MOST, len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1)
 
 # %% ../../nbs/10_core/09_threads.ipynb #09_threads-009
 @contextmanager
