@@ -26,7 +26,8 @@ def content_of(variant, optimizer):
     manifest = plan(model)
     model = quantize(model, manifest).train().requires_grad_(True)
     for p in model.parameters(): p.grad = torch.zeros_like(p)
-    stepper = torch.optim.SGD(model.parameters(), lr=.01, momentum=.9) if optimizer == 'SGD' else torch.optim.Adam(model.parameters())
+    stepper = torch.optim.SGD(model.parameters(), lr=.01,
+                              momentum=.9) if optimizer == 'SGD' else torch.optim.Adam(model.parameters())
     stepper.step()
     tracker, average = Tracker(model, manifest), ModelEMA(model)
     return model, dict(epoch=1, model_state_dict=model.state_dict(), ema_state_dict=average.ema.state_dict(), optimizer=stepper.state_dict(), train_args={}, model_yaml=model.yaml, names=model.names,
@@ -49,7 +50,9 @@ def main():
     with tempfile.TemporaryDirectory(dir='.') as folder:
         last, plain = Path(folder)/'last.pt', Path(folder)/'plain.pt'
         def copy(name): return lambda: replace_file(last.with_name(name), lambda part: shutil.copyfile(last, part))
-        calls = {'bare torch.save': lambda: torch.save(content, plain), 'last.pt': lambda: save_checkpoint(last, content), 'best.pt': copy('best.pt'), 'snapshot': copy('epoch005.pt')}
+        calls = {'bare torch.save': lambda: torch.save(content, plain),
+                 'last.pt': lambda: save_checkpoint(last, content), 'best.pt': copy('best.pt'),
+                 'snapshot': copy('epoch005.pt')}
         times = {name: [] for name in calls}
         for i in range(asked.pairs + 1):
             for name, call in calls.items():
@@ -58,10 +61,15 @@ def main():
         size = last.stat().st_size
     median = {name: statistics.median(t) for name, t in times.items()}
     worst = [sum(t) for t in zip(times['last.pt'], times['best.pt'], times['snapshot'])]
-    print(f"{asked.variant}, {asked.optimizer}: {size/1e6:.0f} MB a file, {checkpoint_bytes(model, True, 1 if asked.optimizer == 'SGD' else 2, 6)/1e6:.0f} MB foreseen")
+    print(f"{asked.variant}, {asked.optimizer}: {size/1e6:.0f} MB a file, "
+          f"{checkpoint_bytes(model, True, 1 if asked.optimizer == 'SGD' else 2, 6)/1e6:.0f} MB foreseen")
     for name, t in times.items(): print(f'{name:16} {median[name]:6.2f} s  ({min(t):.2f} to {max(t):.2f})')
-    print(f"all three        {statistics.median(worst):6.2f} s, {statistics.median(worst)/median['bare torch.save']:.2f} times a bare torch.save")
-    print(json.dumps(dict(variant=asked.variant, optimizer=asked.optimizer, bytes=size, seconds=median, all_three=statistics.median(worst))))
+    print(f"all three        {statistics.median(worst):6.2f} s, "
+          f"{statistics.median(worst)/median['bare torch.save']:.2f} times a bare torch.save")
+    print(
+        json.dumps(
+            dict(variant=asked.variant, optimizer=asked.optimizer, bytes=size, seconds=median,
+                 all_three=statistics.median(worst))))
 
 
 if __name__ == '__main__': main()

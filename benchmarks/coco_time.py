@@ -29,7 +29,8 @@ LINKS_A_FILE = 30_000  # a file system allows so many names for one file
 def polygons(rng, count):
     "Outlines as text, as COCO writes them; about 400 characters each, some of several parts."
     def ring(points): return '[' + ','.join(f'{v:.5g}' for v in rng.uniform(0, 600, 2*points)) + ']'
-    return ['[' + ','.join(ring(max(3, int(rng.lognormal(2.95, .75)))) for _ in range(1 + (rng.random() < .1))) + ']' for _ in range(count)]
+    return ['[' + ','.join(ring(max(3, int(rng.lognormal(2.95, .75)))) for _ in range(1 + (rng.random() < .1))) + ']'
+            for _ in range(count)]
 
 
 def write_annotations(file, images, boxes, categories, rng):
@@ -42,17 +43,24 @@ def write_annotations(file, images, boxes, categories, rng):
     side = np.array(sizes, float)[owner]
     start = (rng.random((boxes, 2))*side*.8).round(2)
     extent = np.maximum(1, (rng.random((boxes, 2))**2*(side-start))).round(2)
-    crowd, category, pick = rng.random(boxes) < CROWDS/BOXES, rng.integers(0, len(categories), boxes), rng.integers(0, len(outlines), boxes)
+    crowd, category, pick = rng.random(boxes) < CROWDS/BOXES, rng.integers(
+        0, len(categories), boxes), rng.integers(0, len(outlines), boxes)
     with open(file, 'w') as out:
         out.write('{"info": {"description": "COCO 2017 Dataset"},"licenses": [],"images": [')
         out.write(',\n'.join(f'{{"license": 3,"file_name": "{i+1:012}.jpg","coco_url": "http://images.cocodataset.org/train2017/{i+1:012}.jpg","height": {h},"width": {w},'
                              f'"date_captured": "2013-11-14 11:18:45","flickr_url": "http://farm9.staticflickr.com/8186/{i:010}_93c4a8a0c5_z.jpg","id": {i+1}}}' for i, (w, h) in enumerate(sizes)))
         out.write('],"annotations": [')
         for k in range(boxes):
-            outline = f'{{"counts": [272,2,4,4,4,4,2,9,1,2,16,43,143,24,5,8],"size": [{int(side[k, 1])},{int(side[k, 0])}]}}' if crowd[k] else outlines[pick[k]]
+            outline = (
+                f'{{"counts": [272,2,4,4,4,4,2,9,1,2,16,43,143,24,5,8],"size": [{int(side[k, 1])},{int(side[k, 0])}]}}'
+                if crowd[k] else outlines[pick[k]])
             (x, y), (w, h) = start[k], extent[k]
-            out.write(f'{"," if k else ""}{{"segmentation": {outline},"area": {w*h/2:.4f},"iscrowd": {int(crowd[k])},"image_id": {owner[k]+1},"bbox": [{x:g},{y:g},{w:g},{h:g}],"category_id": {categories[category[k]]},"id": {k+1}}}')
-        out.write('],"categories": ' + json.dumps([dict(supercategory='thing', id=c, name=f'class {c}') for c in categories]) + '}')
+            out.write(f'{"," if k else ""}{{"segmentation": {outline},"area": {w*h/2:.4f},"iscrowd": '
+                      f'{int(crowd[k])},"image_id": {owner[k]+1},"bbox": [{x:g},{y:g},{w:g},{h:g}],"category_id": '
+                      f'{categories[category[k]]},"id": {k+1}}}')
+        out.write(
+            '],"categories": ' + json.dumps(
+                [dict(supercategory='thing', id=c, name=f'class {c}') for c in categories]) + '}')
 
 
 def write_images(folder, images):
@@ -110,7 +118,8 @@ def child(which, root, out):
     started = time.perf_counter()
     work()
     seconds = time.perf_counter() - started
-    peaks = int(re.search(r'VmHWM:\s+(\d+) kB', Path('/proc/self/status').read_text())[1]), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    peaks = int(re.search(r'VmHWM:\s+(\d+) kB', Path('/proc/self/status').read_text())[1]), resource.getrusage(
+        resource.RUSAGE_CHILDREN).ru_maxrss
     print('RESULT', json.dumps(dict(seconds=seconds, mib=max(peaks)/1024, children_mib=peaks[1]/1024)))
 
 
@@ -125,7 +134,8 @@ def forget(root):
 def measured(which, root, out):
     "`child` in a process of its own. Nothing is removed between the runs: for minutes after 100,000 files went, some file systems are slow to make new ones."
     forget(root)
-    done = subprocess.run([sys.executable, __file__, '--child', which, str(root), str(out)], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, __file__, '--child', which, str(root), str(out)], capture_output=True,
+                          text=True)
     if done.returncode: sys.exit(done.stderr[-2000:])
     return json.loads(done.stdout.rpartition('RESULT ')[2])
 
@@ -144,7 +154,9 @@ def differences(mine, other, images):
         elif sorted(rounded) == sorted(b): found['the same rows, by annotation id'] += 1
         else:
             pairs = [(np.array(x.split(), float), np.array(y.split(), float)) for x, y in zip(sorted(a), sorted(b))]
-            found['equal to the six digits written there' if len(a) == len(b) and all(np.allclose(x, y, rtol=6e-6, atol=1e-8) for x, y in pairs) else 'other'] += 1
+            found[
+                'equal to the six digits written there' if len(a) == len(b) and all(
+                    np.allclose(x, y, rtol=6e-6, atol=1e-8) for x, y in pairs) else 'other'] += 1
     return found
 
 
@@ -163,13 +175,17 @@ def main():
             if not (root/'annotations').exists(): make(root, share)
             shutil.rmtree(views, ignore_errors=True)  # of a run that was stopped
             sides = [('ours', 'theirs'), ('theirs', 'ours')]
-            rounds = [{side: measured(side, root, views/f'{side}{i}') for side in sides[i % 2]} for i in range(args.pairs)]
+            rounds = [
+                {side: measured(side, root, views/f'{side}{i}') for side in sides[i % 2]} for i in range(args.pairs)]
             pairs = [(r['ours'], r['theirs']) for r in rounds]
             found = differences(views/'ours0', views/'theirs0', round(IMAGES*share))
             second = measured('again', root, views/'ours0')['seconds']
             for name, values in zip(('ours', 'convert_coco'), zip(*pairs)):
-                print(f"{share:6.0%} {name:13} {spread([v['seconds'] for v in values], 's')}; peak {max(v['mib'] for v in values):,.0f} MiB")
-            print(f"{share:6.0%} times faster  {spread([b['seconds']/a['seconds'] for a, b in pairs])}; memory {max(a['mib'] for a, b in pairs)/min(b['mib'] for a, b in pairs):.2f} of theirs; a second time {second:.2f} s; labels: {dict(found)}")
+                print(f"{share:6.0%} {name:13} {spread([v['seconds'] for v in values], 's')}; peak "
+                      f"{max(v['mib'] for v in values):,.0f} MiB")
+            print(f"{share:6.0%} times faster  {spread([b['seconds']/a['seconds'] for a, b in pairs])}; memory "
+                  f"{max(a['mib'] for a, b in pairs)/min(b['mib'] for a, b in pairs):.2f} of theirs; a second time "
+                  f"{second:.2f} s; labels: {dict(found)}")
             emit('coco_view', share=share, seconds=[a['seconds'] for a, _ in pairs], seconds_alternative=[b['seconds'] for _, b in pairs],
                  mib=[a['mib'] for a, _ in pairs], mib_alternative=[b['mib'] for _, b in pairs], second_time=second, labels=found)
         for share in args.shares: shutil.rmtree((args.folder or Path(temporary)).resolve()/f'{share:g}'/'views')

@@ -24,9 +24,11 @@ def main():
     args = parser.parse_args()
     device = args.device if args.device == 'cpu' else f'cuda:{args.device}'
     model = random_model(args.variant, map(str, range(80)), 0)
-    model = quantize(model, plan(model, granularity=args.granularity, scale=args.scale)).to(device).train().requires_grad_(True)
+    model = quantize(
+        model, plan(model, granularity=args.granularity, scale=args.scale)).to(device).train().requires_grad_(True)
     layers = list(quantized_layers(model).values())
-    groups, upstream, parameters = group_rows(layers), [torch.randn_like(layer.weight) for layer in layers], [p for layer in layers for p in layer.parameters()]
+    groups, upstream, parameters = group_rows(layers), [
+        torch.randn_like(layer.weight) for layer in layers], [p for layer in layers for p in layer.parameters()]
 
     def backward(values):
         torch.autograd.backward(values, upstream)
@@ -38,7 +40,8 @@ def main():
     def stock(): backward([layer.quant_weight().value for layer in layers])
 
     seconds = in_turns(dict(fused=fused, stock=stock), args.rounds)
-    print(f'{args.variant}, {args.scale}, {args.granularity}, {device_name(device)}: {len(layers)} layers in {len(groups)} matrices, {sum(layer.weight.numel() for layer in layers):,} weights')
+    print(f'{args.variant}, {args.scale}, {args.granularity}, {device_name(device)}: {len(layers)} layers in '
+          f'{len(groups)} matrices, {sum(layer.weight.numel() for layer in layers):,} weights')
     for name, values in seconds.items(): print(f'{name:14} {spread([1000*v for v in values], "ms")}')
     print(f'stock / fused  {spread(ratios(seconds, "stock", "fused"))}')
     emit('fakequant', variant=args.variant, scale=args.scale, granularity=args.granularity, device=device_name(device), fused_s=statistics.median(seconds['fused']), stock_s=statistics.median(seconds['stock']),

@@ -45,7 +45,11 @@ if extra: score(); score()                                             # raw and
 
 
 def plain(args, folder, extra):
-    return timed([sys.executable, '-c', PLAIN, json.dumps([str(folder/'dataset'/'dataset.yaml'), str(args.base), args.imgsz, args.epochs, str(folder/f'plain{extra}'), extra])])
+    return timed(
+        [sys.executable, '-c', PLAIN,
+         json.dumps(
+             [str(folder/'dataset'/'dataset.yaml'), str(args.base), args.imgsz, args.epochs,
+              str(folder/f'plain{extra}'), extra])])
 
 
 def timed(words):
@@ -67,11 +71,13 @@ def main():
     parser.add_argument('--bare', action='store_true')
     args = parser.parse_args()
     args.coco_root, args.base = args.coco_root.resolve(), args.base.resolve()
-    sides = dict(ours_s=ours, plain_s=lambda *a: plain(*a, True)) | (dict(bare_s=lambda *a: plain(*a, False)) if args.bare else {})
+    sides = dict(ours_s=ours, plain_s=lambda *a: plain(*a, True)) | (
+        dict(bare_s=lambda *a: plain(*a, False)) if args.bare else {})
     rows = []
     for i in range(args.repeats):
         with tempfile.TemporaryDirectory() as d:
-            build_view(args.coco_root, Path(d)/'dataset', train_max_images=args.train_max_images, val_max_images=args.val_max_images)
+            build_view(args.coco_root, Path(d)/'dataset', train_max_images=args.train_max_images,
+                       val_max_images=args.val_max_images)
             row = {}
             for name, measure in list(sides.items())[::-1 if i % 2 else 1]:
                 row[name] = measure(args, Path(d))
@@ -79,7 +85,10 @@ def main():
             rows.append(row)
     ratios = {k: statistics.median(r['ours_s']/r[k] for r in rows) for k in sides if k != 'ours_s'}
     for k, ratio in ratios.items(): print(f'ours / {k[:-2]} {ratio:.3f}')
-    print(json.dumps(dict(benchmark='run_time', machine=platform.platform(), python=platform.python_version(), rows=rows, ratios=ratios)))
+    print(
+        json.dumps(
+            dict(benchmark='run_time', machine=platform.platform(), python=platform.python_version(), rows=rows,
+                 ratios=ratios)))
 
 
 if __name__ == '__main__': main()

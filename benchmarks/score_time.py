@@ -19,11 +19,14 @@ def main():
     for file in sorted((args.run_root/'evaluation').glob('fp-*-detections.json')):
         found = {}
         def judge(name, score): return lambda: found.update({name: score(truth, file)})
-        seconds = in_turns(dict(hotcoco=judge('hotcoco', coco_scores), pycocotools=judge('pycocotools', _refereed)), args.rounds)
+        seconds = in_turns(dict(hotcoco=judge('hotcoco', coco_scores), pycocotools=judge('pycocotools', _refereed)),
+                           args.rounds)
         for name, values in seconds.items(): print(f'{file.name} {name:12} {spread(values, "s")}')
         faster = ratios(seconds, 'pycocotools', 'hotcoco')
-        print(f"{file.name} times faster {spread(faster)}; the same numbers: {found['hotcoco'] == found['pycocotools']}")
-        emit('coco_scores', detections=file.name, seconds=seconds, times_faster=faster, same=found['hotcoco'] == found['pycocotools'])
+        print(f"{file.name} times faster {spread(faster)}; the same numbers: "
+              f"{found['hotcoco'] == found['pycocotools']}")
+        emit('coco_scores', detections=file.name, seconds=seconds, times_faster=faster,
+             same=found['hotcoco'] == found['pycocotools'])
 
 
 if __name__ == '__main__': main()

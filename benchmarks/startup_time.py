@@ -43,12 +43,16 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder)/'checkpoint.pt'
         subprocess.run([sys.executable, '-c', MAKE, file], check=True)
-        tasks = {name: (['-m', 'yolov10_qat', *words], status) for name, (words, status) in asked(file).items()} | {'import torch': (['-c', 'import torch'], 0)}
-        rounds = [{name: seconds(*task) for name, task in tasks.items()} for _ in range(args.repeats + 1)][1:]  # the first reads files into memory
+        tasks = {name: (['-m', 'yolov10_qat', *words], status) for name,
+                 (words, status) in asked(file).items()} | {'import torch': (['-c', 'import torch'], 0)}
+        # the first reads files into memory
+        rounds = [{name: seconds(*task) for name, task in tasks.items()} for _ in range(args.repeats + 1)][1:]
         size = file.stat().st_size
     columns = {name: [r[name] for r in rounds] for name in tasks}
     shares = {name: ratios(columns, name, 'import torch') for name in columns if name != 'import torch'}
-    for name, values in columns.items(): print(f'{name:16} {spread(values, "s")}' + (f'; of import torch {spread(shares[name])}' if name in shares else ''))
+    for name, values in columns.items():
+        print(f'{name:16} {spread(values, "s")}'
+              + (f'; of import torch {spread(shares[name])}' if name in shares else ''))
     emit('startup', seconds=columns, shares=shares, checkpoint_bytes=size)
 
 

@@ -28,9 +28,11 @@ def main():
     def run(trainee):
         for _ in range(args.steps): trainee.step()
         trainee.finish()
-    trainees = {name: Trainee(args.variant, data, device, args.amp, quantizer, args.scale) for name, quantizer in SIDES.items()}
+    trainees = {name: Trainee(args.variant, data, device, args.amp, quantizer, args.scale) for name,
+                quantizer in SIDES.items()}
     seconds = in_turns({name: lambda t=t: run(t) for name, t in trainees.items()}, args.rounds)
-    print(f'{args.variant}, {args.imgsz} pixels, batch {args.batch}, {args.scale}{", AMP" if args.amp else ""}, {device_name(device)}')
+    print(f'{args.variant}, {args.imgsz} pixels, batch {args.batch}, {args.scale}{", AMP" if args.amp else ""}, '
+          f'{device_name(device)}')
     for name, values in seconds.items(): print(f'{name:14} {spread([v/args.steps for v in values], "s a step")}')
     for name in ('fused', 'stock'): print(f'{name} / float  {spread(ratios(seconds, name, "float"))}')
     emit('step', variant=args.variant, imgsz=args.imgsz, batch=args.batch, scale=args.scale, amp=args.amp, device=device_name(device),

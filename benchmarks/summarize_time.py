@@ -19,7 +19,8 @@ VARIANTS, METHODS = ('yolo10n', 'yolo10s', 'yolo10m', 'yolo10b'), ('baseline', '
 
 def summary(i):
     "One of many: four variants, four methods, a seed each, some collapsed, some incomplete; as long as a real one."
-    s = vary(VARIANTS[i % 4], METHODS[i//4 % 4], seed=i, shift=.0001*(i % 97), gain=.0001*(i % 31-15), outcome='collapsed' if i % 50 == 0 else 'stable')
+    s = vary(VARIANTS[i % 4], METHODS[i//4 % 4], seed=i, shift=.0001*(i % 97), gain=.0001*(i % 31-15),
+             outcome='collapsed' if i % 50 == 0 else 'stable')
     s['quantization']['layers'] = EXAMPLE['quantization']['layers']
     return incomplete(s) if i % 40 == 7 else s
 
@@ -34,10 +35,13 @@ def main():
         seconds = []
         for i in range(args.repeats):
             started = time.monotonic()
-            subprocess.run([sys.executable, '-m', 'yolov10_qat', 'summarize', f'{folder}/runs', '--out', f'{folder}/out{i}'], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(
+                [sys.executable, '-m', 'yolov10_qat', 'summarize', f'{folder}/runs', '--out', f'{folder}/out{i}'],
+                check=True, stdout=subprocess.DEVNULL)
             seconds.append(time.monotonic()-started)
             print(f'{seconds[-1]:.2f} s, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors')
-        print(f'{args.runs} runs: median {statistics.median(seconds):.2f} s, page {Path(folder, "out0/report.html").stat().st_size/1e6:.2f} MB')
+        print(f'{args.runs} runs: median {statistics.median(seconds):.2f} s, page '
+              f'{Path(folder, "out0/report.html").stat().st_size/1e6:.2f} MB')
 
 
 if __name__ == '__main__': main()

@@ -24,7 +24,8 @@ def main():
     args = parser.parse_args()
     device = args.device if args.device == 'cpu' else f'cuda:{args.device}'
     trainee = Trainee(args.variant, batch_of(args.batch, args.imgsz, device), device, quantizer='fused')
-    tracker, strength = Tracker(trainee.model, trainee.manifest, freezing=args.freezing), torch.tensor(.1, device=device)
+    tracker, strength = Tracker(trainee.model, trainee.manifest,
+                                freezing=args.freezing), torch.tensor(.1, device=device)
     def look():
         tracker.look(.05 if args.freezing else None)
         trainee.finish()
@@ -40,7 +41,9 @@ def main():
     seconds = in_turns(dict(tracked=tracked, without=without), args.rounds)
     looks = in_turns(dict(look=look), 15)['look']
     share = statistics.median(looks)/statistics.median(seconds['without'])
-    print(f'{args.variant}, {args.imgsz} pixels, batch {args.batch}{", freezing" if args.freezing else ""}{", dampening" if args.dampening else ""}, {device_name(device)}; {len(tracker.integer_w):,} weights')
+    print(f'{args.variant}, {args.imgsz} pixels, batch '
+          f'{args.batch}{", freezing" if args.freezing else ""}{", dampening" if args.dampening else ""}, '
+          f'{device_name(device)}; {len(tracker.integer_w):,} weights')
     for name, values in seconds.items(): print(f'{name:18} {spread(values, "s a step")}')
     print(f'tracked / without  {spread(ratios(seconds, "tracked", "without"))}')
     print(f'one look           {spread([1000*v for v in looks], "ms")}: {share:.1%} of a step')

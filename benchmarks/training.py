@@ -13,7 +13,9 @@ def batch_of(size, imgsz, device, boxes=7):
     "Random images with random boxes, as the data loader gives them."
     draw = torch.Generator().manual_seed(0)
     corners = torch.rand(boxes*size, 4, generator=draw)*.4 + .2
-    data = dict(img=torch.rand(size, 3, imgsz, imgsz, generator=draw), bboxes=corners, cls=torch.randint(0, 80, (boxes*size, 1), generator=draw).float(), batch_idx=torch.arange(size).repeat_interleave(boxes))
+    data = dict(img=torch.rand(size, 3, imgsz, imgsz, generator=draw), bboxes=corners,
+                cls=torch.randint(0, 80, (boxes*size, 1), generator=draw).float(),
+                batch_idx=torch.arange(size).repeat_interleave(boxes))
     return {k: v.to(device) for k, v in data.items()}
 
 
@@ -44,4 +46,6 @@ class Trainee:
         if self.device.type == 'cuda': torch.cuda.synchronize()
 
 
-def device_name(device): return torch.cuda.get_device_name(device) if torch.device(device).type == 'cuda' else f'{torch.get_num_threads()} CPU threads'
+def device_name(device):
+    return torch.cuda.get_device_name(
+        device) if torch.device(device).type == 'cuda' else f'{torch.get_num_threads()} CPU threads'

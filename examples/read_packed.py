@@ -33,9 +33,11 @@ def read(path):
     layers = json.loads(metadata['yolov10_qat_packed'])['layers']
     def weight(name, bits, shape):
         if bits is None: return found[f'{name}.weight']
-        return integers(found[f'{name}.codes'], bits, shape).astype(np.float32)*found[f'{name}.scale'][:, None, None, None]
+        return integers(found[f'{name}.codes'], bits,
+                        shape).astype(np.float32)*found[f'{name}.scale'][:, None, None, None]
     return {e['name']: (weight(e['name'], e['bits'], e['shape']), found.get(f"{e['name']}.bias")) for e in layers}
 
 
 if __name__ == '__main__':
-    for name, (w, b) in read(sys.argv[1]).items(): print(f'{name:40} {str(w.shape):20} {len(np.unique(w)):6} different weights')
+    for name, (w, b) in read(sys.argv[1]).items():
+        print(f'{name:40} {str(w.shape):20} {len(np.unique(w)):6} different weights')

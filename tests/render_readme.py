@@ -22,7 +22,9 @@ def output_text(output):
 
 def from_root(text):
     "The same prose with its relative links, which start in nbs/, starting in the root."
-    def link(match): return match[0] if re.match(r'\w+:|#', match[1]) else f"]({posixpath.normpath(posixpath.join('nbs', match[1]))})"
+    def link(match):
+        return match[0] if re.match(r'\w+:|#',
+                                    match[1]) else f"]({posixpath.normpath(posixpath.join('nbs', match[1]))})"
     return re.sub(r'\]\(([^)\s]+)\)', link, text)
 
 
