@@ -25,7 +25,8 @@ from .core.fields import AMP_TYPES
 
 # %% ../nbs/99_cli.ipynb #99_cli-005
 def _option_type(field:FieldInfo) -> type:
-    return field.annotation if field.annotation in (int, float, bool) else int if 'int' in str(field.annotation) else str
+    return field.annotation if field.annotation in (int, float,
+                                                    bool) else int if 'int' in str(field.annotation) else str
 
 def _option(name:str, field:FieldInfo, usual:dict[str,Any]) -> inspect.Parameter:
     flag = f"--{name.replace('_', '-')}"
@@ -33,21 +34,24 @@ def _option(name:str, field:FieldInfo, usual:dict[str,Any]) -> inspect.Parameter
     value = usual.get(name, field.default)
     default = '' if value is None else f' [{value}]'
     info = typer.Option(flags, help=f'{field.description}{default}', show_default=False)
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[Optional[_option_type(field)], info])
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None,
+                             annotation=Annotated[Optional[_option_type(field)], info])
 
+# %% ../nbs/99_cli.ipynb #99_cli-006
 def with_config_options(
     command:Callable,            # Takes its own parameters and `**given`
     usual:dict[str,Any]={},      # Values that are the command's own defaults
     without:Collection[str]=(),  # Fields that the command decides itself
 ) -> Callable: # The same, showing fields of `RunConfig` as options
     "Give a command the flags of `RunConfig`."
-    own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    own = [p for p in inspect.signature(command, eval_str=True).parameters.values()
+           if p.kind is not inspect.Parameter.VAR_KEYWORD]
     options = [_option(n, f, usual) for n, f in RunConfig.model_fields.items() if n not in without]
     command.__signature__ = inspect.Signature([p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + options)
     command.__annotations__ = {p.name: p.annotation for p in command.__signature__.parameters.values()}
     return command
 
-# %% ../nbs/99_cli.ipynb #99_cli-007
+# %% ../nbs/99_cli.ipynb #99_cli-008
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
                   help='Train YOLOv10 with 4-bit weights (W4A16) and report whether it held.')
 checkpoint_app = typer.Typer(rich_markup_mode=None, help='Look into a checkpoint.')
@@ -59,9 +63,12 @@ def _version(value:bool):
         raise typer.Exit()
 
 @app.callback()
-def _root(version:Annotated[bool, typer.Option('--version', callback=_version, is_eager=True, help='Show the version and exit.')]=False): pass
+def _root(
+    version:Annotated[
+        bool, typer.Option('--version', callback=_version, is_eager=True, help='Show the version and exit.')]=False):
+    pass
 
-# %% ../nbs/99_cli.ipynb #99_cli-008
+# %% ../nbs/99_cli.ipynb #99_cli-009
 def _config(config:Path|None, resume:bool, given:dict[str,Any]) -> RunConfig:
     if not resume: return load_config(config, **given) if config else RunConfig(**given)
     if 'run_root' not in given: raise UsageError('--resume needs --run-root: which run shall go on?')
@@ -71,15 +78,20 @@ def _config(config:Path|None, resume:bool, given:dict[str,Any]) -> RunConfig:
 @app.command()
 @with_config_options
 def run(
-    config:Annotated[Optional[Path], typer.Option('--config', help='a saved run_config.yaml; flags given beside it win')]=None,
+    config:Annotated[Optional[Path],
+                     typer.Option('--config', help='a saved run_config.yaml; flags given beside it win')]=None,
     resume:Annotated[bool, typer.Option('--resume', help='go on with the run in --run-root')]=False,
     **given,
 ) -> int:
     "One QAT run: train with 4-bit weights, score every state of the model, write the report."
     return _start(_config(config, resume, {k: v for k, v in given.items() if v is not None}), resume)
 
+# %% ../nbs/99_cli.ipynb #99_cli-010
 def _start(settings:RunConfig, resume:bool) -> int:
-    print('settings:', ' '.join(f'{k}={v}' for k, v in ({'variant': settings.variant, 'method': settings.method, 'profile': settings.profile} | changed_fields(settings)).items()), flush=True)
+    print('settings:',
+          ' '.join(f'{k}={v}' for k,
+                   v in ({'variant': settings.variant, 'method': settings.method, 'profile': settings.profile}
+                         | changed_fields(settings)).items()), flush=True)
     from yolov10_qat.compare.gate import ask_gate
     if not resume: ask_gate(settings)  # before the slow imports: a refusal takes a second
     from yolov10_qat.pipeline.launch import launch
@@ -92,51 +104,66 @@ def _start(settings:RunConfig, resume:bool) -> int:
     print(f'{summary.status}: {report}')
     return code
 
+# %% ../nbs/99_cli.ipynb #99_cli-011
 @app.command()
-def demo(run_root:Annotated[Path, typer.Option(help='folder of this run; must be new or empty')]=Path('runs/demo')) -> int:
+def demo(
+    run_root:Annotated[Path, typer.Option(help='folder of this run; must be new or empty')]=Path('runs/demo')) -> int:
     "The main job in minutes on a CPU, on data and weights that ship with the package; the same as run --profile demo --method ema+qc."
     return run(profile='demo', method='ema+qc', run_root=str(run_root))
 
-# %% ../nbs/99_cli.ipynb #99_cli-010
-scratch_app = typer.Typer(rich_markup_mode=None, help='Train from random weights, in floating point or quantised; twins share a folder and its data.')
+# %% ../nbs/99_cli.ipynb #99_cli-013
+scratch_app = typer.Typer(rich_markup_mode=None,
+                          help='Train from random weights, in floating point or quantised; twins share a folder and '
+                               'its data.')
 app.add_typer(scratch_app, name='scratch')
-_TWIN = partial(with_config_options, usual=PROFILES['scratch'] | dict(run_root='runs/scratch'), without={'profile', 'quantize', 'base'})
+_TWIN = partial(with_config_options, usual=PROFILES['scratch'] | dict(run_root='runs/scratch'),
+                without={'profile', 'quantize', 'base'})
 
+# %% ../nbs/99_cli.ipynb #99_cli-014
 def _scratch(twin:str, config:Path|None, resume:bool, given:dict[str,Any]) -> int:
     given = {k: v for k, v in given.items() if v is not None}
     folder = Path(given.pop('run_root', 'runs/scratch')).expanduser().resolve()
     if resume: return _start(_config(None, True, given | {'run_root': str(folder/twin)}), True)
     floating = twin == 'fp16'
-    usual = dict(profile='scratch', amp='fp16') if floating and given.get('device', 'cpu') != 'cpu' else dict(profile='scratch')
-    settings = _config(config, False, (usual if config is None else {}) | given | dict(quantize=not floating, run_root=str(folder/twin)))
+    usual = dict(profile='scratch',
+                 amp='fp16') if floating and given.get('device', 'cpu') != 'cpu' else dict(profile='scratch')
+    settings = _config(config, False,
+                       (usual if config is None else {}) | given
+                       | dict(quantize=not floating, run_root=str(folder/twin)))
     from yolov10_qat.runs.folder import share_data
     share_data(folder, twin, settings.coco_root == DEMO)
     return _start(settings, False)
 
+# %% ../nbs/99_cli.ipynb #99_cli-015
 @scratch_app.command('fp16')
 @_TWIN
 def scratch_fp16(
-    config:Annotated[Optional[Path], typer.Option('--config', help='a saved run_config.yaml; flags given beside it win')]=None,
+    config:Annotated[Optional[Path],
+                     typer.Option('--config', help='a saved run_config.yaml; flags given beside it win')]=None,
     resume:Annotated[bool, typer.Option('--resume', help='go on with RUN_ROOT/fp16; --epochs may be raised')]=False,
     **given,
 ) -> int:
     "The floating-point twin in RUN_ROOT/fp16; with mixed precision on a GPU."
     return _scratch('fp16', config, resume, given)
 
+# %% ../nbs/99_cli.ipynb #99_cli-016
 @scratch_app.command('qat-w4a16')
 @_TWIN
 def scratch_qat(
-    config:Annotated[Optional[Path], typer.Option('--config', help='a saved run_config.yaml; flags given beside it win')]=None,
-    resume:Annotated[bool, typer.Option('--resume', help='go on with RUN_ROOT/qat-w4a16; --epochs may be raised')]=False,
+    config:Annotated[Optional[Path],
+                     typer.Option('--config', help='a saved run_config.yaml; flags given beside it win')]=None,
+    resume:Annotated[bool,
+                     typer.Option('--resume', help='go on with RUN_ROOT/qat-w4a16; --epochs may be raised')]=False,
     **given,
 ) -> int:
     "The quantised twin in RUN_ROOT/qat-w4a16."
     return _scratch('qat-w4a16', config, resume, given)
 
-# %% ../nbs/99_cli.ipynb #99_cli-011
+# %% ../nbs/99_cli.ipynb #99_cli-017
 Limit = Annotated[int, typer.Option(min=0, help='how many images, 0 for all')]
 Root = Annotated[Path, typer.Option(help='COCO-format data: train2017/, val2017/, annotations/')]
 
+# %% ../nbs/99_cli.ipynb #99_cli-018
 @app.command()
 def dataset(
     out:Annotated[Path, typer.Option(help='folder for the view, made if need be; with --demo: for COCO-format data')],
@@ -150,26 +177,33 @@ def dataset(
     if demo: return _paint(out, train_max_images, val_max_images, seed, side)
     from yolov10_qat.data.view import build_view
     with _bar() as progress:
-        view = build_view(coco_root, out, train_split=train_split, val_split=val_split, train_max_images=train_max_images, val_max_images=val_max_images, seed=seed, progress=progress)
+        view = build_view(coco_root, out, train_split=train_split, val_split=val_split,
+                          train_max_images=train_max_images, val_max_images=val_max_images, seed=seed,
+                          progress=progress)
     for line in view.warnings: print(f'warning: {line}', file=sys.stderr)
-    print(f'{view.train_images} training and {view.val_images} validation images, {len(view.names)} classes, fingerprint {view.fingerprint[:12]}: {view.dataset_yaml}')
+    print(f'{view.train_images} training and {view.val_images} validation images, {len(view.names)} classes, '
+          f'fingerprint {view.fingerprint[:12]}: {view.dataset_yaml}')
     return 0
 
-# %% ../nbs/99_cli.ipynb #99_cli-012
+# %% ../nbs/99_cli.ipynb #99_cli-019
 def _paint(out:Path, train_images:int, val_images:int, seed:int, side:int) -> int:
     from yolov10_qat.data.scenes import write_scenes
     with _bar() as progress: write_scenes(out, train_images, val_images, seed, side, progress)
     print(f'COCO-format data: {out}')
     return 0
 
-# %% ../nbs/99_cli.ipynb #99_cli-013
+# %% ../nbs/99_cli.ipynb #99_cli-020
 @app.command('eval')
 def evaluate_command(
     checkpoint:Annotated[Path, typer.Argument(help='checkpoint of this project, or a file that it exported')],
     coco_root:Root,
-    imgsz:Annotated[Optional[int], typer.Option(min=32, help='network input, pixels, a multiple of 32 [640, or what an exported file insists on]')]=None,
+    imgsz:Annotated[Optional[int],
+                    typer.Option(min=32,
+                                 help='network input, pixels, a multiple of 32 [640, or what an exported file '
+                                      'insists on]')]=None,
     batch:Annotated[int, typer.Option(min=1)]=16, device:str='cpu', val_max_images:Limit=0, val_split:str='val2017',
-    weights:Annotated[str, typer.Option(help='of a checkpoint: raw, ema, or best: the average where there is one')]='best',
+    weights:Annotated[str,
+                      typer.Option(help='of a checkpoint: raw, ema, or best: the average where there is one')]='best',
 ) -> int:
     "COCO AP of a checkpoint or an exported file, every head it has, by pycocotools."
     _check_imgsz(imgsz)
@@ -182,13 +216,15 @@ def evaluate_command(
     from yolov10_qat.pipeline.stages import check_device
     check_device(device)
     with _bar() as progress:
-        scores, inputs = evaluate_file(checkpoint, coco_root, imgsz, val_split, val_max_images, weights, device, batch, progress)
+        scores, inputs = evaluate_file(checkpoint, coco_root, imgsz, val_split, val_max_images, weights, device, batch,
+                                       progress)
     print(f'inputs: {inputs}')
     for head, s in scores.items():
-        print(f"{head:9} {s.images} images, pycocotools:", '  '.join(f"{k} {'-' if v is None else format(v, '.4f')}" for k, v in s.pycocotools.items()))
+        print(f"{head:9} {s.images} images, pycocotools:",
+              '  '.join(f"{k} {'-' if v is None else format(v, '.4f')}" for k, v in s.pycocotools.items()))
     return 0
 
-# %% ../nbs/99_cli.ipynb #99_cli-014
+# %% ../nbs/99_cli.ipynb #99_cli-021
 def _check_imgsz(imgsz:int|None):
     if imgsz and imgsz % 32: raise ValueError(f'--imgsz {imgsz} is no multiple of 32')
 
@@ -196,12 +232,19 @@ def _check_data(coco_root:Path, *splits:str):
     from yolov10_qat.data.splits import split_paths
     for split in splits if str(coco_root) != DEMO else (): split_paths(os.path.abspath(coco_root), split)
 
+# %% ../nbs/99_cli.ipynb #99_cli-022
 @app.command()
 def sensitivity(
-    checkpoint:Annotated[Path, typer.Argument(help='base weights (an Ultralytics .pt is unpickled: trust its source), a checkpoint of this project, or demo')],
+    checkpoint:Annotated[Path,
+                         typer.Argument(help='base weights (an Ultralytics .pt is unpickled: trust its source), a '
+                                             'checkpoint of this project, or demo')],
     coco_root:Annotated[Path, typer.Option(help='COCO-format data, or demo')],
-    out:Annotated[Path, typer.Option(help='folder for sensitivity.csv, keep-layers.json and the figures; must be new or hold only these')],
-    budget:Annotated[Optional[str], typer.Option(help='bytes that the keep-list may cost, for instance 40kB [a sixteenth of the weights]')]=None,
+    out:Annotated[Path,
+                  typer.Option(help='folder for sensitivity.csv, keep-layers.json and the figures; must be new or '
+                                    'hold only these')],
+    budget:Annotated[Optional[str],
+                     typer.Option(help='bytes that the keep-list may cost, for instance 40kB [a sixteenth of the '
+                                       'weights]')]=None,
     variant:str='yolo10n',
     imgsz:Annotated[int, typer.Option(min=32, help='network input, pixels, a multiple of 32')]=640,
     batch:Annotated[int, typer.Option(min=1)]=16, device:str='cpu', val_max_images:Limit=0, val_split:str='val2017',
@@ -210,12 +253,17 @@ def sensitivity(
 ) -> int:
     "What each layer loses at low bits by itself, and which layers are worth keeping at 8 bit."
     _check_imgsz(imgsz)
-    if out.exists() and (not out.is_dir() or (other := sorted({p.name for p in out.iterdir()} - {'sensitivity.csv', 'keep-layers.json', 'figures'}))):
-        raise FileExistsError(f"{out} {f'holds other things ({other[0]})' if out.is_dir() else 'is a file'}; choose a folder of its own with --out")
+    if out.exists() and (
+        not out.is_dir()
+        or (other := sorted({p.name for p in out.iterdir()} - {'sensitivity.csv', 'keep-layers.json', 'figures'}))):
+        raise FileExistsError(f"{out} {f'holds other things ({other[0]})' if out.is_dir() else 'is a file'}; choose "
+                              "a folder of its own with --out")
     from yolov10_qat.core.config import VARIANTS
     from yolov10_qat.core.errors import nearest
     from yolov10_qat.quant.keeplist import parse_budget
-    if variant not in VARIANTS: raise ValueError(f"--variant '{variant}' is unknown{nearest(variant, list(VARIANTS))}; use one of {', '.join(VARIANTS)}")
+    if variant not in VARIANTS:
+        raise ValueError(f"--variant '{variant}' is unknown{nearest(variant, list(VARIANTS))}; use one of "
+                         f"{', '.join(VARIANTS)}")
     from yolov10_qat.checkpoint.base_weights import find_checkpoint
     size = parse_budget(budget) if budget else None
     find_checkpoint(checkpoint, variant)
@@ -224,36 +272,48 @@ def sensitivity(
     from yolov10_qat.studies.sensitivity import study
     check_device(device)
     with _bar() as progress:
-        found = study(checkpoint, coco_root, out, size, variant, weight_bits, granularity, val_split, val_max_images, progress, imgsz=imgsz, batch=batch, device=device)
+        found = study(checkpoint, coco_root, out, size, variant, weight_bits, granularity, val_split, val_max_images,
+                      progress, imgsz=imgsz, batch=batch, device=device)
     _tell_study(found, out, weight_bits)
     return 0
 
+# %% ../nbs/99_cli.ipynb #99_cli-023
 def _tell_study(found, out:Path, bits:int):
     from yolov10_qat.report.sensitivity_figures import draw_sensitivity, draw_trade
     from yolov10_qat.report.tracking_tables import read_keep_layers
     from yolov10_qat.report.style import flat_title, keep_figures
     layers = found.table[found.table.group == 'layer'].sort_values('loss_rise_alone', ascending=False)
-    columns = {'part': 'layer', 'kind': 'kind', 'weights': 'weights', 'bytes': 'bytes', 'ap_drop_alone': 'AP lost alone', 'loss_rise_alone': 'loss', 'ap_gain_spared': 'AP won spared'}
-    print(layers[list(columns)].rename(columns=columns).head(15).to_string(index=False, float_format=lambda v: f'{v:+.3f}'))
-    drawn = {'sensitivity': draw_sensitivity(found.table, bits), 'trade': draw_trade(read_keep_layers(out/'keep-layers.json'))}
+    columns = {'part': 'layer', 'kind': 'kind', 'weights': 'weights', 'bytes': 'bytes',
+               'ap_drop_alone': 'AP lost alone', 'loss_rise_alone': 'loss', 'ap_gain_spared': 'AP won spared'}
+    print(
+        layers[list(columns)].rename(columns=columns).head(15).to_string(
+            index=False, float_format=lambda v: f'{v:+.3f}'))
+    drawn = {'sensitivity': draw_sensitivity(found.table, bits),
+             'trade': draw_trade(read_keep_layers(out/'keep-layers.json'))}
     keep_figures([(name, flat_title(d[0]), d[1], d[0].figure) for name, d in drawn.items() if d], out/'figures')
     spent = int(layers[layers.part.isin(found.chosen)].bytes.sum())
-    mine, none = next(p for p in found.points if p['layers'] == len(found.chosen) and p['bytes'] == spent), found.points[0]
+    mine, none = next(p for p in found.points if p['layers'] == len(found.chosen) and p['bytes']
+                      == spent), found.points[0]
     print(f"{len(found.chosen)} of {len(layers)} layers at 8 bit cost {spent:,} bytes: {mine['average_bits']:.2f} instead of {none['average_bits']:.2f} bits a weight, AP {mine['ap']:.3f} instead of {none['ap']:.3f} "
           f"(rounded without training, {found.images} images, one2one, ultralytics_val)")
     print(f"keep-list: {(out/'keep-layers.json').resolve()}")
 
-# %% ../nbs/99_cli.ipynb #99_cli-015
+# %% ../nbs/99_cli.ipynb #99_cli-024
 @app.command()
 def ptq(
-    checkpoint:Annotated[Path, typer.Argument(help='base weights (an Ultralytics .pt is unpickled: trust its source), a checkpoint of this project, or demo')],
+    checkpoint:Annotated[Path,
+                         typer.Argument(help='base weights (an Ultralytics .pt is unpickled: trust its source), a '
+                                             'checkpoint of this project, or demo')],
     coco_root:Annotated[Path, typer.Option(help='COCO-format data, or demo')],
-    out:Annotated[Path, typer.Option(help='folder for ladder.json, a checkpoint a method and report.html; a ladder that is there goes on')],
+    out:Annotated[Path,
+                  typer.Option(help='folder for ladder.json, a checkpoint a method and report.html; a ladder that is '
+                                    'there goes on')],
     method:Annotated[str, typer.Option(help='methods joined by commas; each is made of rtn or mse, one of gptq, gpfq, qronos, learned-round, and bias or bn, joined by plus')]='rtn,mse,bias,mse+bn,gpfq,gptq,mse+learned-round',
     variant:str='yolo10n',
     imgsz:Annotated[int, typer.Option(min=32, help='network input, pixels, a multiple of 32')]=640,
     batch:Annotated[int, typer.Option(min=1)]=16, device:str='cpu', val_max_images:Limit=0, train_split:str='train2017', val_split:str='val2017', seed:int=0,
-    calibration_images:Annotated[int, typer.Option(min=1, help='training images to calibrate on, without their labels')]=32,
+    calibration_images:Annotated[int,
+                                 typer.Option(min=1, help='training images to calibrate on, without their labels')]=32,
     weight_bits:Annotated[int, typer.Option(min=2, max=8, help='word length of a rounded weight')]=4,
     granularity:Annotated[str, typer.Option(help='per_channel or per_tensor')]='per_channel',
 ) -> int:
@@ -264,17 +324,22 @@ def ptq(
     from yolov10_qat.checkpoint.base_weights import find_base
     find_base(variant, str(checkpoint))
     _check_data(coco_root, train_split, val_split)
-    print(f'settings: checkpoint={checkpoint} coco_root={coco_root} methods={",".join(methods)} imgsz={imgsz} out={out}', flush=True)
+    print(f'settings: checkpoint={checkpoint} coco_root={coco_root} methods={",".join(methods)} imgsz={imgsz} '
+          f'out={out}', flush=True)
     from yolov10_qat.studies.ptq_ladder import run_ladder, headline, lead_sentence
     from yolov10_qat.pipeline.stages import check_device
     check_device(device)
     with _bar() as progress:
-        found = run_ladder(checkpoint, coco_root, out, methods, variant, weight_bits, granularity, imgsz, batch, device, calibration_images, val_max_images, train_split, val_split, seed, progress)
-    for s in found.steps: print(f"{s.method:20} AP {'-' if s.one2one['AP'] is None else format(s.one2one['AP'], '.4f')}  {s.seconds:6.1f} s")
+        found = run_ladder(checkpoint, coco_root, out, methods, variant, weight_bits, granularity, imgsz, batch, device,
+                           calibration_images, val_max_images, train_split, val_split, seed, progress)
+    for s in found.steps:
+        print(f"{s.method:20} AP {'-' if s.one2one['AP'] is None else format(s.one2one['AP'], '.4f')}  "
+              f"{s.seconds:6.1f} s")
     print('. '.join(t for t in (headline(found), lead_sentence(found.lead)) if t))
     print(f"report: {(out/'report.html').resolve()}")
     return 0
 
+# %% ../nbs/99_cli.ipynb #99_cli-025
 @checkpoint_app.command()
 def show(file:Annotated[Path, typer.Argument(help='checkpoint of this project')]) -> int:
     "What is in it."
@@ -292,17 +357,23 @@ def verify(file:Annotated[Path, typer.Argument(help='checkpoint of this project'
     print('whole: yes')
     return 0
 
+# %% ../nbs/99_cli.ipynb #99_cli-026
 @app.command()
 def export(
     checkpoint:Annotated[Path, typer.Argument(help='checkpoint of this project with quantised weights')],
     out:Annotated[Path, typer.Option(help='file to write: .safetensors for packed, .onnx for the others')],
     format:Annotated[str, typer.Option(help='packed, onnx-int4, onnx-qcdq, qonnx or onnx-fp32')]='packed',
-    head:Annotated[str, typer.Option(help='ONNX: one2one (300 x 6, no NMS), raw (the same head, all anchors) or one2many (all anchors, NMS follows)')]='one2one',
-    imgsz:Annotated[Optional[int], typer.Option(min=32, help='network input, pixels, a multiple of 32 [as it was trained]')]=None,
+    head:Annotated[str,
+                   typer.Option(help='ONNX: one2one (300 x 6, no NMS), raw (the same head, all anchors) or one2many '
+                                     '(all anchors, NMS follows)')]='one2one',
+    imgsz:Annotated[Optional[int],
+                    typer.Option(min=32, help='network input, pixels, a multiple of 32 [as it was trained]')]=None,
     opset:Annotated[Optional[int], typer.Option(help='ONNX: 21 or later for onnx-int4 [21; 17 for the others]')]=None,
     dynamic:Annotated[bool, typer.Option('--dynamic', help='ONNX: batch, height and width are free')]=False,
     weights:Annotated[str, typer.Option(help='raw, ema, or best: the average where there is one')]='best',
-    coco_root:Annotated[Optional[Path], typer.Option(help='COCO-format data to compare the file on [that of the run the checkpoint lies in]')]=None,
+    coco_root:Annotated[Optional[Path],
+                        typer.Option(help='COCO-format data to compare the file on [that of the run the checkpoint '
+                                          'lies in]')]=None,
     val_split:str='val2017',
 ) -> int:
     "A deployable file whose weights take the bits they claim; kept only if it gives the outputs and the AP of the checkpoint."
@@ -313,11 +384,14 @@ def export(
     check_weights(weights)
     check_archive(checkpoint)
     from yolov10_qat.deploy.export import export_checkpoint, export_lines
-    with _bar() as progress: made = export_checkpoint(checkpoint, out, format, head, imgsz, opset, dynamic, weights, coco_root, val_split, progress)
+    with _bar() as progress:
+        made = export_checkpoint(checkpoint, out, format, head, imgsz, opset, dynamic, weights, coco_root, val_split,
+                                 progress)
     for line in export_lines(made): print(line)
     print(f'{format}: {out.resolve()}')
     return 0
 
+# %% ../nbs/99_cli.ipynb #99_cli-027
 @app.command()
 def report(run_root:Annotated[Path, typer.Argument(help='folder of a run')]) -> int:
     "Render the report again from what is on disk."
@@ -328,11 +402,15 @@ def report(run_root:Annotated[Path, typer.Argument(help='folder of a run')]) -> 
     print(f'report: {render(run_root)}')
     return 0
 
+# %% ../nbs/99_cli.ipynb #99_cli-028
 @app.command()
 def publish(
     run_root:Annotated[Path, typer.Argument(help='folder of a run that has ended')],
-    name:Annotated[str, typer.Option(help='folder in reports/ of the current folder; a publication of the same run is replaced')],
-    checkpoints:Annotated[Optional[str], typer.Option(help='best, last, reestimated, corrected and every:N (epochs), joined by commas; none: no checkpoint [all but snapshots]')]=None,
+    name:Annotated[
+        str, typer.Option(help='folder in reports/ of the current folder; a publication of the same run is replaced')],
+    checkpoints:Annotated[Optional[str],
+                          typer.Option(help='best, last, reestimated, corrected and every:N (epochs), joined by '
+                                            'commas; none: no checkpoint [all but snapshots]')]=None,
     incomplete:Annotated[bool, typer.Option('--incomplete', help='also a run without a result; it is marked')]=False,
 ) -> int:
     "Promote a run to reports/NAME/: report, README with loading notes that were executed, configuration, checkpoints, digests."
@@ -344,6 +422,7 @@ def publish(
     print(f'published: {place.resolve()/"README.md"}')
     return 0
 
+# %% ../nbs/99_cli.ipynb #99_cli-029
 @app.command(hidden=True)
 def worker(run_root:Annotated[Path, typer.Argument(help='folder of a run that was started on one machine')]) -> int:
     "One process of a training on several nodes; torchrun starts it."
@@ -351,6 +430,7 @@ def worker(run_root:Annotated[Path, typer.Argument(help='folder of a run that wa
     work(run_root)
     return 0
 
+# %% ../nbs/99_cli.ipynb #99_cli-030
 @app.command()
 def summarize(
     run_roots:Annotated[list[Path], typer.Argument(help='run roots, folders of them, or a results.csv')],
@@ -360,13 +440,15 @@ def summarize(
     print(f"settings: run_roots={','.join(map(str, run_roots))} out={out}", flush=True)
     from yolov10_qat.pipeline.launch import summarize as execute
     code = execute(run_roots, out)
-    if not code: print(f"{(out/'summary.md').read_text(encoding='utf-8').splitlines()[0].lstrip('# ')}\nreport: {out.resolve()/'report.html'}")
+    if not code:
+        print(f"{(out/'summary.md').read_text(encoding='utf-8').splitlines()[0].lstrip('# ')}\nreport: "
+              f"{out.resolve()/'report.html'}")
     return code
 
 def _table(facts:dict[str,Any]):
     for k, v in facts.items(): print(f'{k:16} {v}')
 
-# %% ../nbs/99_cli.ipynb #99_cli-017
+# %% ../nbs/99_cli.ipynb #99_cli-032
 class _bar:
     "Context that gives a `progress(done, total, what)` callback."
     def __enter__(self):
@@ -379,15 +461,16 @@ class _bar:
         self.line.set_description(what)
     def __exit__(self, *_): self.line.close()
 
-# %% ../nbs/99_cli.ipynb #99_cli-020
+# %% ../nbs/99_cli.ipynb #99_cli-035
 def with_amp_type(
     arguments:list[str], # From the shell
 ) -> list[str]: # `--amp` with a type behind it, `--no-amp` as `--amp off`
     "Give `--amp` its value."
     words = ['--amp=off' if w == '--no-amp' else w for w in arguments]
-    return [f'{w}=fp16' if w == '--amp' and words[i+1:i+2] not in ([t] for t in AMP_TYPES) else w for i, w in enumerate(words)]
+    return [f'{w}=fp16' if w == '--amp' and words[i+1:i+2] not in ([t] for t in AMP_TYPES) else w for i,
+            w in enumerate(words)]
 
-# %% ../nbs/99_cli.ipynb #99_cli-022
+# %% ../nbs/99_cli.ipynb #99_cli-037
 UsageError = typer.BadParameter.__mro__[1]  # click's class, or the copy that newer versions of typer carry
 
 def main(
@@ -395,7 +478,9 @@ def main(
 ) -> None:
     "Run a command and exit with its status."
     os.environ.setdefault('YOLO_VERBOSE', 'false')  # Ultralytics reads it when it is imported, in the kernel too
-    try: code = app(with_amp_type(sys.argv[1:] if arguments is None else arguments), standalone_mode=False, prog_name='yolov10-qat')
+    try:
+        code = app(with_amp_type(sys.argv[1:] if arguments is None else arguments), standalone_mode=False,
+                   prog_name='yolov10-qat')
     except UsageError as e:
         print(f"error: {' '.join(e.format_message().split()).rstrip('.')}; see yolov10-qat --help", file=sys.stderr)
         code = 2

@@ -38,6 +38,7 @@ def _official(size_letter:str, *facts) -> OfficialWeights:
     name = f'yolov10{size_letter}.pt'
     return OfficialWeights(name, f'{RELEASE}/{name}', *facts)
 
+# %% ../../nbs/45_checkpoint/03_base_weights.ipynb #03_base_weights-007
 OFFICIAL = {
     'yolo10n': _official('n',  5_792_243, 'e16addec5a2f2b5bf9344bdf88a3efeb89423ca862ca12c870ba0bb9be983fc3', .385),
     'yolo10s': _official('s', 16_586_683, '4473c3caccdd7b011e6ed691ed506eac09054bbc6b06043b2560e99c596cbd20', .463),
@@ -47,12 +48,12 @@ OFFICIAL = {
     'yolo10x': _official('x', None, None, .544),
 }
 
-# %% ../../nbs/45_checkpoint/03_base_weights.ipynb #03_base_weights-009
+# %% ../../nbs/45_checkpoint/03_base_weights.ipynb #03_base_weights-010
 def weights_folder() -> Path: # $YOLOV10_QAT_WEIGHTS, else ~/.cache/yolov10-qat/weights; may not exist yet
     "Folder in which base weights are kept."
     return Path(os.environ.get('YOLOV10_QAT_WEIGHTS') or '~/.cache/yolov10-qat/weights').expanduser()
 
-# %% ../../nbs/45_checkpoint/03_base_weights.ipynb #03_base_weights-011
+# %% ../../nbs/45_checkpoint/03_base_weights.ipynb #03_base_weights-012
 def intact(
     path:Path, # Downloaded file
 ) -> bool: # False also when it does not exist
@@ -61,7 +62,7 @@ def intact(
         with zipfile.ZipFile(path) as archive: return archive.testzip() is None
     except (zipfile.BadZipFile, FileNotFoundError): return False
 
-# %% ../../nbs/45_checkpoint/03_base_weights.ipynb #03_base_weights-016
+# %% ../../nbs/45_checkpoint/03_base_weights.ipynb #03_base_weights-017
 Progress = Callable[[int, int|None, str], None]  # bytes so far, bytes in all (None: not known), what is downloaded
 TIMEOUT_S = 30  # seconds without a byte before a connection counts as cut
 
@@ -70,6 +71,7 @@ def _chunks(answer) -> Iterator[bytes]:  # a connection that is cut just ends th
         while chunk := answer.read(1 << 16): yield chunk
     except (OSError, HTTPException): return
 
+# %% ../../nbs/45_checkpoint/03_base_weights.ipynb #03_base_weights-018
 def receive(
     url:str,                     # Address of the file
     part:Path,                   # Where it is collected; what lies there already is not asked for again
@@ -89,12 +91,13 @@ def receive(
             if progress: progress(have, total, url.rpartition('/')[2])
     return total in (None, have)
 
-# %% ../../nbs/45_checkpoint/03_base_weights.ipynb #03_base_weights-020
+# %% ../../nbs/45_checkpoint/03_base_weights.ipynb #03_base_weights-022
 TRIES = 3
 
 class WeightsError(RuntimeError):
     "There are no usable base weights; the message says why and what to do."
 
+# %% ../../nbs/45_checkpoint/03_base_weights.ipynb #03_base_weights-023
 def download(
     official:OfficialWeights,    # What to get
     folder:Path,                 # Where to put it; made if missing
@@ -113,8 +116,10 @@ def download(
     except (OSError, HTTPException) as e: problem = str(e).removeprefix('<urlopen error ').removesuffix('>')
     finally:
         if lock: lock.release()
-    raise WeightsError(f'could not download {official.url}: {problem}; try again, or put the file at {path}, or name one with --base')
+    raise WeightsError(f'could not download {official.url}: {problem}; try again, or put the file at {path}, or name '
+                       'one with --base')
 
+# %% ../../nbs/45_checkpoint/03_base_weights.ipynb #03_base_weights-024
 def _try(url:str, part:Path, progress:Progress|None) -> str:  # what went wrong, empty when `part` is whole now
     try: complete = receive(url, part, progress)
     except HTTPError as e:
@@ -125,11 +130,11 @@ def _try(url:str, part:Path, progress:Progress|None) -> str:  # what went wrong,
     part.unlink(missing_ok=True)
     return 'what arrived is not a PyTorch file'
 
-# %% ../../nbs/45_checkpoint/03_base_weights.ipynb #03_base_weights-023
+# %% ../../nbs/45_checkpoint/03_base_weights.ipynb #03_base_weights-027
 SHIPPED = Path(yolov10_qat.__file__).parent/'assets'/'demo-yolov10n.safetensors'
 SHIPPED_SHA256 = '779637db0f77fa75f1dc40d650e5fc601f4a0e7c7b21d1d613d7e51495775757'
 
-# %% ../../nbs/45_checkpoint/03_base_weights.ipynb #03_base_weights-025
+# %% ../../nbs/45_checkpoint/03_base_weights.ipynb #03_base_weights-029
 @dataclass(frozen=True)
 class BaseWeights:
     "The file a run starts from."
@@ -137,13 +142,17 @@ class BaseWeights:
     sha256:str              # Its digest
     warning:str|None = None # One line for the user, or None
 
+# %% ../../nbs/45_checkpoint/03_base_weights.ipynb #03_base_weights-030
 def find_base(
     variant:str,                 # One of `VARIANTS`
-    base:Path|str|None=None,     # A file of your own; demo: the weights in the package; None: the variant's official weights
+    # A file of your own; demo: the weights in the package; None: the variant's official weights
+    base:Path|str|None=None,
     progress:Progress|None=None, # Called with bytes so far, bytes in all and the file's name while downloading
 ) -> BaseWeights: # File, digest, warning
     "Base weights for `variant`: `base`, else the file in the weights folder, else a download."
-    if variant not in OFFICIAL: raise ValueError(f"unknown variant '{variant}'{nearest(variant, list(OFFICIAL))}; use one of {', '.join(OFFICIAL)}")
+    if variant not in OFFICIAL:
+        raise ValueError(f"unknown variant '{variant}'{nearest(variant, list(OFFICIAL))}; use one of "
+                         f"{', '.join(OFFICIAL)}")
     if base == DEMO: return _shipped()
     if base is not None: return BaseWeights(path := _existing(Path(base).expanduser()), file_sha256(path))
     official = OFFICIAL[variant]
@@ -152,28 +161,33 @@ def find_base(
     sha256 = file_sha256(path)
     return BaseWeights(path, sha256, _mismatch(official, path, sha256))
 
-# %% ../../nbs/45_checkpoint/03_base_weights.ipynb #03_base_weights-026
+# %% ../../nbs/45_checkpoint/03_base_weights.ipynb #03_base_weights-031
 def _shipped() -> BaseWeights:
     if not SHIPPED.is_file(): raise WeightsError(f'the demo weights {SHIPPED} are missing; install yolov10-qat again')
     sha256 = file_sha256(SHIPPED)
-    if sha256 != SHIPPED_SHA256: raise WeightsError(f'the demo weights {SHIPPED} are damaged: sha256 {sha256}, expected {SHIPPED_SHA256}; install yolov10-qat again')
+    if sha256 != SHIPPED_SHA256:
+        raise WeightsError(f'the demo weights {SHIPPED} are damaged: sha256 {sha256}, expected {SHIPPED_SHA256}; '
+                           'install yolov10-qat again')
     return BaseWeights(SHIPPED, sha256)
 
 def _existing(path:Path) -> Path:
     if not path.is_file():
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        why = 'it is a folder' if path.is_dir() else f'nothing is there{nearest(path.name, beside)}' if beside else 'its folder is missing or empty'
+        why = ('it is a folder' if path.is_dir() else f'nothing is there{nearest(path.name, beside)}' if beside
+               else 'its folder is missing or empty')
         raise FileNotFoundError(f'no base weights {path}: {why}; name an existing file with --base')
     if path.suffix != '.safetensors' and not zipfile.is_zipfile(path):
-        raise WeightsError(f'base weights {path} ({path.stat().st_size} bytes): the file is cut short or not a PyTorch file; replace it by a whole copy')
+        raise WeightsError(f'base weights {path} ({path.stat().st_size} bytes): the file is cut short or not a '
+                           'PyTorch file; replace it by a whole copy')
     return path
 
+# %% ../../nbs/45_checkpoint/03_base_weights.ipynb #03_base_weights-032
 def _mismatch(official:OfficialWeights, path:Path, sha256:str) -> str|None:
     if official.sha256 in (None, sha256): return None
     return (f'{path} is not the copy in our table: sha256 {sha256} ({path.stat().st_size} bytes), expected {official.sha256} ({official.size} bytes); '
             f'if you did not put it there yourself, compare it with {official.url}')
 
-# %% ../../nbs/45_checkpoint/03_base_weights.ipynb #03_base_weights-031
+# %% ../../nbs/45_checkpoint/03_base_weights.ipynb #03_base_weights-037
 def find_checkpoint(
     checkpoint:Path|str, # A file, or `demo` for the weights in the package
     variant:str,         # One of `VARIANTS`
@@ -183,4 +197,6 @@ def find_checkpoint(
     path = Path(checkpoint).expanduser()
     if path.is_file(): return path
     beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    raise FileNotFoundError(f'no checkpoint {path}{" (it is a folder)" if path.is_dir() else nearest(path.name, beside)}; name an existing file, or {DEMO} for the weights in the package')
+    raise FileNotFoundError('no checkpoint '
+                            f'{path}{" (it is a folder)" if path.is_dir() else nearest(path.name, beside)}; name an '
+                            f'existing file, or {DEMO} for the weights in the package')

@@ -41,12 +41,14 @@ KEYS = {
 class CheckpointError(ValueError):
     "A file that is not a whole checkpoint of this project, or does not fit; the message names file and reason."
 
+# %% ../../nbs/45_checkpoint/01_format.ipynb #01_format-006
 def misfits(
     content:dict[str,Any], # To be written, or just read
 ) -> list[str]: # What is wrong with it; empty when nothing is
     "Compare a content with `KEYS`."
     missing = [f'key {k} is missing' for k in KEYS if k not in content]
-    wrong = [f'{k} is a {type(content[k]).__name__}' for k, t in KEYS.items() if k in content and not isinstance(content[k], t)]
+    wrong = [f'{k} is a {type(content[k]).__name__}' for k,
+             t in KEYS.items() if k in content and not isinstance(content[k], t)]
     return missing + wrong
 
 def check_weights(
@@ -55,7 +57,7 @@ def check_weights(
     "Refuse a word that stands for no weights of a checkpoint."
     if weights not in ('raw', 'ema', 'best'): raise ValueError(f"weights '{weights}' is unknown; use raw, ema or best")
 
-# %% ../../nbs/45_checkpoint/01_format.ipynb #01_format-008
+# %% ../../nbs/45_checkpoint/01_format.ipynb #01_format-009
 def check_file(
     path:Path, # As given
 ):
@@ -67,6 +69,7 @@ def _beside(path:Path) -> str:
     found = sorted(p.name for p in path.parent.glob('*.pt')) if path.parent.is_dir() else []
     return f"; that folder has {', '.join(found[:5])}" if found else ''
 
+# %% ../../nbs/45_checkpoint/01_format.ipynb #01_format-010
 def check_archive(
     path:Path, # As given
 ):
@@ -74,12 +77,16 @@ def check_archive(
     check_file(path)
     try:
         with zipfile.ZipFile(path) as archive: damaged = archive.testzip()
-    except zipfile.BadZipFile: raise CheckpointError(f'{path} is not a PyTorch file, or was cut off ({path.stat().st_size} bytes); take another copy') from None
+    except zipfile.BadZipFile: raise CheckpointError(f'{path} is not a PyTorch file, or was cut off '
+                                                     f'({path.stat().st_size} bytes); take another copy') from None
     if damaged: raise CheckpointError(f'{path} is damaged: checksum of its part {damaged} is wrong; take another copy')
 
-# %% ../../nbs/45_checkpoint/01_format.ipynb #01_format-009
-NO_PLAIN_DATA = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError, struct.error)  # what a strange pickle can raise
+# %% ../../nbs/45_checkpoint/01_format.ipynb #01_format-011
+# what a strange pickle can raise
+NO_PLAIN_DATA = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError,
+                 struct.error)
 
+# %% ../../nbs/45_checkpoint/01_format.ipynb #01_format-012
 def open_content(
     path:Path|str,             # Checkpoint of this project
     read:Callable[[Path],Any], # Gets the content out of a whole archive, running nothing from it
@@ -89,25 +96,33 @@ def open_content(
     check_archive(path)
     try: content = read(path)
     except NO_PLAIN_DATA:
-        raise CheckpointError(f'{path} holds pickled objects and was not opened; official Ultralytics weights open only with --base') from None
-    if not isinstance(content, dict) or 'format_version' not in content: raise CheckpointError(f'{path} is no checkpoint of this project: it has no format_version')
-    if content['format_version'] != FORMAT_VERSION: raise CheckpointError(f"{path} has format version {content['format_version']}; this version reads {FORMAT_VERSION}")
+        raise CheckpointError(f'{path} holds pickled objects and was not opened; official Ultralytics '
+                              'weights open only with --base') from None
+    if not isinstance(content, dict) or 'format_version' not in content:
+        raise CheckpointError(f'{path} is no checkpoint of this project: it has no format_version')
+    if content['format_version'] != FORMAT_VERSION:
+        raise CheckpointError(f"{path} has format version {content['format_version']}; this version reads "
+                              f"{FORMAT_VERSION}")
     if problems := misfits(content): raise CheckpointError(f"{path}: {'; '.join(problems)}")
     return content
 
-# %% ../../nbs/45_checkpoint/01_format.ipynb #01_format-011
+# %% ../../nbs/45_checkpoint/01_format.ipynb #01_format-014
 class TensorOutline(NamedTuple):
     "What the pickle says of a tensor."
     shape:tuple[int,...]
 
 def _tensor(storage, offset, shape, *_) -> TensorOutline: return TensorOutline(shape)
+
 def _parameter(tensor:TensorOutline, *_) -> TensorOutline: return tensor
+KNOWN = {'collections.OrderedDict': OrderedDict, 'torch._utils._rebuild_tensor_v2': _tensor,
+         'torch._utils._rebuild_parameter': _parameter}
 
-KNOWN = {'collections.OrderedDict': OrderedDict, 'torch._utils._rebuild_tensor_v2': _tensor, 'torch._utils._rebuild_parameter': _parameter}
-
+# %% ../../nbs/45_checkpoint/01_format.ipynb #01_format-015
 class Outline(pickle._Unpickler):
     "Reads `data.pkl` of a `torch.save` archive, tensors as `TensorOutline`."
-    dispatch = {code: step for code, step in pickle._Unpickler.dispatch.items() if pickletools.code2op[chr(code)].proto <= 2}  # what torch.save writes
+    # what torch.save writes
+    dispatch = {code: step for code,
+                step in pickle._Unpickler.dispatch.items() if pickletools.code2op[chr(code)].proto <= 2}
     def find_class(self, module, name):
         "Refuse every name but those of our files."
         if module == 'torch' and name.endswith('Storage'): return name
@@ -122,12 +137,13 @@ def read_outline(
     "Open a checkpoint without its tensors' numbers."
     return open_content(path, _outline)
 
+# %% ../../nbs/45_checkpoint/01_format.ipynb #01_format-016
 def _outline(path:Path) -> Any:
     with zipfile.ZipFile(path) as archive:
         top = archive.namelist()[0].partition('/')[0]
         return Outline(io.BytesIO(archive.read(f'{top}/data.pkl'))).load()
 
-# %% ../../nbs/45_checkpoint/01_format.ipynb #01_format-017
+# %% ../../nbs/45_checkpoint/01_format.ipynb #01_format-022
 def deployed(
     manifest:list[dict[str,Any]], # Plan
     head:str='one2one',           # Which one is deployed: `one2one`, which needs no NMS, or `one2many`
@@ -145,7 +161,7 @@ def average_bits(
     counts = [(math.prod(e['shape']), e['bits'] or 32) for e in deployed(manifest)]
     return sum(n*b for n, b in counts)/sum(n for n, _ in counts)
 
-# %% ../../nbs/45_checkpoint/01_format.ipynb #01_format-020
+# %% ../../nbs/45_checkpoint/01_format.ipynb #01_format-025
 def describe_checkpoint(
     path:Path|str, # Checkpoint of this project
 ) -> dict[str,Any]: # Facts worth a line each
@@ -156,8 +172,10 @@ def describe_checkpoint(
         'file': str(path), 'bytes': Path(path).stat().st_size, 'sha256': file_sha256(path),
         **{k: content[k] for k in ('format_version', 'date', 'epoch')},
         'model': content['model_yaml'].get('yaml_file', 'unknown'), 'classes': len(content['names']),
-        'parameters': sum(math.prod(t.shape) for k, t in content['model_state_dict'].items() if k.endswith(('.weight', '.bias'))),
-        'quantised layers': len(quantised), 'kept layers': {e['name']: e['kept_why'] for e in content['manifest'] if not e['bits']},
+        'parameters': sum(math.prod(t.shape) for k,
+                          t in content['model_state_dict'].items() if k.endswith(('.weight', '.bias'))),
+        'quantised layers': len(quantised), 'kept layers': {e['name']: e['kept_why'] for e in content['manifest']
+                                                            if not e['bits']},
         'average bits': round(average_bits(content['manifest']), 3) if content['manifest'] else 32,
         'weights': ['raw'] + ['ema']*(content['ema_state_dict'] is not None), 'ema updates': content['ema_updates'],
         'resumable': content['optimizer'] is not None,

@@ -41,7 +41,8 @@ def save_checkpoint(
     content:dict[str,Any],   # Values for `contents.KEYS`; format_version and date are filled in
 ) -> Path: # The file
     "Write a checkpoint atomically."
-    content = {'format_version': FORMAT_VERSION, 'date': datetime.now().astimezone().isoformat(timespec='seconds')} | content
+    content = {'format_version': FORMAT_VERSION,
+               'date': datetime.now().astimezone().isoformat(timespec='seconds')} | content
     if problems := misfits(content): raise CheckpointError(f"{path} not written: {'; '.join(problems)}")
     return replace_file(path, lambda part: torch.save(content, part))
 
@@ -59,11 +60,13 @@ def network(
     names:dict[int,str],  # Class index -> name
 ) -> DetectionModel: # Float model with weights that nobody needs
     "A network to put weights into."
-    with torch.random.fork_rng(devices=[]):  # initial weights are drawn and overwritten; the caller's random state must not notice
+    # initial weights are drawn and overwritten; the caller's random state must not notice
+    with torch.random.fork_rng(devices=[]):
         model = DetectionModel(yaml, nc=len(names), verbose=False)
     model.names = dict(names)
     return model
 
+# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-016
 def random_model(
     variant:str,         # `yolo10n` ... `yolo10x`
     names:Iterable[str], # Class names, in class order
@@ -82,22 +85,27 @@ def state_sha256(
     for name, t in state.items(): sha.update(name.encode() + t.detach().cpu().contiguous().numpy().tobytes())
     return sha.hexdigest()
 
+# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-017
 def build_model(
     content:dict[str,Any],  # From `load_checkpoint`
     weights:str='best',     # `raw`, `ema`, or `best`: the average where there is one
 ) -> DetectionModel: # Quantised as the manifest says, evaluation mode
     "Rebuild the model of a checkpoint."
     check_weights(weights)
-    state = {'raw': content['model_state_dict'], 'ema': content['ema_state_dict'], 'best': content['ema_state_dict'] or content['model_state_dict']}[weights]
+    state = {'raw': content['model_state_dict'], 'ema': content['ema_state_dict'],
+             'best': content['ema_state_dict'] or content['model_state_dict']}[weights]
     if state is None: raise CheckpointError('this checkpoint has no EMA weights; its run had method baseline')
-    if loose := [k for k in state if k.endswith('.conv.gamma')]: raise CheckpointError(f'weights carry a quantisation correction that is not folded ({loose[0]}); save the state of correction.fold_qc(model) instead')
+    if loose := [k for k in state if k.endswith('.conv.gamma')]:
+        raise CheckpointError(f'weights carry a quantisation correction that is not folded ({loose[0]}); save the '
+                              'state of correction.fold_qc(model) instead')
     model = network(content['model_yaml'], content['names'])
     if content['manifest']: quantize(model, content['manifest'])
     try: model.load_state_dict(state, strict=True)
-    except RuntimeError as e: raise CheckpointError(f"weights do not fit the network: {' '.join(str(e).split())[:300]}") from None
+    except RuntimeError as e: raise CheckpointError("weights do not fit the network: "
+                                                    f"{' '.join(str(e).split())[:300]}") from None
     return model.eval()
 
-# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-018
+# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-020
 def load(
     path:Path|str,      # Checkpoint of this project
     weights:str='best', # `raw`, `ema`, or `best`: the average where there is one
@@ -115,9 +123,11 @@ def as_yolo(
     wrapper.overrides['nms'] = False
     return wrapper
 
-# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-021
+# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-023
 def _broken_tensors(state:dict[str,Tensor]|None) -> list[str]:
-    return [k for k, t in (state or {}).items() if t.is_floating_point() and (t.dtype == torch.float16 or not t.isfinite().all())]
+    return [k for k,
+            t in (state or {}).items() if t.is_floating_point()
+            and (t.dtype == torch.float16 or not t.isfinite().all())]
 
 def verify_checkpoint(
     path:Path|str, # Checkpoint of this project
@@ -125,17 +135,19 @@ def verify_checkpoint(
     "Check that a checkpoint is whole, safe to open, finite, and rebuilds its model; raise `CheckpointError` otherwise."
     content = load_checkpoint(path)
     for which in ('model_state_dict', 'ema_state_dict'):
-        if broken := _broken_tensors(content[which]): raise CheckpointError(f'{path}: {which} has values that are not finite single precision in {broken[:3]}')
+        if broken := _broken_tensors(content[which]):
+            raise CheckpointError(f'{path}: {which} has values that are not finite single precision in {broken[:3]}')
     try:
         build_model(content, 'raw')
         if content['ema_state_dict'] is not None: build_model(content, 'ema')
     except (CheckpointError, ValueError) as e: raise CheckpointError(f'{path}: {e}') from None
     return describe_checkpoint(path)
 
-# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-024
+# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-026
 def newest_checkpoint(
     folder:Path|str, # `weights/` of a run
-    misfit:Callable[[dict[str,Any]],str]=lambda content: '', # Why a whole checkpoint is not one of this run; empty when it is
+    # Why a whole checkpoint is not one of this run; empty when it is
+    misfit:Callable[[dict[str,Any]],str]=lambda content: '',
 ) -> tuple[Path|None, dict[str,Any]|None, list[str]]: # File, content (None, None: there is none); what was wrong with those passed over
     "Find the checkpoint to resume from."
     passed = []
@@ -147,9 +159,9 @@ def newest_checkpoint(
             if why := misfit(content): passed.append(f'{file} {why}')
             elif content['optimizer'] is not None: return file, content, passed
     return None, None, passed
-
 FOREIGN = 'is of another run'
 
+# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-027
 def identity_misfit(
     identity:dict[str,Any], # Of the run that goes on, from `config.identity`
 ) -> Callable[[dict[str,Any]],str]: # For `newest_checkpoint`
@@ -157,10 +169,11 @@ def identity_misfit(
     def misfit(content):
         stored = content['resume'].get('identity')  # files of the first releases have none
         differ = [k for k in identity if stored and stored.get(k, identity[k]) != identity[k]]
-        return f'{FOREIGN}: ' + ', '.join(f'{k} {stored[k]!r} there, {identity[k]!r} here' for k in differ) if differ else ''
+        return f'{FOREIGN}: ' + ', '.join(f'{k} {stored[k]!r} there, {identity[k]!r} here'
+                                          for k in differ) if differ else ''
     return misfit
 
-# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-027
+# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-030
 BASE_KEY = 'yolov10_qat_base'  # in the header of the file
 
 def save_base(
@@ -171,10 +184,12 @@ def save_base(
 ) -> Path: # The file
     "Write a float model in half precision."
     state = {k: t.half() if t.is_floating_point() else t for k, t in model.state_dict().items()}
-    if lost := [k for k, t in state.items() if not t.isfinite().all()]: raise CheckpointError(f'{path} not written: {lost[0]} is beyond half precision')
+    if lost := [k for k, t in state.items() if not t.isfinite().all()]:
+        raise CheckpointError(f'{path} not written: {lost[0]} is beyond half precision')
     header = dict(variant=variant, names=list(model.names.values()), facts=facts)
     return replace_file(path, lambda part: save_file(state, part, {BASE_KEY: json.dumps(header)}))
 
+# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-031
 def load_base(
     path:Path|str, # From `save_base`
 ) -> tuple[dict[str,Tensor],dict[str,Any]]: # State dict in single precision; variant, names and facts
@@ -183,11 +198,13 @@ def load_base(
     try:
         with safe_open(path, 'pt') as file:
             header, state = (file.metadata() or {}).get(BASE_KEY), {k: file.get_tensor(k) for k in file.keys()}
-    except SafetensorError as e: raise CheckpointError(f'{path} is damaged or no safetensors file ({e}); take another copy') from None
-    if header is None: raise CheckpointError(f'{path} holds no base weights of this project: its header has no {BASE_KEY}')
+    except SafetensorError as e: raise CheckpointError(f'{path} is damaged or no safetensors file ({e}); '
+                                                       'take another copy') from None
+    if header is None:
+        raise CheckpointError(f'{path} holds no base weights of this project: its header has no {BASE_KEY}')
     return {k: t.float() if t.is_floating_point() else t for k, t in state.items()}, json.loads(header)
 
-# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-031
+# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-035
 def _state_of_base(path:Path) -> tuple[dict[str,Tensor], dict[int,str], str]:
     if path.suffix == '.safetensors':
         state, header = load_base(path)
@@ -197,28 +214,40 @@ def _state_of_base(path:Path) -> tuple[dict[str,Tensor], dict[int,str], str]:
         if 'was not opened' not in str(e) and 'no format_version' not in str(e): raise
     else:
         state = content['ema_state_dict'] or content['model_state_dict']
-        return {k: v for k, v in state.items() if '.weight_quant.' not in k}, content['names'], content['model_yaml'].get('yaml_file', 'unknown')  # learned steps are no float weights
+        # learned steps are no float weights
+        return {k: v for k,
+                v in state.items()
+                if '.weight_quant.' not in k}, content['names'], content['model_yaml'].get('yaml_file', 'unknown')
     try: model = load_ultralytics(path)[0]
-    except Exception as e: raise CheckpointError(f'{path} could not be opened by Ultralytics ({type(e).__name__}: {" ".join(str(e).split())[:200]}); use official YOLOv10 weights') from None
-    if not isinstance(getattr(model, 'model', [None])[-1], v10Detect): raise CheckpointError(f'{path} is no YOLOv10 detector: its last layer is {type(model.model[-1]).__name__}; use YOLOv10 weights')
+    except Exception as e: raise CheckpointError(f'{path} could not be opened by Ultralytics '
+                                                 f'({type(e).__name__}: {" ".join(str(e).split())[:200]}); '
+                                                 'use official YOLOv10 weights') from None
+    if not isinstance(getattr(model, 'model', [None])[-1], v10Detect):
+        raise CheckpointError(f'{path} is no YOLOv10 detector: its last layer is {type(model.model[-1]).__name__}; '
+                              'use YOLOv10 weights')
     return model.float().state_dict(), model.names, model.yaml.get('yaml_file', 'unknown')
 
+# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-036
 def open_base(
-    path:Path|str,       # Ultralytics .pt (it is unpickled: trust its source), checkpoint of this project, or weights from `save_base`
+    # Ultralytics .pt (it is unpickled: trust its source), checkpoint of this project, or weights from `save_base`
+    path:Path|str,
     variant:str,         # `yolo10n` ... `yolo10x`, what the run asks for
     names:Iterable[str], # Class names of the data, in class order
 ) -> DetectionModel: # Float model, evaluation mode
     "Open base weights as a float model and check that they are what the run asks for."
     path, names = Path(path), dict(enumerate(names))
     state, base_names, kind = _state_of_base(path)
-    if len(base_names) != len(names): raise CheckpointError(f'{path} knows {len(base_names)} classes, the data has {len(names)}; use weights trained on these classes')
+    if len(base_names) != len(names):
+        raise CheckpointError(f'{path} knows {len(base_names)} classes, the data has {len(names)}; use weights '
+                              'trained on these classes')
     model = network(VARIANTS[variant], names)
     if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in model.state_dict().items()}:
-        raise CheckpointError(f'{path} does not fit {variant}: it was made as {kind}; choose its --variant or other --base weights')
+        raise CheckpointError(f'{path} does not fit {variant}: it was made as {kind}; choose its --variant or other '
+                              '--base weights')
     model.load_state_dict(state, strict=True)
     return model.eval()
 
-# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-035
+# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-040
 def save_calibrated(
     path:Path|str,                 # File to write
     model:QuantDetectionModel,     # From `calibrate`
@@ -226,4 +255,7 @@ def save_calibrated(
     imgsz:int,                     # That it was calibrated at, pixels
 ) -> Path: # A checkpoint of epoch 0
     "Keep a calibrated model like any other."
-    return save_checkpoint(path, dict(epoch=0, model_state_dict=model.state_dict(), ema_state_dict=None, optimizer=None, train_args=dict(imgsz=imgsz), ema_updates=0, resume={}, model_yaml=model.yaml, names=model.names, manifest=manifest))
+    return save_checkpoint(path,
+                           dict(epoch=0, model_state_dict=model.state_dict(), ema_state_dict=None, optimizer=None,
+                                train_args=dict(imgsz=imgsz), ema_updates=0, resume={}, model_yaml=model.yaml,
+                                names=model.names, manifest=manifest))

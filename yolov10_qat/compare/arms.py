@@ -32,23 +32,31 @@ def over_seeds(
     return Stat(n=len(means), mean=statistics.fmean(means), spread=statistics.stdev(means) if len(means) > 1 else None)
 
 # %% ../../nbs/75_compare/02_arms.ipynb #02_arms-008
-NOT_RECIPE = {'model', 'data', 'project', 'name', 'exist_ok', 'plots', 'verbose', 'val', 'device', 'workers', 'seed', 'save_period'}  # where and with what it computes
+# where and with what it computes
+NOT_RECIPE = {'model', 'data', 'project', 'name', 'exist_ok', 'plots', 'verbose', 'val', 'device', 'workers', 'seed',
+              'save_period'}
 
+# %% ../../nbs/75_compare/02_arms.ipynb #02_arms-009
 def recipe(
     summary:RunSummary, # A run that says what it is
 ) -> dict[str,str]: # Parameter -> value in words
     "How a run was trained, apart from seed and machine."
     t, m, q = summary.training, summary.method, summary.quantization
-    own = {'base': summary.model.checkpoint_sha256[:12], 'epochs': t.epochs, 'batch': t.batch, 'amp': t.amp, 'scale': q.scale} | _known('scale', init=q.scale_init, lr=q.scale_lr) | _known('start', ptq=q.init_ptq)
+    own = {'base': summary.model.checkpoint_sha256[:12], 'epochs': t.epochs, 'batch': t.batch, 'amp': t.amp,
+           'scale': q.scale} | _known('scale', init=q.scale_init, lr=q.scale_lr) | _known('start', ptq=q.init_ptq)
     own |= {'batchnorm': m.batchnorm.strategy} | _known('batchnorm', batches=m.batchnorm.batches)
     blocks = {'ema': m.ema, 'dampen': m.dampen, 'freeze': m.freeze, 'qc': m.qc}
-    method = {f'{name} {k}': v for name, block in blocks.items() for k, v in block.model_dump(exclude={'enabled'}).items() if block.enabled}
+    method = {f'{name} {k}': v for name, block in blocks.items() for k,
+              v in block.model_dump(exclude={'enabled'}).items() if block.enabled}
     if m.freeze.enabled: method |= _known('freeze', momentum=m.oscillation.momentum, interval=m.oscillation.interval)
-    given = {'augmentation scale' if k == 'scale' else k: v for k, v in t.overrides.items()}  # the trainer calls an augmentation so
-    return {k: str(v) for k, v in (own | {k: v for k, v in given.items() if k not in NOT_RECIPE | own.keys()} | method).items()}
+    # the trainer calls an augmentation so
+    given = {'augmentation scale' if k == 'scale' else k: v for k, v in t.overrides.items()}
+    return {k: str(v) for k,
+            v in (own | {k: v for k, v in given.items() if k not in NOT_RECIPE | own.keys()} | method).items()}
 
 def _known(block:str, **values) -> dict: return {f'{block} {k}': v for k, v in values.items() if v is not None}
 
+# %% ../../nbs/75_compare/02_arms.ipynb #02_arms-010
 class Arm(Block):
     "One method, trained in one way, over its seeds."
     label:str                 # the method, with what differs where it has several arms
@@ -67,16 +75,19 @@ class Arm(Block):
     ap:dict[str,Stat]         # rung -> AP over seeds
     qc_gain:Stat|None
 
-# %% ../../nbs/75_compare/02_arms.ipynb #02_arms-009
+# %% ../../nbs/75_compare/02_arms.ipynb #02_arms-011
 def _arm(runs:list[Found], label:str) -> Arm:
     rows = [row(r) for r in runs]
     def stat(value): return over_seeds((r.seed, value(r)) for r in rows)
     rungs = [name for name in RUNGS if any(name in r.ap for r in rows)]
     return Arm(label=label, method=rows[0].method, recipe=recipe(runs[0].summary), runs=[r.run_id for r in rows], seeds=sorted({r.seed for r in rows}),
-        collapsed=sum(r.collapsed is True for r in rows), failed=sum(r.status == 'completed-failed' for r in rows), images=rows[0].images,
-        best=stat(lambda r: r.best), final=stat(lambda r: r.final), ratio=stat(lambda r: r.ratio), end=rows[0].end, end_ap=stat(lambda r: r.ap.get(r.end)),
+        collapsed=sum(r.collapsed is True for r in rows), failed=sum(
+            r.status == 'completed-failed' for r in rows), images=rows[0].images,
+        best=stat(lambda r: r.best), final=stat(
+            lambda r: r.final), ratio=stat(lambda r: r.ratio), end=rows[0].end, end_ap=stat(lambda r: r.ap.get(r.end)),
         ap={name: s for name in rungs if (s := stat(lambda r: r.ap.get(name)))}, qc_gain=stat(lambda r: r.qc_gain and r.qc_gain.difference))
 
+# %% ../../nbs/75_compare/02_arms.ipynb #02_arms-012
 def arms(
     runs:list[Found], # Comparable runs
 ) -> list[Arm]: # By method
@@ -86,11 +97,12 @@ def arms(
         groups.setdefault((run.method, *recipe(run.summary).items()), []).append(run)
     methods:dict[str,list[dict[str,str]]] = {}
     for group in groups.values(): methods.setdefault(group[0].method, []).append(recipe(group[0].summary))
-    def label(method, mine): return ', '.join(dict.fromkeys([method, *_said(mine, PLAIN), *_telling(mine, methods[method])]))
+    def label(method, mine):
+        return ', '.join(dict.fromkeys([method, *_said(mine, PLAIN), *_telling(mine, methods[method])]))
     return [_arm(g, label(g[0].method, recipe(g[0].summary))) for g in groups.values()]
-
 PLAIN = {'scale': 'stats', 'batchnorm': 'train'}  # goes without saying; anything else is said
 
+# %% ../../nbs/75_compare/02_arms.ipynb #02_arms-013
 def _telling(mine:dict[str,str], same:list[dict[str,str]]) -> list[str]:
     "As few parameters as tell recipes apart; averages that follow from the epochs are not named beside them."
     differ = [k for k in dict.fromkeys(k for r in same for k in r) if len({r.get(k) for r in same}) > 1]
@@ -100,4 +112,5 @@ def _telling(mine:dict[str,str], same:list[dict[str,str]]) -> list[str]:
         if kinds(rest := [o for o in kept if o != k]) == kinds(differ): kept = rest
     return _said(mine, kept)
 
-def _said(mine:dict[str,str], keys:Iterable[str]) -> list[str]: return [f'{k} {mine[k]}' for k in keys if k in mine and mine[k] != PLAIN.get(k)]
+def _said(mine:dict[str,str], keys:Iterable[str]) -> list[str]:
+    return [f'{k} {mine[k]}' for k in keys if k in mine and mine[k] != PLAIN.get(k)]

@@ -36,6 +36,7 @@ def _by_seed(pairs:Iterable[tuple[int|None,float|None]]) -> dict[int|None,float]
         if value is not None: values.setdefault(seed, []).append(value)
     return {seed: statistics.fmean(v) for seed, v in values.items()}
 
+# %% ../../nbs/75_compare/03_contrast.ipynb #03_contrast-008
 def contrast(
     new:Iterable[tuple[int|None,float|None]], # Seed and value of each run
     old:Iterable[tuple[int|None,float|None]], # The same of what it is compared with
@@ -47,4 +48,5 @@ def contrast(
     if d.spread is None: return Contrast(**d.model_dump(), low=None, high=None, word='unknown')
     half = T_95[min(d.n-1, len(T_95))-1]*d.spread/math.sqrt(d.n)
     low, high = d.mean-half, d.mean+half
-    return Contrast(**d.model_dump(), low=low, high=high, word='helps' if low > 0 else 'hurts' if high < 0 else 'indistinguishable')
+    return Contrast(**d.model_dump(), low=low, high=high,
+                    word='helps' if low > 0 else 'hurts' if high < 0 else 'indistinguishable')

@@ -42,30 +42,37 @@ SPARE_LOOKS = [METHOD_LOOKS[m] for m in ('dampen', 'freeze', 'ema+dampen', 'ema+
 LINES = 5   # at most in one figure
 SEEDS = 8   # up to so many are drawn one by one, more become a band
 
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-006
 def looks(
     labels:dict[str,str], # Label -> method, in the order of the legend
 ) -> dict[str,Look]: # Label -> look; no two are the same up to `LINES`
     "How each line looks."
-    first = {method: label for label, method in reversed(labels.items()) if method in METHOD_LOOKS}  # the first of a method has its look
+    # the first of a method has its look
+    first = {method: label for label, method in reversed(labels.items()) if method in METHOD_LOOKS}
     kept = {METHOD_LOOKS[m].color for m in list(labels.values())[:LINES] if m in METHOD_LOOKS}
     free, found = cycle([look for look in SPARE_LOOKS if look.color not in kept] or SPARE_LOOKS), {}
     for label, method in labels.items():
         own = METHOD_LOOKS.get(method)
         taken = {look.color for look in found.values()}
-        found[label] = (own if first.get(method) == label and own.color not in taken else next(free))._replace(label=label)
+        found[label] = (own if first.get(method) == label and own.color not in taken
+                        else next(free))._replace(label=label)
     return found
 
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-007
 class Line(NamedTuple):
     "A method in the figure of curves."
     look:Look
-    runs:list[list[tuple[int,float]]]  # per run: epoch and score; for a method with qc one more point, after the correction
+    # per run: epoch and score; for a method with qc one more point, after the correction
+    runs:list[list[tuple[int,float]]]
     mean:list[tuple[int,float]]
 
 def _points(run:Found) -> list[tuple[int,float]]:
     points = [(int(h['epoch']), h['value']) for h in run.summary.metrics.history if h['value'] is not None]
     final = run.summary.metrics.final_value
-    return points + ([(points[-1][0]+1, final)] if points and final is not None and 'qc' in method_parts(run.method) else [])
+    return points + ([(points[-1][0]+1, final)] if points and final is not None and 'qc' in method_parts(run.method)
+                     else [])
 
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-008
 def lines(
     variant:Variant,    # Compared runs
     runs:list[Found],   # The same with their histories
@@ -81,10 +88,13 @@ def lines(
         for seed, points in curves:
             for epoch, value in points: scores.setdefault(epoch, []).append((seed, value))
         mean = [(e, over_seeds(pairs).mean) for e, pairs in sorted(scores.items())]
-        if mean: found.append(Line(look._replace(label=textwrap.shorten(label, 40, placeholder='…') or label[:40]), [p for _, p in curves], mean))
+        if mean:
+            found.append(
+                Line(look._replace(label=textwrap.shorten(label, 40, placeholder='…') or label[:40]),
+                     [p for _, p in curves], mean))
     return found
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-006
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-009
 def plot_curves(
     found:list[Line], # From `lines`, at least one
     ax:Axes,          # Where to draw
@@ -96,8 +106,10 @@ def plot_curves(
         elif len(runs) > SEEDS:
             at = {e: [] for e, _ in mean}
             for e, v in (p for points in runs for p in points): at[e].append(v)
-            ax.fill_between(list(at), [min(v) for v in at.values()], [max(v) for v in at.values()], color=look.color, alpha=.15, lw=0)
-        ax.plot(*zip(*mean), color=look.color, ls=look.dash, marker=look.marker, ms=4.5, markevery=max(1, len(mean)//12), label=textwrap.fill(f'{look.label} {ap_text(mean[-1][1])}', 24))
+            ax.fill_between(list(at), [min(v) for v in at.values()], [max(v) for v in at.values()], color=look.color,
+                            alpha=.15, lw=0)
+        ax.plot(*zip(*mean), color=look.color, ls=look.dash, marker=look.marker, ms=4.5,
+                markevery=max(1, len(mean)//12), label=textwrap.fill(f'{look.label} {ap_text(mean[-1][1])}', 24))
     epochs = [e for line in found for e, _ in line.mean]
     ax.set_xlim(min(epochs)-.4, max(epochs)+.4)
     ax.set_ylim(0, max(1e-3, 1.08*max(v for line in found for points in [line.mean, *line.runs] for _, v in points)))
@@ -109,12 +121,14 @@ def plot_curves(
     figure_title(ax, _curves_message(found))
     return ax
 
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-010
 def _curves_message(found:list[Line]) -> str:
     ends = sorted(((line.mean[-1][1], line.look.label) for line in found), reverse=True)
-    if len(ends) == 1: return f'{ends[0][1]} ends at {ap_text(ends[0][0])}, best {ap_text(max(v for _, v in found[0].mean))}'
+    if len(ends) == 1:
+        return f'{ends[0][1]} ends at {ap_text(ends[0][0])}, best {ap_text(max(v for _, v in found[0].mean))}'
     return f'{ends[0][1]} ends highest with {ap_text(ends[0][0])}, {ends[-1][1]} lowest with {ap_text(ends[-1][0])}'
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-009
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-013
 TREES, WIDE = 24, 26  # states in a figure, rows of a forest; characters in a line beside it
 
 class Step(NamedTuple):
@@ -124,6 +138,7 @@ class Step(NamedTuple):
     stat:Stat
     values:list[float]   # a value a seed
 
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-014
 def steps(
     variant:Variant, # Compared runs
 ) -> list[Step]: # Floating point and rounding first, then training by training
@@ -138,6 +153,7 @@ def steps(
 
 def _two_lines(label:str) -> str: return label if len(label) <= WIDE else label.replace(': ', ':\n')
 
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-015
 def plot_steps(
     found:list[Step], # From `steps`, at least one
     images:int,       # Validation images behind the APs
@@ -149,7 +165,8 @@ def plot_steps(
     for place, s in zip(places, found):
         dots = s.values if 1 < len(s.values) <= SEEDS else []
         ax.plot(dots, [place]*len(dots), 'o', ms=3.2, mfc='white', mec='#1c2430', mew=.7)
-        ax.annotate(base_text(s.stat), (max([s.stat.mean, *dots]), place), (6, 0), textcoords='offset points', va='center', fontsize='small')
+        ax.annotate(base_text(s.stat), (max([s.stat.mean, *dots]), place), (6, 0), textcoords='offset points',
+                    va='center', fontsize='small')
     ax.set_yticks(places, [_two_lines(s.label) for s in found])
     ax.invert_yaxis()
     ax.margins(x=.3)
@@ -157,11 +174,12 @@ def plot_steps(
     ax.set_xlabel(f'AP (mAP50-95, 0 to 1)\none2one, pycocotools, {images:,} images')
     trained = [s for s in found if s.rung not in ('fp', 'ptq')]
     best = max(trained or found, key=lambda s: s.stat.mean)
-    share = f', {best.stat.mean/found[0].stat.mean:.0%} of FP32' if found[0].rung == 'fp' and found[0].stat.mean and trained else ''
+    share = (f', {best.stat.mean/found[0].stat.mean:.0%} of FP32' if found[0].rung == 'fp' and found[0].stat.mean
+             and trained else '')
     figure_title(ax, f'The best state is {best.label} with AP {stat_text(best.stat)}{share}')
     return ax
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-012
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-018
 class Tree(NamedTuple):
     "A row of the forest."
     label:str
@@ -174,10 +192,14 @@ def forest(
 ) -> list[Tree]: # A row a run, or, when there are too many, a row a method
     "What the correction brought."
     rows = [(v, r) for v in result.variants for r in v.rows if r.qc_gain]
-    if len(rows) <= TREES: return [Tree(_tree_label(v, r), r.qc_gain.difference, r.qc_gain.low, r.qc_gain.high) for v, r in rows]
+    if len(rows) <= TREES:
+        return [Tree(_tree_label(v, r), r.qc_gain.difference, r.qc_gain.low, r.qc_gain.high) for v, r in rows]
     means = [(v, a, a.qc_gain) for v in result.variants for a in v.arms if a.qc_gain]
-    return [Tree(f'{v.label} {a.label}, {seeds_text(s.n)}', s.mean, *((s.mean-s.spread, s.mean+s.spread) if s.spread is not None else (None, None))) for v, a, s in means]
+    return [
+        Tree(f'{v.label} {a.label}, {seeds_text(s.n)}', s.mean,
+             *((s.mean-s.spread, s.mean+s.spread) if s.spread is not None else (None, None))) for v, a, s in means]
 
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-019
 def _tree_label(variant:Variant, row:Row) -> str:
     aside = ' (not compared)' if row.run_id in {f.run for f in variant.flagged} else ''
     return f'{variant.label} {row.method}, seed {row.seed}{aside}'
@@ -190,6 +212,7 @@ def _forest_axes(ax:Axes, labels:list[str]):
     ax.tick_params(axis='y', length=0)
     ax.xaxis.get_major_locator().set_params(nbins=5)
 
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-020
 def plot_forest(
     found:list[Tree], # From `forest`, at least one
     ax:Axes,          # Where to draw
@@ -198,17 +221,20 @@ def plot_forest(
     color = LOOKS['qc'].color
     for place, tree in enumerate(found):
         sure = tree.low is not None and (tree.low > 0 or tree.high < 0)
-        if tree.low is not None: ax.plot([tree.low, tree.high], [place, place], color=color, lw=1.8, solid_capstyle='butt')
+        if tree.low is not None:
+            ax.plot([tree.low, tree.high], [place, place], color=color, lw=1.8, solid_capstyle='butt')
         ax.plot(tree.value, place, LOOKS['qc'].marker, color=color, mfc=color if sure else 'white', ms=6)
-        ax.annotate(signed_text(tree.value), (tree.value, place), (0, 6), textcoords='offset points', ha='center', fontsize='small')
+        ax.annotate(signed_text(tree.value), (tree.value, place), (0, 6), textcoords='offset points', ha='center',
+                    fontsize='small')
     _forest_axes(ax, [t.label for t in found])
     ax.set_xlabel('change of AP by QC')
-    up, down, values = sum(t.low is not None and t.low > 0 for t in found), sum(t.high is not None and t.high < 0 for t in found), [t.value for t in found]
+    up, down, values = sum(t.low is not None and t.low > 0 for t in found), sum(
+        t.high is not None and t.high < 0 for t in found), [t.value for t in found]
     span = ' to '.join(dict.fromkeys(signed_text(v) for v in (min(values), max(values))))
     figure_title(ax, f'QC changes AP by {span}; of {len(found)} intervals {up} lie above 0, {down} below')
     return ax
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-015
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-023
 def plot_states(
     found:list[State], # With a difference, at least one
     ax:Axes,           # Where to draw
@@ -217,7 +243,8 @@ def plot_states(
     for place, state in enumerate(found):
         d, look = state.difference, LOOKS[state.rung]
         if d.low is not None: ax.plot([d.low, d.high], [place, place], color=look.color, lw=1.8, solid_capstyle='butt')
-        ax.plot(d.mean, place, look.marker, color=look.color, mfc=look.color if d.word in ('helps', 'hurts') else 'white', ms=6)
+        ax.plot(d.mean, place, look.marker, color=look.color,
+                mfc=look.color if d.word in ('helps', 'hurts') else 'white', ms=6)
     _forest_axes(ax, [_two_lines(s.label) for s in found])
     ax.set_xlabel('AP minus AP of the raw weights of plain training')
     sure = [s for s in found if s.difference.low is not None]
@@ -226,11 +253,12 @@ def plot_states(
     figure_title(ax, f'Of {_count(sure, "state")} {_lie(above)} above plain training, {below} below' if sure else f'{best.label} is {signed_text(best.difference.mean)} from plain training; with one seed that may be chance')
     return ax
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-017
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-025
 def _axes(height:float) -> Axes: return Figure((5.6, height), layout='constrained').subplots()
 
 def file_name(variant:Variant) -> str: return (variant.label or variant.variant).replace(' ', '-')
 
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-026
 def figures(
     result:Comparison, # From `compare`
     runs:list[Found],  # The same runs with their histories
@@ -238,24 +266,36 @@ def figures(
     "Every figure that there is data for."
     with rc_context(RC):
         for i, pair in enumerate(result.twins[:TREES]):
-            yield _named(f'twins-{i}', plot_twins(pair, runs, _axes(3.4)), f'mAP50-95 of two runs after each epoch. {twin_sentence(pair)}')
+            yield _named(f'twins-{i}', plot_twins(pair, runs, _axes(3.4)),
+                         f'mAP50-95 of two runs after each epoch. {twin_sentence(pair)}')
         for v in result.variants:
             if found := lines(v, runs):
-                alt = '; '.join(f'{x.look.label} from {ap_text(x.mean[0][1])} to {ap_text(x.mean[-1][1])}, {len(x.runs)} runs' for x in found)
-                yield _named(f'curves-{file_name(v)}', plot_curves(found, _axes(3.4)), f'mAP50-95 of {v.label} after each epoch, mean over seeds: {alt}.')
+                alt = '; '.join(
+                    f'{x.look.label} from {ap_text(x.mean[0][1])} to {ap_text(x.mean[-1][1])}, {len(x.runs)} runs'
+                    for x in found)
+                yield _named(f'curves-{file_name(v)}', plot_curves(found, _axes(3.4)),
+                             f'mAP50-95 of {v.label} after each epoch, mean over seeds: {alt}.')
             if found := steps(v):
                 alt = ', '.join(f'{s.label} {stat_text(s.stat)}' for s in found)
-                yield _named(f'ladder-{file_name(v)}', plot_steps(found, v.arms[0].images, _axes(1.2+.3*len(found))), f'Bars of AP of {v.label}: {alt}; one2one head, pycocotools, {v.arms[0].images} images.')
+                yield _named(f'ladder-{file_name(v)}', plot_steps(found, v.arms[0].images, _axes(1.2+.3*len(found))),
+                             f'Bars of AP of {v.label}: {alt}; one2one head, pycocotools, {v.arms[0].images} images.')
             if found := [s for s in v.states if s.difference][:TREES]:
-                alt = '; '.join(f'{s.label} {signed_text(s.difference.mean)}' + ('' if s.difference.low is None else f' ({interval_text(s.difference)})') for s in found)
-                yield _named(f'states-{file_name(v)}', plot_states(found, _axes(1.15+.3*len(found))), f'AP of each state of {v.label} minus AP of the raw weights of plain training, 95 percent intervals over seeds: {alt}.')
+                alt = '; '.join(f'{s.label} {signed_text(s.difference.mean)}'
+                                + ('' if s.difference.low is None else f' ({interval_text(s.difference)})')
+                                for s in found)
+                yield _named(f'states-{file_name(v)}', plot_states(found, _axes(1.15+.3*len(found))),
+                             f'AP of each state of {v.label} minus AP of the raw weights of plain training, 95 '
+                             f'percent intervals over seeds: {alt}.')
         if found := forest(result):
-            alt = '; '.join(f'{t.label} {signed_text(t.value)}' + ('' if t.low is None else f' ({signed_text(t.low)} to {signed_text(t.high)})') for t in found)
+            alt = '; '.join(f'{t.label} {signed_text(t.value)}'
+                            + ('' if t.low is None else f' ({signed_text(t.low)} to {signed_text(t.high)})')
+                            for t in found)
             yield _named('forest', plot_forest(found, _axes(1.15+.34*len(found))), f'Change of AP by QC: {alt}.')
 
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-027
 def _named(name:str, ax:Axes, alt:str) -> tuple[str,str,str,Figure]: return name, flat_title(ax), alt, ax.figure
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-020
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-030
 def plot_twins(
     pair:Twins,        # Two runs
     runs:list[Found],  # The same with their histories
@@ -266,10 +306,16 @@ def plot_twins(
     for run_id, look in ((pair.floating, LOOKS['fp']), (pair.quantised, LOOKS['qat_ema'])):
         points = _points(known[run_id])
         label = 'floating point' if run_id == pair.floating else f'{pair.mode[1]} bit, {pair.method}'
-        ax.plot(*zip(*points), color=look.color, ls=look.dash, marker=look.marker, ms=4.5, markevery=max(1, len(points)//12), label=f'{label} {ap_text(points[-1][1])}')
-    epoch_axis(ax, 1, max(int(h['epoch']) for r in (known[pair.floating], known[pair.quantised]) for h in r.summary.metrics.history))
+        ax.plot(*zip(*points), color=look.color, ls=look.dash, marker=look.marker, ms=4.5,
+                markevery=max(1, len(points)//12), label=f'{label} {ap_text(points[-1][1])}')
+    epoch_axis(ax, 1,
+               max(int(h['epoch']) for r in (known[pair.floating], known[pair.quantised])
+                   for h in r.summary.metrics.history))
     ax.set_ylim(bottom=0)
     ax.set_ylabel('mAP50-95 (0 to 1)')
     figure_legend(ax)
-    figure_title(ax, f'{pair.variant} from random weights: {pair.mode[1]} bit ends with {ap_text(known[pair.quantised].summary.metrics.final_value)}, floating point with {ap_text(known[pair.floating].summary.metrics.final_value)}')
+    figure_title(ax,
+                 f'{pair.variant} from random weights: {pair.mode[1]} bit ends with '
+                 f'{ap_text(known[pair.quantised].summary.metrics.final_value)}, floating point with '
+                 f'{ap_text(known[pair.floating].summary.metrics.final_value)}')
     return ax

@@ -33,7 +33,9 @@ def _failed(run:Found) -> str:
     if not s.collapsed: return 'degenerate: it never scored above zero'
     return f'collapsed: best {m.best_value or 0:.3f}, final {m.final_value or 0:.3f}'
 
-def _interrupted(run:Found) -> str: return 'incomplete' + (f': {run.summary.error.message}' if run.summary.error else '')
+# %% ../../nbs/75_compare/05_gate.ipynb #05_gate-006
+def _interrupted(run:Found) -> str:
+    return 'incomplete' + (f': {run.summary.error.message}' if run.summary.error else '')
 
 def _sort_out(runs:list[Found]) -> tuple[list[Found],dict[str,str],list[str]]:
     "Of the method's runs of one variant: those that count, why others do not, and which of them failed."
@@ -43,33 +45,44 @@ def _sort_out(runs:list[Found]) -> tuple[list[Found],dict[str,str],list[str]]:
     for run in sorted(runs, key=lambda r: (r.summary.created_at, r.id)):
         first = next((c for c in counted if c.seed == run.seed), None)
         if run.summary.status == 'incomplete': why[run.id] = _interrupted(run)
-        elif run not in group: why[run.id] = 'not comparable with the others: ' + ', '.join(f'{d.field} {d.value} instead of {d.reference}' for d in differences(run.summary, group[0].summary))
+        elif run not in group:
+            why[run.id] = 'not comparable with the others: ' + ', '.join(
+                f'{d.field} {d.value} instead of {d.reference}' for d in differences(run.summary, group[0].summary))
         elif run.summary.status == 'completed-failed': why[run.id] = _failed(run); failed.append(run.id)
         elif first: why[run.id] = f'same seed {run.seed} as {first.id}'
         else: counted.append(run)
     return counted, why, failed
 
+# %% ../../nbs/75_compare/05_gate.ipynb #05_gate-007
 def gate(
     runs:list[Found], # Any runs; others than those of the method, the mode and the variants are passed over
 ) -> Decision: # With the reason for each variant
     "Decide whether the next size may start."
     counted, why, reasons, allowed = [], {}, [], True
     for variant in GATE_VARIANTS:
-        good, bad, failed = _sort_out([r for r in runs if (r.variant, r.mode, method_parts(r.method)) == (variant, GATE_MODE, method_parts(GATE_METHOD))])
+        good, bad, failed = _sort_out(
+            [r for r in runs if (r.variant, r.mode, method_parts(r.method))
+             == (variant, GATE_MODE, method_parts(GATE_METHOD))])
         held = len(good) >= GATE_SEEDS and not failed
         allowed, counted, why = allowed and held, counted+[r.id for r in good], why | bad
         reasons.append(_gate_sentence(variant, good, bad, failed))
-    return Decision(allowed=allowed, reasons=reasons, counted=counted, not_counted=[NotCounted(run=k, reason=v) for k, v in why.items()])
+    return Decision(allowed=allowed, reasons=reasons, counted=counted,
+                    not_counted=[NotCounted(run=k, reason=v) for k, v in why.items()])
 
+# %% ../../nbs/75_compare/05_gate.ipynb #05_gate-008
 def _gate_sentence(variant:str, good:list[Found], bad:dict[str,str], failed:list[str]) -> str:
-    names = ', '.join(f'{r.id} (seed {r.seed}, {r.summary.training.epochs} epochs, {r.summary.dataset.train_images:,} images)' for r in good)
+    names = ', '.join(
+        f'{r.id} (seed {r.seed}, {r.summary.training.epochs} epochs, {r.summary.dataset.train_images:,} images)'
+        for r in good)
     if len(good) >= GATE_SEEDS and not failed: return f'{variant} held with {GATE_METHOD}: {names}.'
-    if failed and len(good) >= GATE_SEEDS: return f"{variant} did not always hold with {GATE_METHOD}: {'; '.join(f'{k} {bad[k]}' for k in failed)}."
+    if failed and len(good) >= GATE_SEEDS:
+        return f"{variant} did not always hold with {GATE_METHOD}: {'; '.join(f'{k} {bad[k]}' for k in failed)}."
     if not (good or bad): return f'{variant} has no {GATE_METHOD} run; {GATE_SEEDS} of different seeds are needed.'
     short = ''.join(f'; {k} does not count ({v})' for k, v in list(bad.items())[:3])
-    return f"{variant} has {len(good)} of the {GATE_SEEDS} {GATE_METHOD} runs of different seeds that are needed{': ' + names if good else ''}{short}."
+    return (f"{variant} has {len(good)} of the {GATE_SEEDS} {GATE_METHOD} runs of different seeds that are "
+            f"needed{': ' + names if good else ''}{short}.")
 
-# %% ../../nbs/75_compare/05_gate.ipynb #05_gate-012
+# %% ../../nbs/75_compare/05_gate.ipynb #05_gate-015
 class GateError(ValueError):
     "The next size may not start yet; the message says which run is missing or why it does not count."
 
@@ -77,13 +90,16 @@ def ask_gate(
     config:RunConfig, # A run that is about to start
 ) -> Gate|None: # For its summary; None for a variant that needs no gate
     "Refuse yolo10m unless the smaller sizes held; `ungated` lets it pass, and the summary tells."
-    if config.variant != GATED or config.base == RANDOM: return None  # from scratch is where the smaller sizes began, too
+    # from scratch is where the smaller sizes began, too
+    if config.variant != GATED or config.base == RANDOM: return None
     allowed, reasons = _asked(config.gate_root)
     needed = f'two {GATE_METHOD} runs of different seeds, each for {" and ".join(GATE_VARIANTS)}'
     advice = f'--gate-root DIR names a folder with {needed}; --ungated starts without, and the summary says so'
-    if not (allowed or config.ungated): raise GateError(f"{GATED} may not start: {' '.join(reasons).rstrip('.')}. {advice}")
+    if not (allowed or config.ungated):
+        raise GateError(f"{GATED} may not start: {' '.join(reasons).rstrip('.')}. {advice}")
     return Gate(allowed=allowed, ungated=config.ungated, reasons=reasons, root=config.gate_root)
 
+# %% ../../nbs/75_compare/05_gate.ipynb #05_gate-016
 def _asked(root:str|None) -> tuple[bool,list[str]]:
     if root is None: return False, ['No gate folder was named.']
     try: runs, problems = find_runs([root])

@@ -43,8 +43,10 @@ def only_twins(
     result:Comparison, # All variants
 ) -> bool: # Then the gate is beside the point
     "Whether every completed run is one of a pair of twins."
-    return bool(result.twins) and {r.run_id for v in result.variants for r in v.rows} == {i for p in result.twins for i in (p.floating, p.quantised)}
+    return bool(result.twins) and {r.run_id for v in result.variants for r in v.rows} == {
+        i for p in result.twins for i in (p.floating, p.quantised)}
 
+# %% ../../nbs/75_compare/09_page.ipynb #09_page-006
 def headline(
     result:Comparison, # All variants
 ) -> str: # The first thing on the page
@@ -52,7 +54,9 @@ def headline(
     whole = [p for p in result.twins if p.fp and p.ap is not None]
     if only_twins(result):
         best = max(whole, key=lambda p: p.ap/p.fp, default=None)
-        return f'TWINS: {best.mode[1]}-bit training from random weights reaches {best.ap/best.fp:.0%} of floating point' if best else 'TWINS: neither has learned'
+        return (
+            f'TWINS: {best.mode[1]}-bit training from random weights reaches {best.ap/best.fp:.0%} of floating point'
+            if best else 'TWINS: neither has learned')
     return f'GATE OPEN: {GATED} may start' if result.decision.allowed else f'GATE CLOSED: {GATED} must wait'
 
 def scored(
@@ -61,6 +65,7 @@ def scored(
     "Rungs that any run of the variant has."
     return [rung for rung in RUNGS if any(rung in r.ap for r in variant.rows)]
 
+# %% ../../nbs/75_compare/09_page.ipynb #09_page-007
 def run_cells(
     row:Row,          # One run
     rungs:list[str],  # Columns of APs
@@ -73,12 +78,14 @@ def run_cells(
         {'best': ap_text(row.best), 'final': ap_text(row.final), 'final/best': '–' if row.ratio is None else f'{row.ratio:.2f}', 'collapsed': yes[row.collapsed],
          'QC gain': gain_text(row.qc_gain), 'images': f'{row.images:,}' if row.images else '–'}
 
+# %% ../../nbs/75_compare/09_page.ipynb #09_page-008
 def arm_cells(
     arm:Arm, # One method
 ) -> dict[str,str]: # Column -> text
     "A method as printed."
     return {'method': arm.label, 'seeds': _seeds(arm.seeds), 'runs': str(len(arm.runs)), 'failed': str(arm.failed),
-            'FP32': base_text(arm.ap.get('fp')), 'PTQ': base_text(arm.ap.get('ptq')), 'best': stat_text(arm.best), 'final': stat_text(arm.final), 'final/best': f'{arm.ratio.mean:.2f}' if arm.ratio else '–',
+            'FP32': base_text(arm.ap.get('fp')), 'PTQ': base_text(arm.ap.get('ptq')), 'best': stat_text(
+                arm.best), 'final': stat_text(arm.final), 'final/best': f'{arm.ratio.mean:.2f}' if arm.ratio else '–',
             'AP at the end': stat_text(arm.end_ap), 'state': LOOKS[arm.end].label if arm.end else '–', 'QC gain': stat_text(arm.qc_gain, signed=True), 'images': f'{arm.images:,}' if arm.images else '–'}
 
 def arm_of(
@@ -87,6 +94,7 @@ def arm_of(
     "Which run is in which arm."
     return {run: a.label for a in variant.arms for run in a.runs}
 
+# %% ../../nbs/75_compare/09_page.ipynb #09_page-009
 def incomplete_cells(
     row:Row, # A run that did not come to its end
 ) -> dict[str,str]: # Column -> text
@@ -94,66 +102,88 @@ def incomplete_cells(
     return {'run': row.run_id, 'variant': row.variant, 'method': row.method, 'seed': '–' if row.seed is None else str(row.seed),
             'epochs': f'{row.epochs_done} of {row.epochs}' if row.epochs else str(row.epochs_done), 'why': row.error or 'No error was recorded: it still goes on, or its process was killed.'}
 
-# %% ../../nbs/75_compare/09_page.ipynb #09_page-007
+# %% ../../nbs/75_compare/09_page.ipynb #09_page-011
 def csv_text(
     result:Comparison, # All variants
 ) -> str: # A header and a line a run
     "Every run with all its digits, for spreadsheets."
     out = io.StringIO()
-    flags = {f.run: '; '.join(f'{d.field} {d.value} not {d.reference}' for d in f.differences) for v in result.variants for f in v.flagged}
+    flags = {f.run: '; '.join(f'{d.field} {d.value} not {d.reference}' for d in f.differences) for v in result.variants
+             for f in v.flagged}
     arm = {k: label for v in result.variants for k, label in arm_of(v).items()}
-    facts = ['variant', 'method', 'seed', 'status', 'run_id', 'folder', 'epochs_done', 'epochs', 'images', 'best', 'best_epoch', 'final', 'ratio', 'collapsed']
+    facts = ['variant', 'method', 'seed', 'status', 'run_id', 'folder', 'epochs_done', 'epochs', 'images', 'best',
+             'best_epoch', 'final', 'ratio', 'collapsed']
     writer = csv.writer(out, lineterminator='\n')
-    writer.writerow([*facts, 'mode', 'arm', 'compared', 'differs', *(f'AP_{rung}' for rung in RUNGS), 'qc_gain', 'qc_gain_low', 'qc_gain_high'])
+    writer.writerow(
+        [*facts, 'mode', 'arm', 'compared', 'differs', *(f'AP_{rung}' for rung in RUNGS), 'qc_gain', 'qc_gain_low',
+         'qc_gain_high'])
     for r in [*(r for v in result.variants for r in v.rows), *result.incomplete]:
         compared = r.status != 'incomplete' and r.run_id not in flags
         gain = [getattr(r.qc_gain, k) for k in ('difference', 'low', 'high')] if r.qc_gain else [None]*3
-        writer.writerow([*(getattr(r, k) for k in facts), r.mode, arm.get(r.run_id), compared, flags.get(r.run_id), *(r.ap.get(rung) for rung in RUNGS), *gain])
+        writer.writerow(
+            [*(getattr(r, k) for k in facts), r.mode, arm.get(r.run_id), compared, flags.get(r.run_id),
+             *(r.ap.get(rung) for rung in RUNGS), *gain])
     return out.getvalue()
 
-# %% ../../nbs/75_compare/09_page.ipynb #09_page-009
+# %% ../../nbs/75_compare/09_page.ipynb #09_page-013
 def _md_table(rows:list[dict[str,str]]) -> list[str]:
     if not rows: return []
     def line(cells): return f"| {' | '.join(str(c).replace('|', chr(92)+'|') for c in cells)} |"
     more = [f'\n{len(rows)-MOST:,} more are in summary.csv.'] if len(rows) > MOST else []
     return ['', line(rows[0]), line(['---']*len(rows[0])), *(line(r.values()) for r in rows[:MOST]), *more, '']
 
+# %% ../../nbs/75_compare/09_page.ipynb #09_page-014
 def markdown(
     result:Comparison, # All variants
 ) -> str: # `summary.md`
     "The decision, the sentences and the tables as Markdown."
-    text = [f'# {headline(result)}', '', *(f'- {twin_sentence(p)}' for p in result.twins), *(f'- {r}' for r in ([] if only_twins(result) else result.decision.reasons))]
+    text = [f'# {headline(result)}', '', *(f'- {twin_sentence(p)}' for p in result.twins),
+            *(f'- {r}' for r in ([] if only_twins(result) else result.decision.reasons))]
     for v in result.variants:
         rungs, flags, arm = scored(v), {f.run for f in v.flagged}, arm_of(v)
         text += ['', f'## {v.label}', '', *(f'- {s}' for s in sentences(v)), *_md_table([arm_cells(a) for a in v.arms])]
-        if v.states: text += ['', '### Against plain training', '', *(f'- {s}' for s in state_sentences(v)), *_md_table([state_cells(s) for s in v.states])]
-        text += _md_table([run_cells(r, rungs, arm.get(r.run_id, '')) | {'compared': 'no' if r.run_id in flags else 'yes', 'run': r.run_id} for r in v.rows])
+        if v.states:
+            text += ['', '### Against plain training', '', *(f'- {s}' for s in state_sentences(v)),
+                     *_md_table([state_cells(s) for s in v.states])]
+        text += _md_table(
+            [run_cells(r, rungs, arm.get(r.run_id, ''))
+             | {'compared': 'no' if r.run_id in flags else 'yes', 'run': r.run_id} for r in v.rows])
         if v.flagged: text += ['### Not comparable: shown, not averaged', *_md_table(flag_cells(v))]
-    if result.incomplete: text += ['', '## Incomplete: not averaged', *_md_table([incomplete_cells(r) for r in result.incomplete])]
-    if result.problems: text += ['', '## Not readable', *_md_table([dict(file=p.path, why=p.reason) for p in result.problems])]
+    if result.incomplete:
+        text += ['', '## Incomplete: not averaged', *_md_table([incomplete_cells(r) for r in result.incomplete])]
+    if result.problems:
+        text += ['', '## Not readable', *_md_table([dict(file=p.path, why=p.reason) for p in result.problems])]
     return '\n'.join(text).rstrip() + '\n'
 
+# %% ../../nbs/75_compare/09_page.ipynb #09_page-015
 def flag_cells(
     variant:Variant, # With flagged runs
 ) -> list[dict[str,str]]: # A row a difference: run, what differs, value, value of the reference, hint
     "Why runs were not compared."
-    return [{'run': f.run, 'differs in': d.field, 'here': d.value, 'reference': d.reference, 'hint': (f.hint or '') if d.field == 'data fingerprint' else ''} for f in variant.flagged for d in f.differences]
+    return [
+        {'run': f.run, 'differs in': d.field, 'here': d.value, 'reference': d.reference,
+         'hint': (f.hint or '') if d.field == 'data fingerprint' else ''} for f in variant.flagged
+        for d in f.differences]
 
-# %% ../../nbs/75_compare/09_page.ipynb #09_page-012
+# %% ../../nbs/75_compare/09_page.ipynb #09_page-018
 def _beside(run:Found, out:Path) -> Found:
     root = Path(os.path.relpath(run.root.resolve(), out))
-    return Found(root, run.summary if run.summary.model or run.root.is_dir() else run.summary.model_copy(update=dict(run_id=root.as_posix())))
+    return Found(root,
+                 run.summary if run.summary.model or run.root.is_dir()
+                 else run.summary.model_copy(update=dict(run_id=root.as_posix())))
 
 def _links(result:Comparison, out:Path) -> dict[str,str]:
     rows = [*(r for v in result.variants for r in v.rows), *result.incomplete]
-    return {r.run_id: quote((Path(r.folder)/'report.html').as_posix()) for r in rows if (out/r.folder/'report.html').is_file()}
+    return {r.run_id: quote((Path(r.folder)/'report.html').as_posix()) for r in rows
+            if (out/r.folder/'report.html').is_file()}
 
-# %% ../../nbs/75_compare/09_page.ipynb #09_page-013
+# %% ../../nbs/75_compare/09_page.ipynb #09_page-019
 class Written(NamedTuple):
     "A comparison as it lies on disk."
     result:Comparison
     figures:dict[str,dict]  # name -> title, alt, ...; files in figures/
 
+# %% ../../nbs/75_compare/09_page.ipynb #09_page-020
 def write_comparison(
     paths:Iterable[Path|str], # Run roots, folders of them, results tables
     out:Path|str,             # Folder for the page, made if need be
@@ -162,7 +192,8 @@ def write_comparison(
     out = check_out(out)
     runs, problems = find_runs(paths)
     runs = [_beside(r, out) for r in runs]
-    result = compare(runs, [p.model_copy(update=dict(path=os.path.relpath(Path(p.path).resolve(), out))) for p in problems])
+    result = compare(runs,
+                     [p.model_copy(update=dict(path=os.path.relpath(Path(p.path).resolve(), out))) for p in problems])
     out.mkdir(parents=True, exist_ok=True)
     drawn = keep_figures(figures(result, runs), out/'figures')
     for old in (out/'figures').iterdir():  # of an earlier comparison with other runs
@@ -174,9 +205,11 @@ def write_comparison(
     write_atomic(out/'report.html', _html(result, drawn, _links(result, out), files))
     return Written(result, drawn)
 
+# %% ../../nbs/75_compare/09_page.ipynb #09_page-021
 def _html(result:Comparison, drawn:dict[str,dict], links:dict[str,str], files:list[str]) -> str:
     blocks = [dict(v=v, name=file_name(v), methods=method_sentences(v), others=other_sentences(v), states=[(s, state_cells(s)) for s in v.states[:MOST]], state_sentences=state_sentences(v), rungs=scored(v),
-                   looks=looks({a.label: a.method for a in v.arms}), arms=[arm_cells(a) for a in v.arms], rows=[(r, run_cells(r, scored(v), arm_of(v).get(r.run_id, ''))) for r in v.rows[:MOST]],
+                   looks=looks({a.label: a.method for a in v.arms}), arms=[arm_cells(a) for a in v.arms], rows=[
+                       (r, run_cells(r, scored(v), arm_of(v).get(r.run_id, ''))) for r in v.rows[:MOST]],
                    flags=flag_cells(v)[:MOST], flagged={f.run for f in v.flagged}) for v in result.variants]
     return page_template('comparison.html.j2').render(result=result, headline=headline(result), only_twins=only_twins(result), twins=[(f'twins-{i}', twin_sentence(p)) for i, p in enumerate(result.twins)], blocks=blocks, figures=drawn, links=links, MOST=MOST, LINES=LINES, TREES=TREES, LOOKS=LOOKS,
         incomplete=[incomplete_cells(r) for r in result.incomplete[:MOST]], files=files)

@@ -29,19 +29,25 @@ def _below(folder:Path, seen:set[Path]) -> Iterator[Path]:
     if (folder/SUMMARY_FILE).is_file(): yield folder
     elif (folder/TABLE_FILE).is_file(): yield from _start(folder/TABLE_FILE, seen)
     else:
-        for name in sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith('.')): yield from _below(folder/name, seen)
+        for name in sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith('.')):
+            yield from _below(folder/name, seen)
 
+# %% ../../nbs/75_compare/01_runs.ipynb #01_runs-006
 def _start(path:Path, seen:set[Path]) -> Iterator[Path]:
     if path.is_dir(): yield from _below(path, seen)
     elif path.name == SUMMARY_FILE and path.is_file(): yield from _below(path.parent, seen)
     elif path.suffix == '.csv' and path.is_file():
         if path.resolve() not in seen: yield path
         seen.add(path.resolve())
-    elif path.exists(): raise ValueError(f'{path} is neither a folder with runs nor a results table; name a run root, a folder of them or a .csv')
+    elif path.exists():
+        raise ValueError(f'{path} is neither a folder with runs nor a results table; name a run root, a folder of '
+                         'them or a .csv')
     else:
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise FileNotFoundError(f'no runs at {path}{nearest(path.name, beside)}; name a run root, a folder of them or a results.csv')
+        raise FileNotFoundError(f'no runs at {path}{nearest(path.name, beside)}; name a run root, a folder of them '
+                                'or a results.csv')
 
+# %% ../../nbs/75_compare/01_runs.ipynb #01_runs-007
 def find_roots(
     paths:Iterable[Path|str], # Run roots, folders of them, results tables
 ) -> list[Path]: # Run roots and tables, each once, in the order given, then by name
@@ -49,10 +55,12 @@ def find_roots(
     paths = [Path(p).expanduser() for p in paths]
     seen:set[Path] = set()
     roots = [root for path in paths for root in _start(path, seen)]
-    if not roots: raise ValueError(f"no run in {', '.join(map(str, paths)) or 'no folder'}: there is no {SUMMARY_FILE} and no {TABLE_FILE} in it or below")
+    if not roots:
+        raise ValueError(f"no run in {', '.join(map(str, paths)) or 'no folder'}: there is no {SUMMARY_FILE} and no "
+                         f"{TABLE_FILE} in it or below")
     return roots
 
-# %% ../../nbs/75_compare/01_runs.ipynb #01_runs-008
+# %% ../../nbs/75_compare/01_runs.ipynb #01_runs-010
 class Found(NamedTuple):
     "One run of a comparison."
     root:Path           # its folder, or the table that is all there is of it
@@ -69,6 +77,7 @@ class Found(NamedTuple):
     @property
     def id(self): return self.summary.run_id
 
+# %% ../../nbs/75_compare/01_runs.ipynb #01_runs-011
 def method_order(
     method:str, # Canonical method, or another word
 ) -> tuple: # Sorts baseline, ema, dampen, freeze, ema+dampen, ..., then the same with qc, then the rest
@@ -85,6 +94,7 @@ class Problem(Block):
     path:str
     reason:str
 
+# %% ../../nbs/75_compare/01_runs.ipynb #01_runs-012
 def read_table(
     file:Path, # A results table
 ) -> Found: # Completed, unless it has no row
@@ -95,8 +105,11 @@ def read_table(
     history = [dict(epoch=int(e), value=v) for e, v in zip(table['epoch'], scores)]
     status = status_word(found['best_value'], stability) if scores else 'incomplete'
     written = datetime.fromtimestamp(file.stat().st_mtime).astimezone().isoformat(timespec='seconds')
-    return Found(file, RunSummary(run_id=str(file), created_at=written, status=status, metrics=Metrics(**found, history=history), stability=stability))
+    return Found(file,
+                 RunSummary(run_id=str(file), created_at=written, status=status,
+                            metrics=Metrics(**found, history=history), stability=stability))
 
+# %% ../../nbs/75_compare/01_runs.ipynb #01_runs-013
 def find_runs(
     paths:Iterable[Path|str], # As for `find_roots`
 ) -> tuple[list[Found],list[Problem]]: # Runs by variant, method and seed; files that could not be read
@@ -107,24 +120,28 @@ def find_runs(
         except (ValueError, OSError) as e: problems.append(Problem(path=str(root), reason=_reason(e, root)))
     if not runs: raise ValueError(f"no run can be read: {'; '.join(f'{p.path}: {p.reason}' for p in problems[:3])}")
     _refuse_twins(runs)
-    return sorted(runs, key=lambda r: (r.variant, -_bits(r.mode), method_order(r.method), -1 if r.seed is None else r.seed, r.summary.created_at, r.id)), problems
+    return sorted(runs,
+                  key=lambda r: (r.variant, -_bits(r.mode), method_order(r.method), -1 if r.seed is None else r.seed,
+                                 r.summary.created_at, r.id)), problems
 
 def _reason(error:Exception, root:Path) -> str:
     return ' '.join(str(error).split()).removeprefix(str(root)).removeprefix(f'/{SUMMARY_FILE}').lstrip(': ')
 
+# %% ../../nbs/75_compare/01_runs.ipynb #01_runs-014
 def _refuse_twins(runs:list[Found]):
     first:dict[str,Path] = {}
     for run in runs:
-        if run.id in first: raise ValueError(f'{first[run.id]} and {run.root} have the same run id {run.id}; one is a copy of the other: leave it out')
+        if run.id in first:
+            raise ValueError(f'{first[run.id]} and {run.root} have the same run id {run.id}; one is a copy of the '
+                             'other: leave it out')
         first[run.id] = run.root
 
-# %% ../../nbs/75_compare/01_runs.ipynb #01_runs-012
+# %% ../../nbs/75_compare/01_runs.ipynb #01_runs-018
 class Difference(Block):
     "A setting in which a run is not like the runs of the reference."
     field:str
     value:str
     reference:str
-
 UNKNOWN = 'unknown'
 
 def settings(
@@ -133,22 +150,28 @@ def settings(
     "What must be the same in two runs that are compared."
     q, d, m = summary.quantization, summary.dataset, summary.model
     if not (q and d and m and summary.method and summary.training): return {}
-    counts = {(r.head, r.images) for r in summary.metrics.rungs if r.metrics_source == 'pycocotools' and r.rung != 'export'}
+    counts = {(r.head, r.images) for r in summary.metrics.rungs if r.metrics_source == 'pycocotools'
+              and r.rung != 'export'}
     return {'variant': m.variant, 'quantisation': q.mode, 'weight bits': str(q.weight_bit_width), 'granularity': q.granularity,
             'average bits': f'{q.average_bits:.4f}', 'data fingerprint': d.fingerprint[:12], 'imgsz': str(m.imgsz),
             'evaluation': ', '.join(f'{head} on {images:,} images' for head, images in sorted(counts, reverse=True)) or 'nothing scored'}
 
+# %% ../../nbs/75_compare/01_runs.ipynb #01_runs-019
 def differences(
     summary:RunSummary,   # A run
     reference:RunSummary, # One of the runs it would be compared with
 ) -> list[Difference]: # Empty when the two are comparable
     "Why a run is not comparable."
     mine, theirs = settings(summary), settings(reference)
-    if not mine: return [Difference(field='variant, quantisation and data', value=UNKNOWN, reference='a results table names none of them')]
+    if not mine:
+        return [
+            Difference(field='variant, quantisation and data', value=UNKNOWN,
+                       reference='a results table names none of them')]
     return [Difference(field=k, value=mine[k], reference=theirs[k]) for k in mine if mine[k] != theirs[k]]
 
 def completed(runs:Iterable[Found]) -> list[Found]: return [r for r in runs if r.summary.status != 'incomplete']
 
+# %% ../../nbs/75_compare/01_runs.ipynb #01_runs-020
 def comparable_groups(
     runs:list[Found], # Of one variant and mode
 ) -> list[list[Found]]: # Completed runs that are comparable with each other; the group that started first comes first
@@ -158,7 +181,7 @@ def comparable_groups(
         if found := settings(run.summary): groups.setdefault(tuple(found.values()), []).append(run)
     return list(groups.values())
 
-# %% ../../nbs/75_compare/01_runs.ipynb #01_runs-015
+# %% ../../nbs/75_compare/01_runs.ipynb #01_runs-023
 class Gain(Block):
     "What the correction (QC) brought, AP after minus AP before; the bounds are None when nobody resampled the images."
     difference:float
@@ -168,6 +191,7 @@ class Gain(Block):
     images:int
     resamples:int|None = None
 
+# %% ../../nbs/75_compare/01_runs.ipynb #01_runs-024
 class Row(Block):
     "One run in a table."
     run_id:str
@@ -191,6 +215,7 @@ class Row(Block):
     images:int|None            # validation images behind those APs
     qc_gain:Gain|None
 
+# %% ../../nbs/75_compare/01_runs.ipynb #01_runs-025
 TRAINED = tuple(r for r in RUNGS if r not in ('fp', 'ptq', 'export'))
 
 def qc_gain(
@@ -203,6 +228,7 @@ def qc_gain(
     if not (after and before) or None in (after.AP, before.AP): return None
     return Gain(difference=after.AP-before.AP, images=after.images)
 
+# %% ../../nbs/75_compare/01_runs.ipynb #01_runs-026
 def row(
     run:Found, # A run
 ) -> Row: # For tables, JSON and CSV
@@ -212,5 +238,6 @@ def row(
     return Row(run_id=run.id, folder=str(run.root), variant=run.variant, mode=run.mode, method=run.method, seed=run.seed, status=s.status, created_at=s.created_at,
         epochs_done=len(m.history), epochs=s.training.epochs if s.training else None, error=f'{s.error.type}: {s.error.message}' if s.error else None,
         best=m.best_value, best_epoch=m.best_epoch, final=m.final_value, ratio=s.stability.final_over_best_ratio, collapsed=s.stability.collapsed,
-        end=max((n for n in scored if n in TRAINED), key=RUNGS.index, default=None), ap={n: r.AP for n, r in scored.items()},
+        end=max((n for n in scored if n in TRAINED), key=RUNGS.index,
+                default=None), ap={n: r.AP for n, r in scored.items()},
         images=next((r.images for r in scored.values()), None), qc_gain=qc_gain(s))

@@ -37,12 +37,14 @@ def seeds_text(
     "How many seeds."
     return f'{count} seed' + ('' if count == 1 else 's')
 
+# %% ../../nbs/75_compare/07_sentences.ipynb #07_sentences-006
 def gain_text(
     gain:Gain|None, # Of one run
 ) -> str: # `+0.004 (−0.002 to +0.010)`
     "A gain with its interval, where there is one."
     if gain is None: return '–'
-    return signed_text(gain.difference) + ('' if gain.low is None else f' ({signed_text(gain.low)} to {signed_text(gain.high)})')
+    return signed_text(gain.difference) + ('' if gain.low is None
+                                           else f' ({signed_text(gain.low)} to {signed_text(gain.high)})')
 
 def interval_text(
     d:Contrast|None, # Difference over seeds
@@ -50,19 +52,23 @@ def interval_text(
     "The 95% interval of a difference; one seed has none."
     return '–' if d is None or d.low is None else f'{signed_text(d.low)} to {signed_text(d.high)}'
 
-# %% ../../nbs/75_compare/07_sentences.ipynb #07_sentences-008
+# %% ../../nbs/75_compare/07_sentences.ipynb #07_sentences-009
 def arm_sentence(
     arm:Arm, # A method over its seeds
 ) -> str: # With image count, head and source
     "What a method reached."
-    held = f'{arm.failed} of {len(arm.runs)} runs failed' if arm.failed else f'no collapse in {len(arm.runs)} run' + ('' if len(arm.runs) == 1 else 's')
-    if arm.end_ap is None: return f'{arm.label} was not scored by pycocotools; its last epoch has {stat_text(arm.final)} over {seeds_text(len(arm.seeds))}; {held}.'
+    held = f'{arm.failed} of {len(arm.runs)} runs failed' if arm.failed else f'no collapse in {len(arm.runs)} run' + (
+        '' if len(arm.runs) == 1 else 's')
+    if arm.end_ap is None:
+        return (f'{arm.label} was not scored by pycocotools; its last epoch has {stat_text(arm.final)} over '
+                f'{seeds_text(len(arm.seeds))}; {held}.')
     fp = arm.ap.get('fp')
     share = f', {arm.end_ap.mean/fp.mean:.0%} of the {ap_text(fp.mean)} of FP32' if fp and fp.mean else ''
-    return f'{arm.label} ends at AP {stat_text(arm.end_ap)} over {seeds_text(arm.end_ap.n)} ({LOOKS[arm.end].label}){share}; {held}.'
-
+    return (f'{arm.label} ends at AP {stat_text(arm.end_ap)} over {seeds_text(arm.end_ap.n)} '
+            f'({LOOKS[arm.end].label}){share}; {held}.')
 PARTS = ('ema ', 'dampen ', 'freeze ', 'qc ')  # parameters of the parts of a method
 
+# %% ../../nbs/75_compare/07_sentences.ipynb #07_sentences-010
 def extends(
     arm:Arm,         # A method
     arms:list[Arm],  # All of them
@@ -72,6 +78,7 @@ def extends(
     below = [a for a in arms if method_parts(a.method) < method_parts(arm.method) and training(a) == training(arm)]
     return [a for a in below if not any(method_parts(a.method) < method_parts(b.method) for b in below)]
 
+# %% ../../nbs/75_compare/07_sentences.ipynb #07_sentences-011
 def pair_sentence(
     old:Arm,        # What is extended
     new:Arm,        # By what
@@ -79,16 +86,20 @@ def pair_sentence(
 ) -> str: # Difference, seeds, interval, and what that carries
     "One method against another."
     a, b = old.end_ap, new.end_ap
-    if a is None or b is None: return f'{new.label} and {old.label} cannot be compared: one of them was not scored by pycocotools.'
+    if a is None or b is None:
+        return f'{new.label} and {old.label} cannot be compared: one of them was not scored by pycocotools.'
     d = contrast(*([(r.seed, r.ap.get(arm.end)) for r in rows if r.run_id in arm.runs] for arm in (new, old)))
     lost = ', runs that failed among them' if old.failed or new.failed else ''
-    head = f'{new.label} against {old.label}: {signed_text(d.mean if d else b.mean-a.mean)} AP ({stat_text(b)} with {seeds_text(b.n)}, {stat_text(a)} with {seeds_text(a.n)}{lost})'
-    if d is None or d.low is None: return f'{head}. Without two seeds that both have there is no interval: this may be chance.'
+    head = (f'{new.label} against {old.label}: {signed_text(d.mean if d else b.mean-a.mean)} AP ({stat_text(b)} with '
+            f'{seeds_text(b.n)}, {stat_text(a)} with {seeds_text(a.n)}{lost})')
+    if d is None or d.low is None:
+        return f'{head}. Without two seeds that both have there is no interval: this may be chance.'
     what = f'Seed by seed the 95% interval is {interval_text(d)}'
     if d.word == 'indistinguishable': return f'{head}. {what}: no difference is shown.'
-    return f'{head}. {what}, {"above" if d.low > 0 else "below"} 0' + ('; with so few seeds it is a hint, not a proof.' if d.n < 5 else '.')
+    return f'{head}. {what}, {"above" if d.low > 0 else "below"} 0' + (
+        '; with so few seeds it is a hint, not a proof.' if d.n < 5 else '.')
 
-# %% ../../nbs/75_compare/07_sentences.ipynb #07_sentences-009
+# %% ../../nbs/75_compare/07_sentences.ipynb #07_sentences-012
 def gain_sentence(
     rows:list[Row], # Comparable runs
 ) -> str: # Empty when none of them has a correction
@@ -96,19 +107,23 @@ def gain_sentence(
     gains = [r.qc_gain for r in rows if r.qc_gain]
     if not gains: return ''
     mean, runs = sum(g.difference for g in gains)/len(gains), f'{len(gains)} run' + ('' if len(gains) == 1 else 's')
-    head = f'QC changes AP by {signed_text(mean)} on average over {runs}' + (': the gain is negative' if mean < 0 else '')
+    head = f'QC changes AP by {signed_text(mean)} on average over {runs}' + (
+        ': the gain is negative' if mean < 0 else '')
     sure = [g for g in gains if g.low is not None]
     if not sure: return f'{head}. No interval was computed, so this may be chance.'
     above, below = sum(g.low > 0 for g in sure), sum(g.high < 0 for g in sure)
     share = f'{sure[0].level:.0%}, ' if sure[0].level else ''
     claim = '' if above or below else ': no change beyond chance is shown on these images'
-    return f'{head}. Bootstrap intervals ({share}{sure[0].images:,} images): {above} above 0, {below} below 0, {len(sure)-above-below} include 0{claim}.'
+    return (f'{head}. Bootstrap intervals ({share}{sure[0].images:,} images): {above} above 0, {below} below 0, '
+            f'{len(sure)-above-below} include 0{claim}.')
 
+# %% ../../nbs/75_compare/07_sentences.ipynb #07_sentences-013
 def method_sentences(
     variant:Variant, # Compared runs
 ) -> list[str]: # One a method, then one a pair
     "What each method reached, and each against the one it extends."
-    return [arm_sentence(a) for a in variant.arms] + [pair_sentence(old, new, variant.rows) for new in variant.arms for old in extends(new, variant.arms)]
+    return [arm_sentence(a) for a in variant.arms] + [pair_sentence(old, new, variant.rows) for new in variant.arms
+                                                      for old in extends(new, variant.arms)]
 
 def other_sentences(
     variant:Variant, # Compared runs
@@ -117,14 +132,17 @@ def other_sentences(
     found = [gain_sentence([r for r in variant.rows if r.run_id not in {f.run for f in variant.flagged}])]
     return [f for f in found + [disagreement_sentence(d) for d in variant.disagreements] if f]
 
+# %% ../../nbs/75_compare/07_sentences.ipynb #07_sentences-014
 def disagreement_sentence(
     d:Disagreement, # From `compare`
 ) -> str: # With the ends
     "Repeats that disagree, in words."
     ends = ', '.join(f'{r} at {"no score" if f is None else f"{f:.5f}"}' for r, f in zip(d.runs, d.finals))
     means = 'A difference of that size between methods means nothing.'
-    if d.rung is None: return f'Repeats disagree: {d.method} with seed {d.seed} ends differently each time ({ends}). {means}'
-    return f'Raw weights of one training disagree: {d.method} with seed {d.seed} ({ends}), though what comes after a training should not alter it. {means}'
+    if d.rung is None:
+        return f'Repeats disagree: {d.method} with seed {d.seed} ends differently each time ({ends}). {means}'
+    return (f'Raw weights of one training disagree: {d.method} with seed {d.seed} ({ends}), though what comes after '
+            f'a training should not alter it. {means}')
 
 def twin_sentence(
     pair:Twins, # Two runs
@@ -134,13 +152,14 @@ def twin_sentence(
     return (f'{pair.variant} from random weights, seed {pair.seed}: in floating point it ends with AP {ap_text(pair.fp)}, of which rounding without training leaves {ap_text(pair.ptq)}; '
             f'trained with {pair.mode[1]}-bit weights ({pair.method}) it ends with {ap_text(pair.ap)} as {LOOKS[pair.end].label if pair.end else "nothing scored"}{share}. {pair.images:,} validation images, one2one head, pycocotools.')
 
+# %% ../../nbs/75_compare/07_sentences.ipynb #07_sentences-015
 def sentences(
     variant:Variant, # Compared runs
 ) -> list[str]: # For Markdown
     "What the runs of one variant say, and no more."
     return method_sentences(variant) + other_sentences(variant)
 
-# %% ../../nbs/75_compare/07_sentences.ipynb #07_sentences-013
+# %% ../../nbs/75_compare/07_sentences.ipynb #07_sentences-019
 def state_sentences(
     variant:Variant, # Compared runs
 ) -> list[str]: # Empty when there are no states
@@ -148,17 +167,22 @@ def state_sentences(
     compared = [s for s in variant.states if s.difference]
     sure = [s for s in compared if s.difference.low is not None]
     if not variant.states: return []
-    if not compared: return ['No state can be compared: there is no other state beside the raw weights of plain training, or no plain training with the recipe and a seed of the others.']
-    if not sure: return [f'{_count(compared, "state")} beside plain training, with one seed in common: there is no interval, and every difference may be chance.']
+    if not compared:
+        return ['No state can be compared: there is no other state beside the raw weights of plain training, or no '
+                'plain training with the recipe and a seed of the others.']
+    if not sure:
+        return [f'{_count(compared, "state")} beside plain training, with one seed in common: there is no interval, '
+                'and every difference may be chance.']
     above, below = (sum(s.difference.word == w for s in sure) for w in ('helps', 'hurts'))
     seeds = sorted({s.difference.n for s in sure})
     return [f'Of {_count(sure, "state")} {_lie(above)} above plain training, {below} below, and {len(sure)-above-below} cannot be told from it.',
             f"The difference is to the raw weights of plain training, seed by seed; the interval is Student's t, 95%, over {' to '.join(dict.fromkeys(map(str, (seeds[0], seeds[-1]))))} seeds.",
             f'{_count(sure, "comparison")} {"was" if len(sure) == 1 else "were"} made: if nothing made any difference, {len(sure)*.05:.2g} of them would still be expected to leave 0 outside by chance.']
 
+# %% ../../nbs/75_compare/07_sentences.ipynb #07_sentences-020
 def _count(found:list, noun:str) -> str: return f'{len(found)} {noun}' + ('' if len(found) == 1 else 's')
-def _lie(count:int) -> str: return f'{count} lie' + ('s' if count == 1 else '')
 
+def _lie(count:int) -> str: return f'{count} lie' + ('s' if count == 1 else '')
 VERDICTS = {'helps': 'helps', 'hurts': 'hurts', 'indistinguishable': 'indistinguishable', 'unknown': 'one seed'}
 
 def state_cells(
@@ -166,7 +190,11 @@ def state_cells(
 ) -> dict[str,str]: # Column -> text
     "A state as printed."
     d = state.difference
-    verdict = VERDICTS[d.word] if d else 'reference' if state.plain else 'no seed in common' if state.reference else 'no plain training'
-    return {'state': state.label, 'AP': stat_text(state.ap), 'difference': signed_text(d.mean) if d else '–', '95% interval': interval_text(d), 'verdict': verdict, 'as method': state.method, 'seeds': _seeds(state.seeds)}
+    verdict = (VERDICTS[d.word] if d else 'reference' if state.plain else 'no seed in common' if state.reference
+               else 'no plain training')
+    return {'state': state.label, 'AP': stat_text(state.ap), 'difference': signed_text(d.mean) if d else '–',
+            '95% interval': interval_text(d), 'verdict': verdict, 'as method': state.method,
+            'seeds': _seeds(state.seeds)}
 
-def _seeds(seeds:list[int]) -> str: return f'{len(seeds)} ({", ".join(map(str, seeds[:6]))}{" …" if len(seeds) > 6 else ""})'
+def _seeds(seeds:list[int]) -> str:
+    return f'{len(seeds)} ({", ".join(map(str, seeds[:6]))}{" …" if len(seeds) > 6 else ""})'

@@ -33,13 +33,17 @@ class State(Block):
     reference:str|None       # label of the plain state it is compared with; None: it is one, or there is none
     difference:Contrast|None # to the reference; None also when they have no seed in common
 
-def _own(recipe:dict[str,str], parts:Iterable[str]) -> dict[str,str]: return {k: v for k, v in recipe.items() if k.startswith(tuple(f'{p} ' for p in parts))}
+def _own(recipe:dict[str,str], parts:Iterable[str]) -> dict[str,str]:
+    return {k: v for k, v in recipe.items() if k.startswith(tuple(f'{p} ' for p in parts))}
 
+# %% ../../nbs/75_compare/04_states.ipynb #04_states-005
 def _training(run:Found) -> tuple[str,dict[str,str]]:
     "The parts of a run's method that alter the training, and the parameters of it."
     parts, how = method_parts(run.method) - AFTERWARDS, recipe(run.summary)
-    if how['batchnorm'] == 'reestimate': how = {k: v for k, v in how.items() if not k.startswith('batchnorm ')} | {'batchnorm': 'train'}
-    return canonical_method('+'.join(parts) or 'baseline'), {k: v for k, v in how.items() if k not in _own(how, AFTERWARDS)}
+    if how['batchnorm'] == 'reestimate':
+        how = {k: v for k, v in how.items() if not k.startswith('batchnorm ')} | {'batchnorm': 'train'}
+    return canonical_method('+'.join(parts) or 'baseline'), {
+        k: v for k, v in how.items() if k not in _own(how, AFTERWARDS)}
 
 def _after(run:Found, rung:str) -> tuple[set[str],dict[str,str]]:
     "What leads from the training of a run to one of its states: parts of the method, and parameters."
@@ -47,9 +51,10 @@ def _after(run:Found, rung:str) -> tuple[set[str],dict[str,str]]:
     if rung != 'qc': parts -= {'qc'}
     if rung == 'qat_raw': parts = set()
     measured = how['batchnorm'] == 'reestimate' and rung in ('bn_reestimated', 'qc')
-    return parts, {'from': 'EMA' if 'ema' in parts else 'raw'} | _own(how, parts) | ({'batchnorm': 'reestimate'} | _own(how, ['batchnorm']) if measured else {'batchnorm': 'train'})
+    return parts, {'from': 'EMA' if 'ema' in parts else 'raw'} | _own(how, parts) | (
+        {'batchnorm': 'reestimate'} | _own(how, ['batchnorm']) if measured else {'batchnorm': 'train'})
 
-# %% ../../nbs/75_compare/04_states.ipynb #04_states-005
+# %% ../../nbs/75_compare/04_states.ipynb #04_states-006
 NAMES = {'qat_raw': 'QAT raw', 'qat_ema': 'QAT EMA', 'bn_reestimated': 'BN re-estimated', 'qc': 'QC'}
 
 class _Group(NamedTuple):
@@ -61,6 +66,7 @@ class _Group(NamedTuple):
     rung:str
     pairs:list[tuple]     # seed, AP
 
+# %% ../../nbs/75_compare/04_states.ipynb #04_states-007
 def _groups(runs:list[Found]) -> list[_Group]:
     found:dict[tuple,_Group] = {}
     for run in runs:
@@ -70,14 +76,18 @@ def _groups(runs:list[Found]) -> list[_Group]:
             if not scored or scored.AP is None: continue
             parts, after = _after(run, rung)
             method = canonical_method('+'.join(parts | method_parts(training)) or 'baseline')
-            group = found.setdefault((method, rung, *how.items(), *after.items()), _Group(training, how, after, method, rung, []))
+            group = found.setdefault((method, rung, *how.items(), *after.items()),
+                                     _Group(training, how, after, method, rung, []))
             group.pairs.append((run.seed, scored.AP))
-    return sorted(found.values(), key=lambda g: (method_order(g.training), [g.recipe[k] != v for k, v in PLAIN.items()], str(g.recipe), RUNGS.index(g.rung), method_order(g.method)))
+    return sorted(found.values(),
+                  key=lambda g: (method_order(g.training), [g.recipe[k] != v for k, v in PLAIN.items()], str(g.recipe),
+                                 RUNGS.index(g.rung), method_order(g.method)))
 
-# %% ../../nbs/75_compare/04_states.ipynb #04_states-006
+# %% ../../nbs/75_compare/04_states.ipynb #04_states-008
 def _plain(recipe:dict[str,str]) -> dict[str,str]: return {k: v for k, v in recipe.items() if not k.startswith(ADDED)}
 
-def _is_reference(g:_Group) -> bool: return g.rung == 'qat_raw' and g.training == 'baseline' and all(g.recipe[k] == v for k, v in PLAIN.items())
+def _is_reference(g:_Group) -> bool:
+    return g.rung == 'qat_raw' and g.training == 'baseline' and all(g.recipe[k] == v for k, v in PLAIN.items())
 
 def states(
     runs:list[Found], # Comparable runs
@@ -88,11 +98,13 @@ def states(
     found = []
     for i, g in enumerate(groups):
         seeds = _by_seed(g.pairs)
-        to = None if _is_reference(g) else next((k for k, o in enumerate(groups) if _is_reference(o) and _plain(o.recipe) == _plain(g.recipe)), None)
+        to = None if _is_reference(g) else next(
+            (k for k, o in enumerate(groups) if _is_reference(o) and _plain(o.recipe) == _plain(g.recipe)), None)
         found.append(State(label=names[i][1], training=names[i][0], method=g.method, rung=g.rung, seeds=sorted(seeds), values=[seeds[s] for s in sorted(seeds)], ap=over_seeds(g.pairs),
             plain=_is_reference(g), reference=None if to is None else names[to][1], difference=None if to is None else contrast(g.pairs, groups[to].pairs)))
     return found
 
+# %% ../../nbs/75_compare/04_states.ipynb #04_states-009
 def _state_names(groups:list[_Group]) -> list[tuple[str,str]]:
     "Training and label of each, with what tells them apart."
     trainings:dict[str,list[dict[str,str]]] = {}
@@ -104,7 +116,7 @@ def _state_names(groups:list[_Group]) -> list[tuple[str,str]]:
         labels.append((name, ', '.join([f'{name}: {NAMES[g.rung]}', *_telling(g.after, [o.after for o in twins])])))
     return labels
 
-# %% ../../nbs/75_compare/04_states.ipynb #04_states-011
+# %% ../../nbs/75_compare/04_states.ipynb #04_states-014
 ALIKE = 5e-4  # AP by which raw weights of one training may differ: nothing at the three digits that are printed
 
 class Disagreement(Block):
@@ -115,6 +127,7 @@ class Disagreement(Block):
     seed:int|None
     rung:str|None = None     # qat_raw: raw weights of one training in runs of several methods
 
+# %% ../../nbs/75_compare/04_states.ipynb #04_states-015
 def disagreements(
     runs:list[Found], # Comparable runs
 ) -> list[Disagreement]: # Empty when every repeat ends where the first run did
@@ -122,15 +135,19 @@ def disagreements(
     groups:dict[tuple,list[Found]] = {}
     for run in runs: groups.setdefault((run.method, run.seed, *recipe(run.summary).items()), []).append(run)
     def end(run): return run.summary.metrics.final_value, run.summary.status
-    found = [Disagreement(runs=[r.id for r in g], finals=[end(r)[0] for r in g], method=g[0].method, seed=g[0].seed) for g in groups.values() if len({end(r) for r in g}) > 1]
+    found = [Disagreement(runs=[r.id for r in g], finals=[end(r)[0] for r in g], method=g[0].method, seed=g[0].seed)
+             for g in groups.values() if len({end(r) for r in g}) > 1]
     return found + _altered(runs)
 
+# %% ../../nbs/75_compare/04_states.ipynb #04_states-016
 def _altered(runs:list[Found]) -> list[Disagreement]:
     groups:dict[tuple,list[Found]] = {}
     for run in runs:
         training, how = _training(run)
         if _raw(run) is not None: groups.setdefault((training, run.seed, *how.items()), []).append(run)
-    several = [(k, g) for k, g in groups.items() if len({r.method for r in g}) > 1 and max(map(_raw, g))-min(map(_raw, g)) > ALIKE]
-    return [Disagreement(runs=[r.id for r in g], finals=[_raw(r) for r in g], method=k[0], seed=k[1], rung='qat_raw') for k, g in several]
+    several = [(k, g) for k,
+               g in groups.items() if len({r.method for r in g}) > 1 and max(map(_raw, g))-min(map(_raw, g)) > ALIKE]
+    return [Disagreement(runs=[r.id for r in g], finals=[_raw(r) for r in g], method=k[0], seed=k[1], rung='qat_raw')
+            for k, g in several]
 
 def _raw(run:Found) -> float|None: return r.AP if (r := find_rung(run.summary, 'qat_raw')) else None

@@ -48,8 +48,10 @@ class Twins(Block):
 def _birth(run:Found) -> tuple|None:
     s = run.summary
     if not (s.model and s.dataset and s.training and s.quantization) or s.model.checkpoint != RANDOM: return None
-    return run.variant, s.model.checkpoint_sha256, s.dataset.fingerprint, s.model.imgsz, s.training.epochs, s.training.seed
+    return (run.variant, s.model.checkpoint_sha256, s.dataset.fingerprint, s.model.imgsz, s.training.epochs,
+            s.training.seed)
 
+# %% ../../nbs/75_compare/06_summary.ipynb #06_summary-006
 def twins(
     runs:list[Found], # From `find_runs`
 ) -> list[Twins]: # A row a quantised run that has a twin
@@ -59,9 +61,10 @@ def twins(
     return [_twins(row(f), row(q)) for f, q in pairs]
 
 def _twins(f:Row, q:Row) -> Twins:
-    return Twins(variant=q.variant, mode=q.mode, method=q.method, seed=q.seed, images=q.images, floating=f.run_id, quantised=q.run_id, fp=f.ap.get('fp'), ptq=f.ap.get('ptq'), end=q.end, ap=q.ap.get(q.end))
+    return Twins(variant=q.variant, mode=q.mode, method=q.method, seed=q.seed, images=q.images, floating=f.run_id,
+                 quantised=q.run_id, fp=f.ap.get('fp'), ptq=f.ap.get('ptq'), end=q.end, ap=q.ap.get(q.end))
 
-# %% ../../nbs/75_compare/06_summary.ipynb #06_summary-007
+# %% ../../nbs/75_compare/06_summary.ipynb #06_summary-008
 class Flag(Block):
     "A completed run that is shown but not averaged."
     run:str
@@ -79,9 +82,9 @@ class Variant(Block):
     states:list[State] = []         # every scored state, against the raw weights of plain training
     flagged:list[Flag]
     disagreements:list[Disagreement]
-
 COMPARISON_VERSION = 1
 
+# %% ../../nbs/75_compare/06_summary.ipynb #06_summary-009
 class Comparison(Block):
     "What a set of runs says."
     schema_version:Literal[COMPARISON_VERSION] = COMPARISON_VERSION
@@ -95,11 +98,14 @@ def comparison_schema() -> str: # JSON
     "The JSON schema of `comparison.json`."
     return json.dumps(Comparison.model_json_schema(), indent=1) + '\n'
 
-# %% ../../nbs/75_compare/06_summary.ipynb #06_summary-008
+# %% ../../nbs/75_compare/06_summary.ipynb #06_summary-010
 def _flag(run:Found, reference:list[Found]) -> Flag:
     found = differences(run.summary, reference[0].summary if reference else run.summary)
-    subset = run.summary.dataset and run.summary.dataset.selection.get('train_max_images') and run.seed != reference[0].seed
-    hint = 'The training subset is drawn by the seed: runs of other seeds are comparable only when all images are taken.' if subset and any(d.field == 'data fingerprint' for d in found) else None
+    subset = run.summary.dataset and run.summary.dataset.selection.get(
+        'train_max_images') and run.seed != reference[0].seed
+    hint = (
+        'The training subset is drawn by the seed: runs of other seeds are comparable only when all images are taken.'
+        if subset and any(d.field == 'data fingerprint' for d in found) else None)
     return Flag(run=run.id, differences=found, hint=hint)
 
 def _variant(name:str, mode:str, label:str, runs:list[Found]) -> Variant:
@@ -109,17 +115,23 @@ def _variant(name:str, mode:str, label:str, runs:list[Found]) -> Variant:
     return Variant(variant=name, mode=mode, label=label, settings=settings(reference[0].summary) if reference else {}, rows=[row(r) for a in groups for r in reference if r.id in a.runs] + [row(r) for r in rest],
         arms=groups, states=states(reference), flagged=[_flag(r, reference) for r in rest], disagreements=disagreements(reference))
 
+# %% ../../nbs/75_compare/06_summary.ipynb #06_summary-011
 def compare(
     runs:list[Found],             # From `find_runs`
     problems:list[Problem]=[],    # The same
 ) -> Comparison: # Everything a page or a program needs
     "Compare runs: variant by variant, and in each by quantisation mode, more bits first."
-    kinds = sorted({(r.variant, r.mode) for r in completed(runs)}, key=lambda k: ([*VARIANTS, k[0]].index(k[0]), -_bits(k[1])))
+    kinds = sorted({(r.variant, r.mode) for r in completed(runs)},
+                   key=lambda k: ([*VARIANTS, k[0]].index(k[0]), -_bits(k[1])))
     modes = [variant for variant, _ in kinds]
-    def block(v, m): return _variant(v, m, v if modes.count(v) == 1 else f'{v} {m}', [r for r in runs if (r.variant, r.mode) == (v, m)])
-    return Comparison(decision=gate(runs), variants=[block(*k) for k in kinds], incomplete=[row(r) for r in runs if r.summary.status == 'incomplete'], problems=problems, twins=twins(runs))
+    def block(v, m):
+        return _variant(v, m, v if modes.count(v) == 1 else f'{v} {m}',
+                        [r for r in runs if (r.variant, r.mode) == (v, m)])
+    return Comparison(decision=gate(runs), variants=[block(*k) for k in kinds],
+                      incomplete=[row(r) for r in runs if r.summary.status == 'incomplete'], problems=problems,
+                      twins=twins(runs))
 
-# %% ../../nbs/75_compare/06_summary.ipynb #06_summary-011
+# %% ../../nbs/75_compare/06_summary.ipynb #06_summary-014
 OURS = {'summary.md', 'summary.csv', 'comparison.json', 'report.html', 'compare.ipynb', 'figures'}
 
 def check_out(
@@ -128,6 +140,9 @@ def check_out(
     "Refuse a folder that holds other things, a run for instance, whose report would be overwritten."
     out = Path(out).expanduser().resolve()
     if out.exists() and not out.is_dir(): raise FileExistsError(f'{out} is a file; choose another --out')
-    other = sorted(p.name for p in out.iterdir() if p.name not in OURS and not p.name.startswith('.')) if out.is_dir() else []
-    if other: raise FileExistsError(f"{out} holds other things ({', '.join(other[:3])}); choose a folder of its own with --out")
+    other = sorted(p.name for p in out.iterdir() if p.name not in OURS
+                   and not p.name.startswith('.')) if out.is_dir() else []
+    if other:
+        raise FileExistsError(f"{out} holds other things ({', '.join(other[:3])}); choose a folder of its own with "
+                              "--out")
     return out

@@ -40,6 +40,7 @@ class Category(msgspec.Struct, gc=False, omit_defaults=True):
     name:str
     supercategory:str|None = None
 
+# %% ../../nbs/30_data/01_annotations.ipynb #01_annotations-006
 class Annotation(msgspec.Struct, gc=False):
     "An entry of `annotations`, without its segmentation."
     id:Id
@@ -52,7 +53,6 @@ class Annotation(msgspec.Struct, gc=False):
 class SegmentedAnnotation(Annotation, gc=False):
     "The same with its segmentation, as bytes of the source."
     segmentation:msgspec.Raw = msgspec.Raw(b'[]')
-
 Annotations = TypeVar('Annotations')
 
 class Instances(msgspec.Struct, Generic[Annotations]):
@@ -61,7 +61,7 @@ class Instances(msgspec.Struct, Generic[Annotations]):
     annotations:Annotations
     categories:list[Category]
 
-# %% ../../nbs/30_data/01_annotations.ipynb #01_annotations-006
+# %% ../../nbs/30_data/01_annotations.ipynb #01_annotations-007
 class Table(msgspec.Struct):
     "Annotations by column."
     id_k:np.ndarray       # (k,) int64
@@ -78,6 +78,7 @@ class Table(msgspec.Struct):
         "Some rows, in the order given."
         return Table(*(None if column is None else column[rows] for column in msgspec.structs.astuple(self)))
 
+# %% ../../nbs/30_data/01_annotations.ipynb #01_annotations-008
 def to_table(
     annotations:list[Annotation], # Records
     segmented:bool=False,         # Whether they have a segmentation
@@ -95,9 +96,11 @@ def to_records(
     columns = [column.tolist() for column in msgspec.structs.astuple(table) if column is not None]
     return list(map(Annotation if table.segmentation_k is None else SegmentedAnnotation, *columns))
 
-# %% ../../nbs/30_data/01_annotations.ipynb #01_annotations-009
-_WORDS = re.compile(rb'"(?:[^"\\]|\\.)*"|-?(?:NaN|Infinity)|-?\d+(?:\.\d+)?[eE]\+?\d{3,}')  # strings first, so that a name with NaN in it is passed over
+# %% ../../nbs/30_data/01_annotations.ipynb #01_annotations-011
+# strings first, so that a name with NaN in it is passed over
+_WORDS = re.compile(rb'"(?:[^"\\]|\\.)*"|-?(?:NaN|Infinity)|-?\d+(?:\.\d+)?[eE]\+?\d{3,}')
 
+# %% ../../nbs/30_data/01_annotations.ipynb #01_annotations-012
 def decode_instances(
     data:bytes,       # Content of the file
     file:Path|str,    # Its name, for messages
@@ -113,11 +116,13 @@ def decode_instances(
             data = _WORDS.sub(lambda m: m[0] if m[0].startswith(b'"') else b'null', data)
             return decoder.decode(data)
     except msgspec.ValidationError as e:
-        raise DataError(f'{file}: {_plain(e)}{_offender(data, str(e))}; correct it, or take the original file again') from None
+        raise DataError(f'{file}: {_plain(e)}{_offender(data, str(e))}; correct it, or take the original '
+                        'file again') from None
     except (msgspec.DecodeError, UnicodeDecodeError) as e:
-        raise DataError(f'{file} ({len(data)} bytes) is not JSON, or is cut off: {_plain(e)}; take the original file again') from None
+        raise DataError(f'{file} ({len(data)} bytes) is not JSON, or is cut off: {_plain(e)}; take the '
+                        'original file again') from None
 
-# %% ../../nbs/30_data/01_annotations.ipynb #01_annotations-010
+# %% ../../nbs/30_data/01_annotations.ipynb #01_annotations-013
 def _plain(
     error:Exception, # Of msgspec
 ) -> str: # "expected int, got str at images[0].id"
@@ -125,6 +130,7 @@ def _plain(
     text = str(error).replace('`', '').replace(' - at $.', ' at ').replace(' - at $', '')
     return text[:1].lower() + text[1:] if text[1:2].islower() else text
 
+# %% ../../nbs/30_data/01_annotations.ipynb #01_annotations-014
 def _offender(
     data:bytes, # JSON that failed to validate
     error:str,  # Message of msgspec, which ends in a path such as `$.annotations[3].bbox[0]`
@@ -134,13 +140,15 @@ def _offender(
     if not found: return ''
     section, index, field = found.groups()
     raw = msgspec.Raw
-    try: record = msgspec.json.decode(msgspec.json.decode(msgspec.json.decode(data, type=dict[str, raw])[section], type=list[raw])[int(index)])
+    try:
+        record = msgspec.json.decode(
+            msgspec.json.decode(msgspec.json.decode(data, type=dict[str, raw])[section], type=list[raw])[int(index)])
     except (msgspec.DecodeError, UnicodeDecodeError): return ''  # the file is broken further on as well
     if not isinstance(record, dict): return f' ({str(record)[:60]})'
     value = f', {field} = {str(record.get(field))[:60]}' if field else ''
     return f" (record with id {record.get('id', 'missing')}{value})"
 
-# %% ../../nbs/30_data/01_annotations.ipynb #01_annotations-014
+# %% ../../nbs/30_data/01_annotations.ipynb #01_annotations-018
 WINDOW = 1 << 22 # bytes
 _BETWEEN = re.compile(rb'\}[ \t\r\n]*,[ \t\r\n]*\{')
 _BEGIN = re.compile(rb'"annotations"[ \t\r\n]*:[ \t\r\n]*(?=\[)')
@@ -155,6 +163,7 @@ def last_cut(
         if found := _BETWEEN.match(text, at): return at+1, found.end()-1
     return None
 
+# %% ../../nbs/30_data/01_annotations.ipynb #01_annotations-019
 def head_of(
     chunks:Iterator[bytes], # An instances file, piece by piece
 ) -> tuple[bytearray,bytearray]: # Up to the list of annotations, and what was read of it
@@ -169,9 +178,10 @@ def head_of(
             return text.removeprefix(codecs.BOM_UTF8), rest
     raise msgspec.DecodeError('no list of annotations')
 
-# %% ../../nbs/30_data/01_annotations.ipynb #01_annotations-017
+# %% ../../nbs/30_data/01_annotations.ipynb #01_annotations-022
 _STAND_IN = b'["annotations go here"]'
 
+# %% ../../nbs/30_data/01_annotations.ipynb #01_annotations-023
 def decode_windows(
     chunks:Iterator[bytes], # An instances file, piece by piece
     segmented:bool,         # Keep segmentation
@@ -197,6 +207,7 @@ def decode_windows(
     del head
     return Instances(images, joined(tables), categories)
 
+# %% ../../nbs/30_data/01_annotations.ipynb #01_annotations-024
 def _around(text:bytearray) -> tuple[list[ImageRecord],list[Category]]:
     found = msgspec.json.decode(text, type=Instances[msgspec.Raw])
     if bytes(found.annotations) != _STAND_IN: raise msgspec.DecodeError('another list of annotations')
@@ -215,6 +226,7 @@ def images_ahead(
 class _Ahead(msgspec.Struct):
     images:list[ImageRecord]
 
+# %% ../../nbs/30_data/01_annotations.ipynb #01_annotations-025
 def joined(
     tables:list[Table], # At least one; emptied, column by column, so that no more than one is held twice
 ) -> Table: # Their rows, one after the other

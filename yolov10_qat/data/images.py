@@ -45,25 +45,32 @@ def link_path(
 ) -> str: # Such as images/train/a.jpg
     "Path of an image inside the view."
     return f"images/{key}/{posixpath.normpath(name) if '/' in name else name}"
-
 _PLAIN = re.compile(r'\w[\w-]*\.\w+', re.ASCII)  # one dot, no folder, nothing odd
 
+# %% ../../nbs/30_data/02_images.ipynb #02_images-009
 def check_names(
     images:list[ImageRecord], # Of one split
     file:Path|str,            # Where they come from, for messages
 ) -> None:
     "Refuse image ids and file names that cannot be told apart or that leave the image folder."
     names = [image.file_name for image in images]
-    if all(map(_PLAIN.fullmatch, names)) and len({name.partition('.')[0] for name in names}) == len({image.id for image in images}) == len(images): return  # as in COCO itself
+    # as in COCO itself
+    if all(map(_PLAIN.fullmatch, names)) and len(
+        {name.partition('.')[0] for name in names}) == len({image.id for image in images}) == len(images):
+        return
     ids, labels = {}, {}
     for image, name in zip(images, names):
         if name.startswith('/') or '..' in name.split('/') or name.splitlines() != [name] or '\0' in name:
-            raise DataError(f'{file}: image {image.id} has file_name {name!r}; it must be a relative path that stays inside the image folder')
-        for seen, key, what in ((ids, image.id, 'id'), (labels, label_path(link_path('any', name)), 'file_name without its suffix')):
-            if key in seen: raise DataError(f"{file}: images {seen[key].id} ('{seen[key].file_name}') and {image.id} ('{name}') have the same {what}; remove or rename one")
+            raise DataError(f'{file}: image {image.id} has file_name {name!r}; it must be a relative path that stays '
+                            'inside the image folder')
+        for seen, key, what in ((ids, image.id, 'id'),
+                                (labels, label_path(link_path('any', name)), 'file_name without its suffix')):
+            if key in seen:
+                raise DataError(f"{file}: images {seen[key].id} ('{seen[key].file_name}') and {image.id} ('{name}') "
+                                f"have the same {what}; remove or rename one")
             seen[key] = image
 
-# %% ../../nbs/30_data/02_images.ipynb #02_images-011
+# %% ../../nbs/30_data/02_images.ipynb #02_images-012
 def jpeg_size(
     head:bytes, # The first bytes of a file
 ) -> tuple[int,int]|None: # Width, height; None when they are not in `head`, or Exif data may turn the image
@@ -75,6 +82,7 @@ def jpeg_size(
             return int.from_bytes(head[at+7:at+9], 'big'), int.from_bytes(head[at+5:at+7], 'big')
         at += 2 + length
 
+# %% ../../nbs/30_data/02_images.ipynb #02_images-013
 def image_size(
     path:str, # Image file
 ) -> tuple[int,int]: # Width, height as shown, that is after Exif rotation
@@ -89,7 +97,7 @@ def image_size(
         image.load()
         return image.size[::-1] if turned else image.size
 
-# %% ../../nbs/30_data/02_images.ipynb #02_images-012
+# %% ../../nbs/30_data/02_images.ipynb #02_images-014
 # What Pillow raises for a bad file. ImportError: once imported, Ultralytics makes `Image.open` ask for pi-heif when a file is unknown
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError, ImportError)
 
@@ -104,7 +112,7 @@ def image_fault(
     if min(size) < 10: return 'too small'  # Ultralytics refuses these
     return None if size == (image.width, image.height) else 'other size'
 
-# %% ../../nbs/30_data/02_images.ipynb #02_images-015
+# %% ../../nbs/30_data/02_images.ipynb #02_images-017
 TOLERATED = 0.01  # share of images, and of annotations with an unknown category, that may be skipped
 Progress = Callable[[int,int,str],None]  # done, total, what
 
@@ -123,6 +131,7 @@ def link_images(
             else: os.symlink(path, f'{out}/{image.file_name}')
         yield min(start+1000, len(images)), faults
 
+# %% ../../nbs/30_data/02_images.ipynb #02_images-018
 def check_images(
     images:list[ImageRecord], # The selected
     folder:Path|str,          # Where their files are
@@ -136,13 +145,16 @@ def check_images(
         faults |= more
         progress(done, len(images), what)
     if len(faults) > TOLERATED*len(images):
-        raise DataError(f'{folder}: {len(faults)} of {len(images)} selected images cannot be used (tolerated: 1 %): {_listed(faults)}; restore the files, or correct the annotation file')
+        raise DataError(f'{folder}: {len(faults)} of {len(images)} selected images cannot be used (tolerated: 1 %): '
+                        f'{_listed(faults)}; restore the files, or correct the annotation file')
     return [image for image in images if image.file_name not in faults], faults
 
+# %% ../../nbs/30_data/02_images.ipynb #02_images-019
 def _listed(faults:dict[str,str], most:int=5) -> str:
-    return ', '.join(f'{name} ({fault})' for name, fault in list(faults.items())[:most]) + (', ...' if len(faults) > most else '')
+    return ', '.join(f'{name} ({fault})' for name,
+                     fault in list(faults.items())[:most]) + (', ...' if len(faults) > most else '')
 
-# %% ../../nbs/30_data/02_images.ipynb #02_images-018
+# %% ../../nbs/30_data/02_images.ipynb #02_images-022
 def _send(
     items:Iterable, # What to send
     pipe,           # Where to
@@ -152,6 +164,7 @@ def _send(
         pipe.send((None, StopIteration()))
     except Exception as e: pipe.send((None, e))
 
+# %% ../../nbs/30_data/02_images.ipynb #02_images-023
 class Beside:
     "The items of a generator that runs in a process beside this one, which ends with the `with` block."
     def __init__(self,

@@ -29,10 +29,12 @@ def usable_annotations(
     if not selected.all(): table = table.take(selected)
     repeated = np.ones(len(table.id_k), bool)
     repeated[np.unique(table.id_k, return_index=True)[1]] = False
-    masks = {'unknown category': ~np.isin(table.category_k, category_ids), 'duplicate id': repeated, 'not finite': ~np.isfinite(table.boxes_k4).all(1)}
+    masks = {'unknown category': ~np.isin(table.category_k, category_ids), 'duplicate id': repeated,
+             'not finite': ~np.isfinite(table.boxes_k4).all(1)}
     good = np.flatnonzero(~np.logical_or.reduce(list(masks.values())))
     usable = table.take(good[np.lexsort((table.id_k[good], table.image_k[good]))])
-    usable.area_k = np.where(np.isnan(usable.area_k), usable.boxes_k4[:, 2]*usable.boxes_k4[:, 3], usable.area_k)  # pycocotools needs one
+    # pycocotools needs one
+    usable.area_k = np.where(np.isnan(usable.area_k), usable.boxes_k4[:, 2]*usable.boxes_k4[:, 3], usable.area_k)
     return usable, {'unknown image': stray} | {reason: table.id_k[mask].tolist() for reason, mask in masks.items()}
 
 # %% ../../nbs/30_data/03_labels.ipynb #03_labels-008
@@ -46,6 +48,7 @@ class Labels(msgspec.Struct):
     skipped:dict[str,list[int]] # Reason -> annotation ids left out
     clipped:int         # Boxes that reached over the edge
 
+# %% ../../nbs/30_data/03_labels.ipynb #03_labels-009
 def to_labels(
     table:Table,              # Usable annotations, by image
     images:list[ImageRecord], # The selected, by ascending id
@@ -65,10 +68,11 @@ def to_labels(
     clipped = good & (abs(ends-inside) > FINEST).any((0, 2))
     shares = np.hstack([inside.mean(0)/size_k2, side_k2/size_k2])
     class_k = np.searchsorted(category_ids, table.category_k)
-    skipped = {reason: table.id_k[mask].tolist() for reason, mask in (('crowd', crowd), ('no size', thin), ('outside the image', outside))}
+    skipped = {reason: table.id_k[mask].tolist() for reason,
+               mask in (('crowd', crowd), ('no size', thin), ('outside the image', outside))}
     return Labels(image_k[good], class_k[good], shares[good], skipped, int(clipped.sum()))
 
-# %% ../../nbs/30_data/03_labels.ipynb #03_labels-012
+# %% ../../nbs/30_data/03_labels.ipynb #03_labels-013
 _SHARE = np.dtype([('space', 'S1'), ('one', 'S1'), ('point', 'S1'), ('high', 'S4'), ('low', 'S4')])  # " 0.12345678"
 _FOUR = np.array([b'%04d' % i for i in range(10_000)])
 
@@ -87,6 +91,7 @@ def share_rows(
     text['high'], text['low'] = _FOUR[high % 10_000], _FOUR[whole % 10_000]
     return text.view('S44')[:, 0].tolist()
 
+# %% ../../nbs/30_data/03_labels.ipynb #03_labels-014
 def label_texts(
     labels:Labels, # Of all images
     n:int,         # How many images there are
@@ -98,7 +103,7 @@ def label_texts(
     groups = [dict.fromkeys(rows[a:b]) for a, b in zip(ends, ends[1:])]
     return [b'\n'.join([*group, b'']) for group in groups], len(rows)-sum(map(len, groups))
 
-# %% ../../nbs/30_data/03_labels.ipynb #03_labels-015
+# %% ../../nbs/30_data/03_labels.ipynb #03_labels-017
 class LabelCounts(msgspec.Struct):
     "What was counted while label files were written."
     images:int            # Files written
@@ -108,6 +113,7 @@ class LabelCounts(msgspec.Struct):
     clipped:int           # Boxes that reached over the edge
     repeated:int          # Rows written once instead of twice
 
+# %% ../../nbs/30_data/03_labels.ipynb #03_labels-018
 def write_labels(
     table:Table,              # Usable annotations, by image
     images:list[ImageRecord], # By ascending id
@@ -117,11 +123,14 @@ def write_labels(
     "Labels of some images, to their files."
     for first in range(0, len(images), 4096):
         few = images[first:first+4096]
-        labels = to_labels(table.take(slice(*np.searchsorted(table.image_k, [few[0].id, few[-1].id+1]))), few, category_ids)
+        labels = to_labels(table.take(slice(*np.searchsorted(table.image_k, [few[0].id, few[-1].id+1]))), few,
+                           category_ids)
         texts, repeated = label_texts(labels, len(few))
         for path, text in zip(paths[first:first+4096], texts): _write_new(path, text)
-        yield LabelCounts(len(few), texts.count(b''), np.bincount(labels.class_k, minlength=len(category_ids)), labels.skipped, labels.clipped, repeated)
+        yield LabelCounts(len(few), texts.count(b''), np.bincount(labels.class_k, minlength=len(category_ids)),
+                          labels.skipped, labels.clipped, repeated)
 
+# %% ../../nbs/30_data/03_labels.ipynb #03_labels-019
 def _write_new(path:str, content:bytes):
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # half the time of open()
     os.write(fd, content)
@@ -132,5 +141,6 @@ def total(
 ) -> LabelCounts: # The sums
     "Counts as one."
     skipped = {reason: list(chain.from_iterable(c.skipped[reason] for c in counts)) for reason in counts[0].skipped}
-    sums = {name: sum(getattr(c, name) for c in counts) for name in ('images', 'backgrounds', 'boxes_c', 'clipped', 'repeated')}
+    sums = {name: sum(getattr(c, name) for c in counts)
+            for name in ('images', 'backgrounds', 'boxes_c', 'clipped', 'repeated')}
     return LabelCounts(skipped=skipped, **sums)

@@ -45,6 +45,7 @@ def distance(
     tip = np.exp(.2j*np.pi) - .45
     return ((r*np.cos(turn)-.45)*tip.imag - r*np.sin(turn)*tip.real)/abs(tip)
 
+# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-009
 def texture(
     name:str,         # One of `TEXTURES`
     u_hw:np.ndarray,  # Own coordinates of the object, as in `distance`
@@ -57,7 +58,7 @@ def texture(
     if name == 'rippled': return np.sin(5*np.pi*np.hypot(u_hw, v_hw)) > 0
     return np.zeros(u_hw.shape, bool)
 
-# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-012
+# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-013
 @dataclass(frozen=True)
 class Thing:
     "One object, in pixels of its image."
@@ -68,9 +69,9 @@ class Thing:
     angle:float            # Radians
     stretch:float          # Above 1: longer along its own first axis, its area kept
     colours_23:np.ndarray  # Two RGB colours, 0 to 1
-
 Place = tuple[slice,slice]  # rows and columns of a canvas
 
+# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-014
 def draw(
     canvas:np.ndarray, # (h, w, 3) float32, 0 to 1; painted on
     thing:Thing,       # What to paint; its centre lies on the canvas
@@ -87,7 +88,7 @@ def draw(
     canvas[rows, columns] += share_hw[..., None]*(colour_hw3 - canvas[rows, columns])
     return (rows, columns), share_hw > .5
 
-# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-016
+# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-018
 def random_colours(
     rng:np.random.Generator, # Where chance comes from
 ) -> np.ndarray: # (2, 3) float32, RGB, 0 to 1
@@ -106,7 +107,7 @@ def random_thing(
     "An object at a given place."
     return Thing(kind, x, y, radius, rng.uniform(0, 2*np.pi), rng.uniform(.87, 1.15), random_colours(rng))
 
-# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-018
+# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-020
 def background(
     rng:np.random.Generator, # Where chance comes from
     h:int,                   # Pixels
@@ -119,17 +120,22 @@ def background(
     for _ in range(rng.integers(5, 13)):
         x, y, angle, size = *rng.uniform(0, (w, h, np.pi)), max(h, w)*rng.uniform(.05, .3)
         c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-        along_hw, across_hw = c*(x_hw-np.float32(x)) + s*(y_hw-np.float32(y)), c*(y_hw-np.float32(y)) - s*(x_hw-np.float32(x))
+        along_hw, across_hw = c*(
+            x_hw-np.float32(x)) + s*(y_hw-np.float32(y)), c*(y_hw-np.float32(y)) - s*(x_hw-np.float32(x))
         clutter = _bar if rng.random() < .5 else _grating
-        canvas = canvas + clutter(rng, along_hw, across_hw, np.float32(size))[..., None]*(rng.uniform(0, 1, 3).astype('f4') - canvas)
+        canvas = canvas + clutter(rng, along_hw, across_hw,
+                                  np.float32(size))[..., None]*(rng.uniform(0, 1, 3).astype('f4') - canvas)
     return canvas
 
-def _bar(rng, along_hw, across_hw, size): return np.clip(np.float32(rng.uniform(1, 3.5)) - abs(across_hw), 0, 1)*(abs(along_hw) < 2*size)
+# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-021
+def _bar(rng, along_hw, across_hw, size):
+    return np.clip(np.float32(rng.uniform(1, 3.5)) - abs(across_hw), 0, 1)*(abs(along_hw) < 2*size)
 
 def _grating(rng, along_hw, across_hw, size):
-    return np.float32(.7)*np.exp(-(along_hw**2 + across_hw**2)/size**2)*(np.sin(across_hw*np.float32(rng.uniform(.2, 1.2))) > 0)
+    return np.float32(.7)*np.exp(-(along_hw**2 + across_hw**2)/size**2)*(
+        np.sin(across_hw*np.float32(rng.uniform(.2, 1.2))) > 0)
 
-# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-020
+# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-023
 def hazed(
     rng:np.random.Generator, # Where chance comes from
     canvas:np.ndarray,       # (h, w, 3) float32, 0 to 1
@@ -141,7 +147,7 @@ def hazed(
     seen = .5 + .8*(1-contrast)*(np.asarray(light)[..., None]-.5) + contrast*(canvas-.5)
     return seen + rng.uniform(.002, .01)*rng.standard_normal(canvas.shape, 'f4')
 
-# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-022
+# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-025
 SHARE_SEEN, PIXELS_SEEN = .3, 12
 PROPORTIONS = ((1, .75), (1, 1), (.75, 1), (1, .625), (.875, .875))  # width and height as shares of `side`
 
@@ -151,10 +157,12 @@ class Scene:
     pixels_hw3:np.ndarray           # uint8, RGB
     annotations:list[dict[str,Any]] # COCO's category_id, bbox (xywh, pixels, top-left), area and iscrowd
 
+# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-026
 class _Painting:
     "A canvas that remembers which object each pixel shows."
     def __init__(self, canvas):
-        self.canvas, self.owner_hw, self.things = canvas, np.full(canvas.shape[:2], -1), []  # kind, iscrowd, pixels before others came over it
+        # kind, iscrowd, pixels before others came over it
+        self.canvas, self.owner_hw, self.things = canvas, np.full(canvas.shape[:2], -1), []
 
     def add(self, kind:Kind, crowd:int, things:list[Thing]):
         mask_hw = np.zeros(self.owner_hw.shape, bool)
@@ -170,10 +178,12 @@ class _Painting:
             y_k, x_k = np.nonzero(self.owner_hw == i)
             if kind in DECOYS or len(y_k) < max(PIXELS_SEEN, SHARE_SEEN*pixels): continue
             x, y = int(x_k.min()), int(y_k.min())
-            found.append(dict(category_id=CATEGORY_IDS[KINDS.index(kind)], bbox=[x, y, int(x_k.max())+1-x, int(y_k.max())+1-y], area=len(y_k), iscrowd=crowd))
+            found.append(
+                dict(category_id=CATEGORY_IDS[KINDS.index(kind)], bbox=[x, y, int(x_k.max())+1-x, int(y_k.max())+1-y],
+                     area=len(y_k), iscrowd=crowd))
         return found
 
-# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-023
+# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-027
 def scene(
     seed:int,     # Of the data set
     split:str,    # train or val
@@ -194,16 +204,20 @@ def _add_crowd(rng, painting:_Painting, side:int):
     places = (middle + rng.normal(0, .08*side, (rng.integers(9, 16), 2))).clip(0, (w, h))
     painting.add(kind, 1, [random_thing(rng, kind, x, y, .035*side) for x, y in places])
 
+# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-028
 def _add_objects(rng, painting:_Painting, side:int):
     h, w = painting.owner_hw.shape
-    kinds = [KINDS[i] for i in rng.integers(len(KINDS), size=rng.integers(1, 9))] + [DECOYS[i] for i in rng.integers(len(DECOYS), size=rng.integers(4))]
+    kinds = [KINDS[i] for i in rng.integers(len(KINDS), size=rng.integers(1, 9))] + [
+        DECOYS[i] for i in rng.integers(len(DECOYS), size=rng.integers(4))]
     for i in rng.permutation(len(kinds)):
         x, y = rng.uniform(.04, .96, 2)*(w, h)
-        painting.add(kinds[i], 0, [random_thing(rng, kinds[i], x, y, side*np.exp(rng.uniform(np.log(.035), np.log(.19))))])
+        painting.add(kinds[i], 0,
+                     [random_thing(rng, kinds[i], x, y, side*np.exp(rng.uniform(np.log(.035), np.log(.19))))])
 
-# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-028
+# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-033
 RECIPE = 1  # of the generator; a change that makes other pictures raises it
 
+# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-034
 def write_scenes(
     root:Path|str,                # Folder to write to; new, empty, or holding the same data set
     train_images:int=0,           # How many for training; 0: the demo's 400
@@ -224,6 +238,7 @@ def write_scenes(
     for split, text in texts.items(): write_atomic(_instances(root, split), text)
     return root
 
+# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-035
 def _instances(root:Path, split:str) -> Path: return root/'annotations'/f'instances_{split}2017.json'
 
 def _there(root:Path, info:dict, counts:dict[str,int]) -> bool:
@@ -232,10 +247,14 @@ def _there(root:Path, info:dict, counts:dict[str,int]) -> bool:
         found = [json.loads(f.read_text(encoding='utf-8')) for f in files]
         if all(f.get('info') == info and len(f['images']) == n for f, n in zip(found, counts.values())): return True
     unfinished = {'annotations', *(f'{split}2017' for split in counts)}
-    foreign = any(f.exists() for f in files) or root.is_file() or (root.is_dir() and {p.name for p in root.iterdir()} - unfinished)
-    if foreign: raise FileExistsError(f'{root} is in use and does not hold these scenes (seed {info["seed"]}, side {info["side"]}, {counts}); name a new folder')
+    foreign = any(f.exists() for f in files) or root.is_file() or (
+        root.is_dir() and {p.name for p in root.iterdir()} - unfinished)
+    if foreign:
+        raise FileExistsError(f'{root} is in use and does not hold these scenes (seed {info["seed"]}, side '
+                              f'{info["side"]}, {counts}); name a new folder')
     return False
 
+# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-036
 def _write_split(folder:Path, split:str, count:int, info:dict, progress:Progress|None) -> str:
     folder.mkdir(exist_ok=True)
     images, annotations = [], []

@@ -65,20 +65,29 @@ class Split(msgspec.Struct):
     skipped:dict[str,list[int]] # Reason -> ids of annotations that cannot be scored
 
     @property
-    def category_ids(self) -> list[int]: "Class index -> category id, ascending."; return [c.id for c in self.categories]
+    def category_ids(self) -> list[int]:
+        "Class index -> category id, ascending."; return [c.id for c in self.categories]
 
+# %% ../../nbs/30_data/04_splits.ipynb #04_splits-006
 def split_paths(
     root:Path|str, # COCO root
     name:str,      # Split, such as train2017
 ) -> tuple[Path,Path]: # Image folder, annotation file
     "Where a split lies, checked."
     root = Path(root)
-    if not root.is_dir(): raise FileNotFoundError(f'no COCO root {root}{_nearest_in(root)}; it should hold {name}/ and annotations/instances_{name}.json')
+    if not root.is_dir():
+        raise FileNotFoundError(f'no COCO root {root}{_nearest_in(root)}; it should hold {name}/ and '
+                                f'annotations/instances_{name}.json')
     folder, file = root/name, root/'annotations'/f'instances_{name}.json'
-    if not folder.is_dir(): raise FileNotFoundError(f'no image folder {folder}{_nearest_in(folder)}; name an existing split, or another COCO root')
-    if not file.is_file(): raise FileNotFoundError(f'no annotation file {file}{_nearest_in(file)}; name an existing split, or another COCO root')
+    if not folder.is_dir():
+        raise FileNotFoundError(f'no image folder {folder}{_nearest_in(folder)}; name an existing split, or another '
+                                'COCO root')
+    if not file.is_file():
+        raise FileNotFoundError(f'no annotation file {file}{_nearest_in(file)}; name an existing split, or another '
+                                'COCO root')
     return folder, file
 
+# %% ../../nbs/30_data/04_splits.ipynb #04_splits-007
 def wanted(
     fraction:float, # Share of the images to take
     available:int,  # How many there are
@@ -89,7 +98,7 @@ def wanted(
 def _nearest_in(path:Path) -> str:
     return nearest(path.name, os.listdir(path.parent)) if path.parent.is_dir() else ''
 
-# %% ../../nbs/30_data/04_splits.ipynb #04_splits-006
+# %% ../../nbs/30_data/04_splits.ipynb #04_splits-008
 def read_chunks(
     file:Path, # Any
 ) -> Iterator[bytes]: # `WINDOW` bytes each, the last fewer
@@ -97,6 +106,7 @@ def read_chunks(
     with open(file, 'rb') as source:
         while chunk := source.read(WINDOW): yield chunk
 
+# %% ../../nbs/30_data/04_splits.ipynb #04_splits-009
 def read_source(
     file:Path,      # Annotation file
     segmented:bool, # Keep segmentation
@@ -117,6 +127,7 @@ def read_source(
         instances.annotations = to_table(instances.annotations, segmented)
     return instances, dict(file=file.name, bytes=stat.st_size, mtime_ns=stat.st_mtime_ns, sha256=sha.hexdigest())
 
+# %% ../../nbs/30_data/04_splits.ipynb #04_splits-010
 def check_categories(
     categories:list[Category], # Of one file
     file:Path,                 # Its name, for messages
@@ -128,7 +139,7 @@ def check_categories(
     if repeated: raise DataError(f'{file}: categories has id {repeated[0]} more than once; give each class its own id')
     return sorted(categories, key=lambda c: c.id)
 
-# %% ../../nbs/30_data/04_splits.ipynb #04_splits-008
+# %% ../../nbs/30_data/04_splits.ipynb #04_splits-012
 @contextmanager
 def read_linked(
     file:Path,       # Annotation file
@@ -155,32 +166,38 @@ def read_linked(
     chosen = choose(instances.images)
     yield instances, source, chosen, link_images(chosen, folder, out)
 
-# %% ../../nbs/30_data/04_splits.ipynb #04_splits-010
+# %% ../../nbs/30_data/04_splits.ipynb #04_splits-014
 def split_facts(
     split:Split,        # What was taken
     labels:LabelCounts, # What was written
 ) -> dict[str,Any]: # Plain types, for JSON
     "Counts of one split."
     return dict(
-        split=split.name, requested=split.requested, available=split.available, images=len(split.images), backgrounds=labels.backgrounds,
-        annotations=len(split.table.id_k), boxes=int(labels.boxes_c.sum())-labels.repeated, clipped=labels.clipped, repeated=labels.repeated,
-        skipped={reason: dict(count=len(ids), first_ids=ids[:10]) for reason, ids in (split.skipped | labels.skipped).items()},
+        split=split.name, requested=split.requested, available=split.available, images=len(
+            split.images), backgrounds=labels.backgrounds,
+        annotations=len(split.table.id_k), boxes=int(
+            labels.boxes_c.sum())-labels.repeated, clipped=labels.clipped, repeated=labels.repeated,
+        skipped={reason: dict(count=len(ids), first_ids=ids[:10]) for reason,
+                 ids in (split.skipped | labels.skipped).items()},
         faults=split.faults, instances=labels.boxes_c.tolist())
 
+# %% ../../nbs/30_data/04_splits.ipynb #04_splits-015
 def split_warnings(
     facts:dict[str,Any], # Of `split_facts`
 ) -> list[str]: # One line each
     "What a user should know about a split."
     name, lines = facts['split'], []
-    if facts['requested'] > facts['available']: lines.append(f"{name}: took all {facts['available']} images, {facts['requested']} were asked for")
+    if facts['requested'] > facts['available']:
+        lines.append(f"{name}: took all {facts['available']} images, {facts['requested']} were asked for")
     if facts['faults']: lines.append(f"{name}: images left out: {len(facts['faults'])}: {_listed(facts['faults'])}")
     for reason, ids in facts['skipped'].items():
         first = ', '.join(map(str, ids['first_ids'][:3])) + (', ...' if ids['count'] > 3 else '')
-        if ids['count'] and reason != 'crowd': lines.append(f"{name}: annotations left out: {ids['count']}: {reason} (id {first})")
+        if ids['count'] and reason != 'crowd':
+            lines.append(f"{name}: annotations left out: {ids['count']}: {reason} (id {first})")
     if facts['clipped']: lines.append(f"{name}: boxes clipped to the image: {facts['clipped']}")
     return lines
 
-# %% ../../nbs/30_data/04_splits.ipynb #04_splits-012
+# %% ../../nbs/30_data/04_splits.ipynb #04_splits-017
 def _canonical(tables:list) -> bytes:
     "What `json.dumps` writes without spaces; msgspec does in a tenth of the time, but escapes neither DEL nor what is not ASCII."
     text = msgspec.json.encode(tables)
@@ -194,11 +211,12 @@ def fingerprint(
     for s in splits:
         tables = [[(c.id, c.name) for c in s.categories], [(i.id, i.file_name, i.width, i.height) for i in s.images]]
         sha.update(_canonical(tables))
-        for column_k in (s.table.image_k, s.table.category_k, s.table.crowd_k): sha.update(column_k.astype('<i8').tobytes())
+        for column_k in (s.table.image_k, s.table.category_k, s.table.crowd_k):
+            sha.update(column_k.astype('<i8').tobytes())
         sha.update(s.table.boxes_k4.astype('<f8').tobytes())
     return sha.hexdigest()
 
-# %% ../../nbs/30_data/04_splits.ipynb #04_splits-015
+# %% ../../nbs/30_data/04_splits.ipynb #04_splits-020
 def write_annotations(
     split:Split, # What to write
     out:Path,    # Root of the view
@@ -208,9 +226,11 @@ def write_annotations(
     with open(out/'annotations'/f'instances_{split.key}.json', 'wb') as file:
         file.write(msgspec.json.encode(dict(info=info, images=split.images))[:-1] + b',"annotations":[')
         for start in range(0, len(split.table.id_k), 20_000):
-            file.write(b',' * (start > 0) + msgspec.json.encode(to_records(split.table.take(slice(start, start+20_000))))[1:-1])
+            file.write(b',' * (start > 0)
+                       + msgspec.json.encode(to_records(split.table.take(slice(start, start+20_000))))[1:-1])
         file.write(b'],' + msgspec.json.encode(dict(categories=split.categories))[1:])
 
+# %% ../../nbs/30_data/04_splits.ipynb #04_splits-021
 def write_split(
     split:Split,       # What to write
     out:Path,          # Root of the view
@@ -220,7 +240,8 @@ def write_split(
     shutil.rmtree(out/'labels'/split.key, ignore_errors=True)
     links = [link_path(split.key, image.file_name) for image in split.images]
     paths, half, done = [f'{out}/{label_path(link)}' for link in links], len(links)//2, 0
-    for folder in {f'{out}/annotations'} | {path.rpartition('/')[0] for path in paths}: os.makedirs(folder, exist_ok=True)
+    for folder in {f'{out}/annotations'} | {path.rpartition('/')[0] for path in paths}:
+        os.makedirs(folder, exist_ok=True)
     def labels(part): return write_labels(split.table, split.images[part], split.category_ids, paths[part])
     with Beside(map(write_annotations, [split], [out])) as annotations, Beside(labels(slice(half, None))) as others:
         counts = []
@@ -232,10 +253,12 @@ def write_split(
         list(annotations)
     progress(len(links), len(links), f'writing {split.key}')
     found = total(counts)
-    if not found.boxes_c.any(): raise DataError(f'{split.file}: no box left after filtering in {len(links)} images; take more images, or check annotations')
+    if not found.boxes_c.any():
+        raise DataError(f'{split.file}: no box left after filtering in {len(links)} images; take more images, or '
+                        'check annotations')
     return found
 
-# %% ../../nbs/30_data/04_splits.ipynb #04_splits-017
+# %% ../../nbs/30_data/04_splits.ipynb #04_splits-023
 def make_split(
     key:str,       # train or val
     root:Path|str, # COCO root
@@ -248,19 +271,24 @@ def make_split(
 ) -> tuple[Split,LabelCounts]: # What was taken; what was written of it
     "Read, select, check and write one split."
     folder, file = split_paths(root, name)
-    def choose(images): return select_images(images, count or wanted(fraction, len(images)), seed if key == 'train' else None)
-    with read_linked(file, folder, out/'images'/key, key == 'val', choose, progress) as (instances, source, chosen, found):
+    def choose(images):
+        return select_images(images, count or wanted(fraction, len(images)), seed if key == 'train' else None)
+    with read_linked(file, folder, out/'images'/key, key == 'val', choose,
+                     progress) as (instances, source, chosen, found):
         if not chosen: raise DataError(f'{file}: images is empty; the split needs at least one')
-        categories, known = check_categories(instances.categories, file), np.array([image.id for image in instances.images])
+        categories, known = check_categories(instances.categories, file), np.array(
+            [image.id for image in instances.images])
         def written(images, faults):
             table, skipped = usable_annotations(instances.annotations, images, known, [c.id for c in categories])
             check_known(table, skipped, file)
-            split = Split(key, name, file, images, table, categories, source, count or wanted(fraction, len(known)), len(known), faults, skipped)
+            split = Split(key, name, file, images, table, categories, source, count or wanted(fraction, len(known)),
+                          len(known), faults, skipped)
             return split, write_split(split, out, progress)
         of_all = written(chosen, {})
         images, faults = check_images(chosen, folder, found, progress)
     return written(images, faults) if faults else of_all
 
+# %% ../../nbs/30_data/04_splits.ipynb #04_splits-024
 def check_known(
     table:Table,              # Usable annotations
     skipped:dict[str,list[int]], # As of `usable_annotations`
@@ -269,9 +297,10 @@ def check_known(
     "Refuse a file with many annotations of categories that it does not list."
     unknown = skipped['unknown category']
     if len(unknown) > TOLERATED*(len(table.id_k)+len(unknown)):
-        raise DataError(f'{file}: {len(unknown)} annotations have a category_id that is not in categories (tolerated: 1 %), the first has id {unknown[0]}; add the category')
+        raise DataError(f'{file}: {len(unknown)} annotations have a category_id that is not in categories '
+                        f'(tolerated: 1 %), the first has id {unknown[0]}; add the category')
 
-# %% ../../nbs/30_data/04_splits.ipynb #04_splits-019
+# %% ../../nbs/30_data/04_splits.ipynb #04_splits-026
 def absent(
     paths:list[str],  # Of files, relative to `root` or absolute
     root:Path|str,    # Folder
@@ -288,6 +317,7 @@ def _names_in(folder:str, links:bool) -> set[str]:
     if not os.path.isdir(folder): return set()
     return set(os.listdir(folder)) if links else {entry.name for entry in os.scandir(folder) if not entry.is_symlink()}
 
+# %% ../../nbs/30_data/04_splits.ipynb #04_splits-027
 def check_labels_found(
     out:Path|str, # Root of a view
 ) -> None:
@@ -297,6 +327,10 @@ def check_labels_found(
     for key in ('train', 'val'):
         images = [f'{root}/{line[2:]}' for line in (root/f'{key}.txt').read_text(encoding='utf-8').splitlines()]
         foreign = [image for image in images if image.rpartition('.')[-1].lower() not in IMG_FORMATS]
-        if foreign: raise DataError(f"{len(foreign)} {key} images have a suffix that Ultralytics does not read, the first is {Path(foreign[0]).name}; use one of {', '.join(sorted(IMG_FORMATS))}")
+        if foreign:
+            raise DataError(f"{len(foreign)} {key} images have a suffix that Ultralytics does not read, the first is "
+                            f"{Path(foreign[0]).name}; use one of {', '.join(sorted(IMG_FORMATS))}")
         lost = list(absent(img2label_paths(images), root))
-        if lost: raise DataError(f'Ultralytics would miss {len(lost)} of {len(images)} {key} labels, the first at {lost[0]}; report this with the version of ultralytics')
+        if lost:
+            raise DataError(f'Ultralytics would miss {len(lost)} of {len(images)} {key} labels, the first at '
+                            f'{lost[0]}; report this with the version of ultralytics')

@@ -37,6 +37,7 @@ from yolov10_qat.data.splits import (
 # %% ../../nbs/30_data/05_view.ipynb #05_view-005
 SCHEMA = 1  # of provenance.json
 
+# %% ../../nbs/30_data/05_view.ipynb #05_view-006
 @dataclass(frozen=True)
 class View:
     "A dataset as Ultralytics and pycocotools read it. `provenance` holds all counts."
@@ -58,13 +59,14 @@ class View:
         "Image files of a split."
         return [self.root/line[2:] for line in (self.root/f'{key}.txt').read_text(encoding='utf-8').splitlines()]
 
+# %% ../../nbs/30_data/05_view.ipynb #05_view-007
 def _view(root:Path, found:dict[str,Any]) -> View:
     train, val = (found['splits'][key]['images'] for key in ('train', 'val'))
     files = (root/'annotations'/f'instances_{key}.json' for key in ('train', 'val'))
     return View(root, root/'dataset.yaml', train, val, *files, found['fingerprint'], [c['name'] for c in found['classes']],
                 [c['category_id'] for c in found['classes']], found['warnings'], found)
 
-# %% ../../nbs/30_data/05_view.ipynb #05_view-007
+# %% ../../nbs/30_data/05_view.ipynb #05_view-009
 def lost_files(
     links:list[str], # Images of a split, as paths in the view
     root:Path,       # Root of the view
@@ -74,10 +76,11 @@ def lost_files(
     labels, names = list(map(label_path, links)), [link.split('/', 2)[2] for link in links]
     gone = set(absent(names, folder, links=False))
     unsure = {*absent(links, root), *absent(labels, root), *(link for link, name in zip(links, names) if name in gone)}
-    return [path for pair in zip(links, labels) for path in pair if path in unsure and not os.path.exists(f'{root}/{path}')]
-
+    return [path for pair in zip(links, labels) for path in pair if path in unsure
+            and not os.path.exists(f'{root}/{path}')]
 _FILES = ('dataset.yaml', 'train.txt', 'val.txt')
 
+# %% ../../nbs/30_data/05_view.ipynb #05_view-010
 def load_view(
     out:Path|str, # Root of a view
 ) -> View: # Checked to be whole
@@ -85,20 +88,27 @@ def load_view(
     root = Path(os.path.realpath(out))
     advice = 'remove the folder and build it again'
     try: found = json.loads((root/'provenance.json').read_bytes())
-    except FileNotFoundError: raise FileNotFoundError(f'{root} is no finished dataset view, provenance.json is missing; name another folder, or build one there after emptying it') from None
+    except FileNotFoundError: raise FileNotFoundError(f'{root} is no finished dataset view, '
+                                                      'provenance.json is missing; name another folder, '
+                                                      'or build one there after emptying it') from None
     except ValueError: raise DataError(f'{root}/provenance.json is damaged; {advice}') from None
-    if found.get('schema_version') != SCHEMA: raise DataError(f"{root}/provenance.json has schema_version {found.get('schema_version')}, expected {SCHEMA}; {advice}")
+    if found.get('schema_version') != SCHEMA:
+        raise DataError(f"{root}/provenance.json has schema_version {found.get('schema_version')}, expected "
+                        f"{SCHEMA}; {advice}")
     changed = [name for name in _FILES if not (root/name).is_file() or file_sha256(root/name) != found['files'][name]]
-    changed += [name for name, size in found['sizes'].items() if not (root/name).is_file() or (root/name).stat().st_size != size]
+    changed += [name for name,
+                size in found['sizes'].items() if not (root/name).is_file() or (root/name).stat().st_size != size]
     if changed: raise DataError(f"{root}/{changed[0]} was removed or changed after the view was built; {advice}")
     view = _view(root, found)
     for key in ('train', 'val'):
         links = [line[2:] for line in (root/f'{key}.txt').read_text(encoding='utf-8').splitlines()]
         lost = lost_files(links, root, Path(found['request']['coco_root'])/found['request'][f'{key}_split'])
-        if lost: raise DataError(f'{root}: {len(lost)} files of {key} are gone, the first is {lost[0]}; restore {found["request"]["coco_root"]}, or {advice}')
+        if lost:
+            raise DataError(f'{root}: {len(lost)} files of {key} are gone, the first is {lost[0]}; restore '
+                            f'{found["request"]["coco_root"]}, or {advice}')
     return view
 
-# %% ../../nbs/30_data/05_view.ipynb #05_view-009
+# %% ../../nbs/30_data/05_view.ipynb #05_view-012
 def same_source(
     old:dict[str,Any], # Of the provenance
     file:Path,         # Annotation file now
@@ -108,6 +118,7 @@ def same_source(
     if now.st_size != old['bytes']: return False
     return now.st_mtime_ns == old['mtime_ns'] or file_sha256(file) == old['sha256']
 
+# %% ../../nbs/30_data/05_view.ipynb #05_view-013
 def reuse_view(
     out:Path,               # Folder with something in it
     request:dict[str,Any],  # Arguments of `build_view`
@@ -115,23 +126,27 @@ def reuse_view(
     "Take a finished view if it is the one asked for."
     view = load_view(out)
     old = view.provenance['request']
-    changes = [f'{k} {old.get(k)!r}, now {request.get(k)!r}' for k in dict.fromkeys([*request, *old]) if old.get(k) != request.get(k)]
+    changes = [f'{k} {old.get(k)!r}, now {request.get(k)!r}' for k in dict.fromkeys([*request, *old])
+               if old.get(k) != request.get(k)]
     for key in ('train', 'val'):
         _, file = split_paths(request['coco_root'], request[f'{key}_split'])
         if not same_source(view.provenance['sources'][key], file): changes.append(f'{file} has changed since')
-    if changes: raise DataError(f"{out} holds a view of other data ({'; '.join(changes)}); remove it, or choose another folder")
+    if changes:
+        raise DataError(f"{out} holds a view of other data ({'; '.join(changes)}); remove it, or choose another folder")
     return view
 
-# %% ../../nbs/30_data/05_view.ipynb #05_view-010
+# %% ../../nbs/30_data/05_view.ipynb #05_view-014
 def check_agreement(
     splits:list[Split], # Train and val
 ) -> None:
     "Refuse splits whose class tables differ."
     train, val = ({(c.id, c.name) for c in s.categories} for s in splits)
     if train == val: return
-    only = [f"only {s.source['file']} has {sorted(mine-other)[:3]}" for s, mine, other in zip(splits, (train, val), (val, train)) if mine-other]
+    only = [f"only {s.source['file']} has {sorted(mine-other)[:3]}" for s, mine,
+            other in zip(splits, (train, val), (val, train)) if mine-other]
     raise DataError(f"categories (id, name) of train and val differ: {'; '.join(only)}; use one class table")
 
+# %% ../../nbs/30_data/05_view.ipynb #05_view-015
 def finish_view(
     made:list[tuple[Split,LabelCounts]], # Train and val, as of `make_split`
     request:dict[str,Any], # Arguments of `build_view`
@@ -149,12 +164,13 @@ def finish_view(
         selection=dict(train='first by sha256 of "seed:id"', val='first by id', seed=request['seed']),
         sources={s.key: s.source for s in splits}, splits={s.key: f for s, f in zip(splits, facts)},
         classes=[dict(index=i, category_id=c.id, name=c.name) for i, c in enumerate(categories)],
-        warnings=[line for f in facts for line in split_warnings(f)], files={name: file_sha256(out/name) for name in _FILES},
+        warnings=[line for f in facts
+                  for line in split_warnings(f)], files={name: file_sha256(out/name) for name in _FILES},
         sizes={f'annotations/{p.name}': p.stat().st_size for p in sorted((out/'annotations').iterdir())})
     write_atomic(out/'provenance.json', json.dumps(found, indent=1, ensure_ascii=False))
     return found
 
-# %% ../../nbs/30_data/05_view.ipynb #05_view-011
+# %% ../../nbs/30_data/05_view.ipynb #05_view-016
 @contextmanager
 def uncollected() -> Iterator[None]:
     "Without cyclic garbage collection."
@@ -164,6 +180,7 @@ def uncollected() -> Iterator[None]:
     finally:
         if enabled: gc.enable()
 
+# %% ../../nbs/30_data/05_view.ipynb #05_view-017
 def build_view(
     coco_root:Path|str, # Folder with the image folders and annotations/
     out:Path|str,       # Folder to make; may exist if empty, or if it holds this very view
@@ -178,7 +195,9 @@ def build_view(
 ) -> View: # What was built, or found to be there already
     "Make a COCO-format dataset visible to Ultralytics without copying an image; `out` may be a link, to a view that several runs share."
     out, tell = Path(os.path.realpath(out)), progress or (lambda done, total, what: None)
-    if min(train_max_images, val_max_images) < 0: raise ValueError(f'train_max_images and val_max_images must be 0 (all) or more, got {train_max_images} and {val_max_images}')
+    if min(train_max_images, val_max_images) < 0:
+        raise ValueError(f'train_max_images and val_max_images must be 0 (all) or more, got {train_max_images} and '
+                         f'{val_max_images}')
     request = dict(coco_root=os.path.abspath(coco_root), train_split=train_split, val_split=val_split,
                    train_max_images=train_max_images, val_max_images=val_max_images, seed=seed) | (dict(fraction=fraction) if fraction < 1 else {})
     for name in (train_split, val_split): split_paths(request['coco_root'], name)
@@ -189,7 +208,9 @@ def build_view(
     try:
         part.mkdir(parents=True)
         with uncollected():
-            made = [make_split(key, request['coco_root'], request[f'{key}_split'], request[f'{key}_max_images'], seed, part, tell, fraction if key == 'train' else 1.) for key in ('train', 'val')]
+            made = [
+                make_split(key, request['coco_root'], request[f'{key}_split'], request[f'{key}_max_images'], seed, part,
+                           tell, fraction if key == 'train' else 1.) for key in ('train', 'val')]
             found = finish_view(made, request, part)
         try: os.rename(part, out)
         except OSError:

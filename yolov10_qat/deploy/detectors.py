@@ -29,6 +29,7 @@ def open_detector(
     if kind == '.safetensors': return TorchDetector(load_packed(path), device)
     return TorchDetector(deployable(build_model(load_checkpoint(path), weights)), device)
 
+# %% ../../nbs/60_deploy/05_detectors.ipynb #05_detectors-006
 def evaluate_file(
     path:Path|str,             # As for `open_detector`
     coco_root:Path|str,        # COCO-format data
@@ -43,6 +44,9 @@ def evaluate_file(
     "Score a checkpoint or an exported file on data of one's own choice."
     detector = open_detector(path, weights, device)
     with tempfile.TemporaryDirectory() as scratch:
-        view = validation_view(coco_root, Path(scratch)/'dataset', detector.names, str(path), val_split, val_max_images, progress)
+        view = validation_view(coco_root, Path(scratch)/'dataset', detector.names, str(path), val_split, val_max_images,
+                               progress)
         side = imgsz or detector.imgsz or 640
-        return evaluate(detector, view, side, batch), f'squares of {side} pixels' if detector.imgsz else f'{side} pixels, as narrow as the images allow'
+        return evaluate(
+            detector, view, side,
+            batch), f'squares of {side} pixels' if detector.imgsz else f'{side} pixels, as narrow as the images allow'

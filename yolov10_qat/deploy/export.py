@@ -45,13 +45,15 @@ def export(
             save_packed(found, part)
             sizes, turns = _packed_sizes(part, found), None
         else:
-            def make(dialect, *how): return describe(onnx_model(found, dialect, output, imgsz, *how), found, dialect, output, imgsz, dynamic)
+            def make(dialect, *how):
+                return describe(onnx_model(found, dialect, output, imgsz, *how), found, dialect, output, imgsz, dynamic)
             model, floating = make(format, opset, dynamic), make('onnx-fp32', None, dynamic)
             save_onnx(model, part)
             sizes, turns = _onnx_sizes(part, found, floating), latency(model, floating, reference.images[:1])
         measured, scores = parity(part, output, reference)
         os.replace(part, path)
-    return Exported(path=str(path), format=format, output=output, imgsz=imgsz, sha256=file_sha256(path), sizes=sizes, parity=measured, latency=turns), scores
+    return Exported(path=str(path), format=format, output=output, imgsz=imgsz, sha256=file_sha256(path), sizes=sizes,
+                    parity=measured, latency=turns), scores
 
 # %% ../../nbs/60_deploy/08_export.ipynb #08_export-007
 def export_all(
@@ -69,22 +71,27 @@ def export_all(
     except ValueError as e:
         log_note(f'no ONNX file: {e}')
         return files
-    return files + [export(found.turned(head), Path(folder)/f'{stem}-{head}.onnx', reference, 'onnx-int4', head) for head in HEADS]
+    return files + [export(found.turned(head), Path(folder)/f'{stem}-{head}.onnx', reference, 'onnx-int4', head)
+                    for head in HEADS]
 
 # %% ../../nbs/60_deploy/08_export.ipynb #08_export-009
 def run_of(
     checkpoint:Path|str, # Anywhere
 ) -> Path|None: # Run root that it lies in
     "The run of a checkpoint."
-    return next((p for p in Path(checkpoint).resolve().parents if Layout(p).config.is_file() and (Layout(p).dataset/'provenance.json').is_file()), None)
+    return next(
+        (p for p in Path(checkpoint).resolve().parents if Layout(p).config.is_file()
+         and (Layout(p).dataset/'provenance.json').is_file()), None)
 
 def _data_of(checkpoint:Path|str, coco_root:Path|str|None, val_split:str) -> tuple[Path|str,str]:
     if coco_root: return coco_root, val_split
     root = run_of(checkpoint)
-    if root is None: raise ValueError(f'{checkpoint} lies in no run folder: name the data to compare the file on with --coco-root')
+    if root is None:
+        raise ValueError(f'{checkpoint} lies in no run folder: name the data to compare the file on with --coco-root')
     config = load_config(Layout(root).config)
     return (Layout(root).scenes if config.coco_root == DEMO else config.coco_root), config.val_split
 
+# %% ../../nbs/60_deploy/08_export.ipynb #08_export-010
 def export_checkpoint(
     checkpoint:Path|str,       # Of this project
     out:Path|str,              # File to write
@@ -103,19 +110,24 @@ def export_checkpoint(
     found = deployment(checkpoint, weights, HEAD_OF[output])
     data, split = _data_of(checkpoint, coco_root, val_split)
     with tempfile.TemporaryDirectory() as scratch:
-        view = validation_view(data, Path(scratch)/'dataset', found.facts['names'], str(checkpoint), split, PARITY_IMAGES, progress)
+        view = validation_view(data, Path(scratch)/'dataset', found.facts['names'], str(checkpoint), split,
+                               PARITY_IMAGES, progress)
         return export(found, out, Reference(found.model, view, imgsz or found.imgsz), format, output, opset, dynamic)[0]
 
-# %% ../../nbs/60_deploy/08_export.ipynb #08_export-011
+# %% ../../nbs/60_deploy/08_export.ipynb #08_export-012
 def export_lines(
     made:Exported, # What was written and measured
 ) -> list[str]: # Sizes, parity, time
     "An exported file in three lines."
     s, p, t = made.sizes, made.parity, made.latency
-    parts = [(s.codes, 'integers'), (s.scales, 'scales'), (s.floats, 'other numbers' if s.codes else 'floating point'), (s.structure, 'structure')]
+    parts = [(s.codes, 'integers'), (s.scales, 'scales'), (s.floats, 'other numbers' if s.codes else 'floating point'),
+             (s.structure, 'structure')]
     lines = [f'{s.file:,} bytes: {", ".join(f"{what} {size:,}" for size, what in parts if size)}; '
              f'{s.average_bits:.2f} bits a weight as stored; FP32 takes {s.fp32_file:,} ({s.fp32_file/s.file:.1f} times as many), FP16 {s.fp16_file:,} ({s.fp16_file/s.file:.1f})',
              f'same model: raw outputs differ by {max(p.raw_boxes, p.raw_scores):.1e} of their range at most ({p.raw_images} images); AP {_ap(p.ap)} by {p.runtime}, {_ap(p.ap_torch)} by the checkpoint in torch ({p.images} images, {p.head}, pycocotools)']
-    return lines if t is None else [*lines, f'one image: {t.own_ms:.1f} ms, FP32 {t.fp32_ms:.1f} ms (onnxruntime, CPU, medians of {t.turns}): no runtime has a faster INT4 convolution, the gain is size']
+    return lines if t is None else [*lines,
+                                    f'one image: {t.own_ms:.1f} ms, FP32 {t.fp32_ms:.1f} ms (onnxruntime, CPU, '
+                                    f'medians of {t.turns}): no runtime has a faster INT4 convolution, the gain is '
+                                    'size']
 
 def _ap(value:float|None) -> str: return '-' if value is None else f'{value:.4f}'

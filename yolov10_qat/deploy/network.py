@@ -36,6 +36,7 @@ class DeployedLayer(NamedTuple):
         "What the layer multiplies with."
         return self.weight_oihw if self.codes_oihw is None else self.codes_oihw.float()*self.scale_o.view(-1, 1, 1, 1)
 
+# %% ../../nbs/60_deploy/02_network.ipynb #02_network-006
 @torch.no_grad()
 def folded(
     model:nn.Module,               # Quantised, evaluation mode
@@ -44,18 +45,24 @@ def folded(
 ) -> list[DeployedLayer]: # Of that head's network, in its order
     "Integers, scales and biases, batch norms folded in."
     behind = norm_behind(model)
-    return [_folded(model.get_submodule(e['name']), e, model.get_submodule(behind[e['name']]) if e['name'] in behind else None) for e in deployed(manifest, head)]
+    return [
+        _folded(model.get_submodule(e['name']), e,
+                model.get_submodule(behind[e['name']]) if e['name'] in behind else None)
+        for e in deployed(manifest, head)]
 
+# %% ../../nbs/60_deploy/02_network.ipynb #02_network-007
 def _folded(conv:nn.Conv2d, entry:dict[str,Any], norm:nn.BatchNorm2d|None) -> DeployedLayer:
-    factor = norm.weight.double()/(norm.running_var.double() + norm.eps).sqrt() if norm else torch.ones(conv.out_channels, dtype=torch.float64)
+    factor = norm.weight.double()/(norm.running_var.double() + norm.eps).sqrt() if norm else torch.ones(
+        conv.out_channels, dtype=torch.float64)
     bias = conv.bias.double() if conv.bias is not None else torch.zeros(conv.out_channels, dtype=torch.float64)
     if norm: bias = norm.bias.double() + (bias - norm.running_mean.double())*factor
     bias = bias.float() if norm or conv.bias is not None else None
-    if not entry['bits']: return DeployedLayer(entry, None, None, (conv.weight.double()*factor.view(-1, 1, 1, 1)).float(), bias)
+    if not entry['bits']:
+        return DeployedLayer(entry, None, None, (conv.weight.double()*factor.view(-1, 1, 1, 1)).float(), bias)
     codes, steps = codes_and_steps(conv)
     return DeployedLayer(entry, codes.to(torch.int8), (steps.double().flatten()*factor).float(), None, bias)
 
-# %% ../../nbs/60_deploy/02_network.ipynb #02_network-007
+# %% ../../nbs/60_deploy/02_network.ipynb #02_network-009
 def plain_network(
     layers:list[DeployedLayer],   # Of one head
     model_yaml:dict,      # Network definition of Ultralytics
@@ -67,15 +74,20 @@ def plain_network(
     behind = norm_behind(model)
     for layer in layers:
         name = layer.entry['name']
-        conv, parent = plain_conv(model.get_submodule(name), layer.weight, layer.bias_o), model.get_submodule(name.rpartition('.')[0])
+        conv, parent = plain_conv(model.get_submodule(name), layer.weight,
+                                  layer.bias_o), model.get_submodule(name.rpartition('.')[0])
         setattr(parent, name.rpartition('.')[2], conv.requires_grad_(False))
         if name in behind:
             del parent.bn
             parent.forward = parent.forward_fuse
     model = keep_head(model, head).eval()
-    if wrong := {layer.entry['name'] for layer in layers} ^ {n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)}: raise CheckpointError(f'layers do not fit the network: {len(wrong)} are too many or missing, the first is {min(wrong)}')
+    if wrong := {layer.entry['name'] for layer in layers} ^ {
+        n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)}:
+        raise CheckpointError(f'layers do not fit the network: {len(wrong)} are too many or missing, the first is '
+                              f'{min(wrong)}')
     return model
 
+# %% ../../nbs/60_deploy/02_network.ipynb #02_network-010
 def keep_head(
     model:nn.Module, # YOLOv10, changed in place
     head:str,        # `one2one` or `one2many`
@@ -86,7 +98,7 @@ def keep_head(
     last.fuse()
     return model
 
-# %% ../../nbs/60_deploy/02_network.ipynb #02_network-009
+# %% ../../nbs/60_deploy/02_network.ipynb #02_network-012
 @dataclass(frozen=True)
 class Deployment:
     "One head's network of a checkpoint."
@@ -112,6 +124,7 @@ class Deployment:
         "The network to run or to trace."
         return plain_network(self.layers, self.facts['model_yaml'], self.facts['names'], self.head)
 
+# %% ../../nbs/60_deploy/02_network.ipynb #02_network-013
 def deployment(
     checkpoint:Path|str,  # Of this project, quantised
     weights:str='best',   # `raw`, `ema`, or `best`: the average where there is one
@@ -119,12 +132,17 @@ def deployment(
 ) -> Deployment: # What formats are written from
     "Take the network that is deployed out of a checkpoint."
     content = load_checkpoint(checkpoint)
-    if not content['manifest']: raise CheckpointError(f'{checkpoint} is a floating-point checkpoint: it has no integers to export; name a quantised one')
+    if not content['manifest']:
+        raise CheckpointError(f'{checkpoint} is a floating-point checkpoint: it has no integers to export; name a '
+                              'quantised one')
     try: model = build_model(content, weights)
     except (CheckpointError, ValueError) as e: raise CheckpointError(f'{checkpoint}: {e}') from None
-    facts = {k: content[k] for k in ('model_yaml', 'names', 'epoch')} | dict(weights=weights, source_sha256=file_sha256(checkpoint))
-    return Deployment(folded(model, content['manifest'], head), head, model, content['manifest'], int(content['train_args'].get('imgsz', 640)), facts)
+    facts = {k: content[k]
+             for k in ('model_yaml', 'names', 'epoch')} | dict(weights=weights, source_sha256=file_sha256(checkpoint))
+    return Deployment(folded(model, content['manifest'], head), head, model, content['manifest'],
+                      int(content['train_args'].get('imgsz', 640)), facts)
 
+# %% ../../nbs/60_deploy/02_network.ipynb #02_network-014
 def manifest_sha256(
     manifest:list[dict[str,Any]], # Of a deployment
 ) -> str: # 64 hexadecimal digits

@@ -39,6 +39,7 @@ from ..evaluate.heads import raw_output
 # %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-005
 RAW = 'raw'
 
+# %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-006
 class OneOutput(nn.Module):
     "A network that answers with one output, to be traced or compared."
     def __init__(self,
@@ -58,11 +59,12 @@ class OneOutput(nn.Module):
         if self.output == 'one2one': return self.network.model[-1].postprocess(raw.permute(0, 2, 1)), raw
         return (_centred(raw) if self.output == 'raw' else raw), raw
 
+# %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-007
 def _centred(raw:Tensor) -> Tensor:
     left_top, right_bottom, scores = raw[:, :2], raw[:, 2:4], raw[:, 4:]
     return torch.cat([(left_top + right_bottom)/2, right_bottom - left_top, scores], 1)
 
-# %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-007
+# %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-009
 @contextmanager
 def _ready_to_trace(network:OneOutput, imgsz:int, dynamic:bool) -> Iterator[Tensor]:
     last, images = network.network.model[-1], torch.zeros(1, 3, imgsz, imgsz)
@@ -75,8 +77,10 @@ def _ready_to_trace(network:OneOutput, imgsz:int, dynamic:bool) -> Iterator[Tens
 def _arguments(opset:int, dynamic:bool) -> dict[str,Any]:
     free = {0: 'batch', 2: 'height', 3: 'width'}
     axes = dict(dynamic_axes={'images': free, 'output0': {0: 'batch'}}) if dynamic else {}
-    return dict(opset_version=min(opset, TRACED_OPSET), dynamo=False, input_names=['images'], output_names=['output0', RAW], **axes)
+    return dict(opset_version=min(opset, TRACED_OPSET), dynamo=False, input_names=['images'],
+                output_names=['output0', RAW], **axes)
 
+# %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-010
 def _trace(network:OneOutput, imgsz:int, opset:int, dynamic:bool, write:Callable) -> ModelProto:
     with tempfile.TemporaryDirectory() as folder, _ready_to_trace(network.eval(), imgsz, dynamic) as images:
         file = f'{folder}/traced.onnx'
@@ -93,7 +97,7 @@ def _without_prefix(model:ModelProto) -> ModelProto:
     for node in model.graph.node: node.input[:], node.output[:] = map(short, node.input), map(short, node.output)
     return model
 
-# %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-009
+# %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-012
 ONNX_TYPES = {4: TensorProto.INT4, 8: TensorProto.INT8}  # bits -> type of a whole number
 
 class _Stored(NamedTuple):
@@ -104,28 +108,35 @@ class _Stored(NamedTuple):
 
 def _integers(layer:DeployedLayer) -> _Stored:
     name, bits = layer.entry['name'], layer.entry['bits']
-    codes = helper.make_tensor(f'{name}.codes', ONNX_TYPES[bits], layer.entry['shape'], pack(layer.codes_oihw.numpy(), bits).tobytes(), raw=True)
-    return _Stored([codes, numpy_helper.from_array(layer.scale_o.numpy(), f'{name}.scale')], 'DequantizeLinear', dict(axis=0))
+    codes = helper.make_tensor(f'{name}.codes', ONNX_TYPES[bits], layer.entry['shape'],
+                               pack(layer.codes_oihw.numpy(), bits).tobytes(), raw=True)
+    return _Stored([codes, numpy_helper.from_array(layer.scale_o.numpy(), f'{name}.scale')], 'DequantizeLinear',
+                   dict(axis=0))
 
 def _halves(layer:DeployedLayer) -> _Stored:
     half = layer.weight.half()
-    return _Stored([numpy_helper.from_array(half.numpy(), f"{layer.entry['name']}.half")], 'Cast', dict(to=TensorProto.FLOAT))
+    return _Stored([numpy_helper.from_array(half.numpy(), f"{layer.entry['name']}.half")], 'Cast',
+                   dict(to=TensorProto.FLOAT))
 
+# %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-013
 def _store(
     model:ModelProto,                # Traced; changed in place
     layers:list[DeployedLayer],              # Whose weights are stored otherwise
     how:Callable[[DeployedLayer],_Stored],   # `_integers` or `_halves`
 ) -> ModelProto: # The same
     graph, weights = model.graph, {f"{layer.entry['name']}.weight": how(layer) for layer in layers}
-    kept = [t for t in graph.initializer if t.name not in weights] + [t for stored in weights.values() for t in stored.tensors]
-    rest = [n for n in graph.node if n.output[0] not in weights]  # the tracer makes equal tensors one, and the others an Identity of it
-    added = [helper.make_node(s.operator, [t.name for t in s.tensors], [name], f'/{name}/{s.operator}', **s.attributes) for name, s in weights.items()]
+    kept = [t for t in graph.initializer if t.name not in weights] + [
+        t for stored in weights.values() for t in stored.tensors]
+    # the tracer makes equal tensors one, and the others an Identity of it
+    rest = [n for n in graph.node if n.output[0] not in weights]
+    added = [helper.make_node(s.operator, [t.name for t in s.tensors], [name], f'/{name}/{s.operator}', **s.attributes)
+             for name, s in weights.items()]
     del graph.node[:], graph.initializer[:]
     graph.node.extend(added + rest)
     graph.initializer.extend(kept)
     return model
 
-# %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-011
+# %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-015
 def onnx_model(
     found:Deployment,    # From `deployment`
     dialect:str,         # One of `DIALECTS`
@@ -136,10 +147,14 @@ def onnx_model(
 ) -> ModelProto: # Without metadata
     "The graph of a deployed network."
     opset = check_dialect(dialect, found.manifest, opset)
-    if dialect in BREVITAS: return _trace(OneOutput(keep_head(deepcopy(found.model), found.head), output), imgsz, opset, dynamic, BREVITAS[dialect])
+    if dialect in BREVITAS:
+        return _trace(OneOutput(keep_head(deepcopy(found.model), found.head), output), imgsz, opset, dynamic,
+                      BREVITAS[dialect])
     model = _trace(OneOutput(found.network(), output), imgsz, opset, dynamic, _export_plain)
-    return _store(model, [x for x in found.layers if x.codes_oihw is not None], _integers) if dialect == 'onnx-int4' else model
+    return _store(model, [x for x in found.layers if x.codes_oihw is not None],
+                  _integers) if dialect == 'onnx-int4' else model
 
+# %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-016
 def half_precision(
     found:Deployment,  # The network
     model:ModelProto,  # Its `onnx-fp32`; not changed
@@ -148,16 +163,17 @@ def half_precision(
     return _store(deepcopy(model), [x for x in found.layers if x.entry['bits']], _halves)
 
 def _export_plain(network, args, file, **how): torch.onnx.export(network, args, file, **how)
+
 def _export_qcdq(network, args, file, **how):
     from brevitas.export import export_onnx_qcdq  # its import has a warning to give, which is silenced around tracing
     export_onnx_qcdq(network, args=args, export_path=file, **how)
+
 def _export_qonnx(network, args, file, **how):
     from brevitas.export import export_qonnx
     export_qonnx(network, args=args, export_path=file, **how)
-
 BREVITAS = {'onnx-qcdq': _export_qcdq, 'qonnx': _export_qonnx}
 
-# %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-013
+# %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-018
 ONNX_VERSION = 1
 ONNX_KEY, DIGEST_KEY = 'yolov10_qat_onnx', 'yolov10_qat_digest'
 
@@ -172,6 +188,7 @@ def onnx_digest(
     bare.metadata_props.extend(kept)
     return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
 
+# %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-019
 def describe(
     model:ModelProto,   # From `onnx_model`; changed in place
     found:Deployment,   # What it was made from
@@ -182,21 +199,25 @@ def describe(
 ) -> ModelProto: # The same
     "Add the metadata."
     facts = {k: found.facts[k] for k in ('epoch', 'weights', 'source_sha256')}
-    ours = dict(version=ONNX_VERSION, format=dialect, output=output, imgsz=imgsz, dynamic=dynamic, **facts, layers=found.manifest, manifest_sha256=manifest_sha256(found.manifest))
-    theirs = dict(task='detect', stride=int(max(found.model.stride)), batch=1, channels=3, imgsz=[imgsz, imgsz], names=found.facts['names'], end2end=output == 'one2one', args=dict(nms=False, dynamic=dynamic))
+    ours = dict(version=ONNX_VERSION, format=dialect, output=output, imgsz=imgsz, dynamic=dynamic, **facts,
+                layers=found.manifest, manifest_sha256=manifest_sha256(found.manifest))
+    theirs = dict(task='detect', stride=int(max(found.model.stride)), batch=1, channels=3, imgsz=[imgsz, imgsz],
+                  names=found.facts['names'], end2end=output == 'one2one', args=dict(nms=False, dynamic=dynamic))
     helper.set_model_props(model, {k: str(v) for k, v in theirs.items()} | {ONNX_KEY: json.dumps(ours)})
     model.metadata_props.add(key=DIGEST_KEY, value=onnx_digest(model))
     return model
 
+# %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-020
 def save_onnx(
     model:ModelProto, # With metadata
     path:Path|str,    # File to write
 ) -> Path: # The file
     "Check a model and write it."
-    if not any(o.domain.startswith('qonnx') for o in model.opset_import): onnx.checker.check_model(model, full_check=False)
+    if not any(o.domain.startswith('qonnx') for o in model.opset_import):
+        onnx.checker.check_model(model, full_check=False)
     return replace_file(path, lambda part: part.write_bytes(model.SerializeToString(deterministic=True)))
 
-# %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-014
+# %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-021
 def read_onnx(
     path:Path|str, # From `save_onnx`
 ) -> tuple[dict[str,Any],ModelProto]: # What it says of itself, Ultralytics' entries among it; the model
@@ -205,13 +226,17 @@ def read_onnx(
     try: model = onnx.load(path)
     except DecodeError: raise CheckpointError(f'{path} is cut off or no ONNX file; take another copy') from None
     entries = {p.key: p.value for p in model.metadata_props}
-    if not {ONNX_KEY, DIGEST_KEY} <= entries.keys(): raise CheckpointError(f'{path} is no exported file of this project: its metadata has no {ONNX_KEY if ONNX_KEY not in entries else DIGEST_KEY} (or it was cut off)')
-    if entries[DIGEST_KEY] != onnx_digest(model): raise CheckpointError(f'{path} was changed after it was written: its digest is wrong; export it again')
+    if not {ONNX_KEY, DIGEST_KEY} <= entries.keys():
+        raise CheckpointError(f'{path} is no exported file of this project: its metadata has no '
+                              f'{ONNX_KEY if ONNX_KEY not in entries else DIGEST_KEY} (or it was cut off)')
+    if entries[DIGEST_KEY] != onnx_digest(model):
+        raise CheckpointError(f'{path} was changed after it was written: its digest is wrong; export it again')
     facts = json.loads(entries[ONNX_KEY])
-    if facts['version'] != ONNX_VERSION: raise CheckpointError(f"{path} has version {facts['version']}; this version reads {ONNX_VERSION}")
+    if facts['version'] != ONNX_VERSION:
+        raise CheckpointError(f"{path} has version {facts['version']}; this version reads {ONNX_VERSION}")
     return facts | {k: ast.literal_eval(entries[k]) for k in ('names', 'stride')}, model
 
-# %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-016
+# %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-023
 def onnx_constants(
     model:ModelProto, # Any
 ) -> dict[str,TensorProto]: # Name -> value
@@ -222,11 +247,14 @@ def onnx_constants(
 def _rounded(node:onnx.NodeProto, known:dict[str,TensorProto]) -> np.ndarray:
     x, scale, zero, bits = (numpy_helper.to_array(known[name]) for name in node.input)
     how = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    if how['rounding_mode'] != b'ROUND': raise CheckpointError(f"{node.name} rounds by {how['rounding_mode'].decode()}; this project's files round half to even")
+    if how['rounding_mode'] != b'ROUND':
+        raise CheckpointError(f"{node.name} rounds by {how['rounding_mode'].decode()}; this project's files round "
+                              "half to even")
     top = 2**(int(bits) - how['signed']) - 1
     bottom = -top - (1 - how['narrow']) if how['signed'] else 0
     return ((np.clip(np.round(x/scale + zero), bottom, top) - zero)*scale).astype(np.float32)
 
+# %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-024
 def plain_onnx(
     model:ModelProto, # Of any dialect; not changed
 ) -> ModelProto: # Without `Quant` nodes
@@ -241,6 +269,7 @@ def plain_onnx(
     for old in [o for o in plain.opset_import if o.domain]: plain.opset_import.remove(old)
     return plain
 
+# %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-025
 def session(
     model:ModelProto,  # Of any dialect
 ) -> onnxruntime.InferenceSession: # Outputs `output0` and `raw`, on the CPU
@@ -251,7 +280,7 @@ def session(
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(shown.SerializeToString(), options, providers=['CPUExecutionProvider'])
 
-# %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-017
+# %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-026
 class OnnxDetector:
     "An exported ONNX file, run by onnxruntime: an `evaluate.Detector`."
     device = torch.device('cpu')
@@ -279,6 +308,7 @@ class OnnxDetector:
         "What a `one2one` file does inside."
         return Detect.postprocess(_Chooser(len(self.names)), raw.permute(0, 2, 1))
 
+# %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-027
 class _Chooser:
     "As much of a detection head as choosing needs."
     max_det, agnostic_nms, export, format, dynamic = Detect.max_det, False, False, None, False

@@ -30,9 +30,11 @@ def pack(
 ) -> np.ndarray: # uint8, one dimension
     "Integers as a stream of bits."
     values = codes.reshape(-1, 1).astype(np.int64)
-    if values.size and not -2**(bits-1) <= values.min() <= values.max() < 2**(bits-1): raise ValueError(f'integers from {values.min()} to {values.max()} do not fit into {bits} bits')
+    if values.size and not -2**(bits-1) <= values.min() <= values.max() < 2**(bits-1):
+        raise ValueError(f'integers from {values.min()} to {values.max()} do not fit into {bits} bits')
     return np.packbits((values >> np.arange(bits)) & 1, bitorder='little')
 
+# %% ../../nbs/60_deploy/03_packed.ipynb #03_packed-006
 def unpack(
     packed:np.ndarray,     # From `pack`
     bits:int,              # The same
@@ -40,10 +42,11 @@ def unpack(
 ) -> np.ndarray: # int8
     "The integers of a stream of bits."
     count = int(np.prod(shape))
-    values = np.unpackbits(packed, bitorder='little')[:count*bits].reshape(count, bits).astype(np.int16) @ (1 << np.arange(bits, dtype=np.int16))
+    values = np.unpackbits(packed, bitorder='little')[:count*bits].reshape(count, bits).astype(np.int16) @ (
+        1 << np.arange(bits, dtype=np.int16))
     return np.where(values >= 2**(bits-1), values - 2**bits, values).astype(np.int8).reshape(shape)
 
-# %% ../../nbs/60_deploy/03_packed.ipynb #03_packed-008
+# %% ../../nbs/60_deploy/03_packed.ipynb #03_packed-009
 PACKED_VERSION = 1
 PACKED_KEY = 'yolov10_qat_packed'
 
@@ -53,6 +56,7 @@ def digest(
     "What an edit would change."
     return state_sha256(dict(sorted(tensors.items())))
 
+# %% ../../nbs/60_deploy/03_packed.ipynb #03_packed-010
 def packed_tensors(
     layers:list[DeployedLayer], # Of a deployment
 ) -> dict[str,Tensor]: # Name -> tensor, as stored
@@ -61,37 +65,46 @@ def packed_tensors(
     for layer in layers:
         e = layer.entry
         parts = dict(weight=layer.weight_oihw, bias=layer.bias_o, scale=layer.scale_o)
-        if layer.codes_oihw is not None: parts['codes'] = torch.from_numpy(pack(layer.codes_oihw.cpu().numpy(), e['bits']))
+        if layer.codes_oihw is not None:
+            parts['codes'] = torch.from_numpy(pack(layer.codes_oihw.cpu().numpy(), e['bits']))
         found |= {f"{e['name']}.{part}": t.cpu().contiguous() for part, t in parts.items() if t is not None}
     return found
 
+# %% ../../nbs/60_deploy/03_packed.ipynb #03_packed-011
 def save_packed(
     found:Deployment,  # From `deployment`, head one2one
     path:Path|str,     # File to write, .safetensors
 ) -> Path: # The file
     "Write a deployed network with its weights packed."
     tensors = packed_tensors(found.layers)
-    header = dict(version=PACKED_VERSION, **found.facts, layers=found.manifest, manifest_sha256=manifest_sha256(found.manifest), digest=digest(tensors))
+    header = dict(version=PACKED_VERSION, **found.facts, layers=found.manifest,
+                  manifest_sha256=manifest_sha256(found.manifest), digest=digest(tensors))
     def fill(part):
         save_file(tensors, part, {PACKED_KEY: json.dumps(header)})
         part.chmod(0o644)  # safetensors keeps it to its owner, but it is made to be passed on
     return replace_file(path, fill)
 
-# %% ../../nbs/60_deploy/03_packed.ipynb #03_packed-010
+# %% ../../nbs/60_deploy/03_packed.ipynb #03_packed-013
 def read_packed(
     path:Path|str, # From `save_packed`
 ) -> tuple[dict[str,Any],dict[str,Tensor]]: # The header; name -> tensor
     "Open a packed file and check that nobody changed it."
     if not Path(path).is_file(): raise FileNotFoundError(f'no packed file {path}; name an existing file')
     try:
-        with safe_open(path, 'pt') as file: header, tensors = (file.metadata() or {}).get(PACKED_KEY), {k: file.get_tensor(k) for k in file.keys()}
-    except SafetensorError as e: raise CheckpointError(f'{path} is cut off or no safetensors file ({e}); take another copy') from None
-    if header is None: raise CheckpointError(f'{path} is no packed file of this project: its header has no {PACKED_KEY}')
+        with safe_open(path, 'pt') as file:
+            header, tensors = (file.metadata() or {}).get(PACKED_KEY), {k: file.get_tensor(k) for k in file.keys()}
+    except SafetensorError as e: raise CheckpointError(f'{path} is cut off or no safetensors file ({e}); '
+                                                       'take another copy') from None
+    if header is None:
+        raise CheckpointError(f'{path} is no packed file of this project: its header has no {PACKED_KEY}')
     header = json.loads(header)
-    if header.get('version') != PACKED_VERSION: raise CheckpointError(f"{path} has version {header.get('version')}; this version reads {PACKED_VERSION}")
-    if digest(tensors) != header['digest']: raise CheckpointError(f'{path} was changed after it was written: its digest is wrong; export it again')
+    if header.get('version') != PACKED_VERSION:
+        raise CheckpointError(f"{path} has version {header.get('version')}; this version reads {PACKED_VERSION}")
+    if digest(tensors) != header['digest']:
+        raise CheckpointError(f'{path} was changed after it was written: its digest is wrong; export it again')
     return header, tensors
 
+# %% ../../nbs/60_deploy/03_packed.ipynb #03_packed-014
 def load_packed(
     path:Path|str, # From `save_packed`
 ) -> DetectionModel: # Plain, NMS-free, evaluation mode
@@ -99,6 +112,8 @@ def load_packed(
     header, tensors = read_packed(path)
     def layer(e):
         scale, weight, bias = (tensors.get(f"{e['name']}.{part}") for part in ('scale', 'weight', 'bias'))
-        codes = torch.from_numpy(unpack(tensors[f"{e['name']}.codes"].numpy(), e['bits'], tuple(e['shape']))) if e['bits'] else None
+        codes = torch.from_numpy(
+            unpack(tensors[f"{e['name']}.codes"].numpy(), e['bits'], tuple(e['shape']))) if e['bits'] else None
         return DeployedLayer(e, codes, scale, weight, bias)
-    return plain_network([layer(e) for e in header['layers']], header['model_yaml'], {int(k): v for k, v in header['names'].items()})
+    return plain_network([layer(e) for e in header['layers']], header['model_yaml'],
+                         {int(k): v for k, v in header['names'].items()})

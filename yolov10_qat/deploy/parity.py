@@ -27,6 +27,7 @@ PARITY_IMAGES = 500    # that AP is compared on
 RAW_TOLERANCE = 1e-3   # share of the range of a raw output
 AP_TOLERANCE = 1e-3
 
+# %% ../../nbs/60_deploy/06_parity.ipynb #06_parity-006
 class Reference:
     "The network in torch, on some images: what exported files are held against."
     def __init__(self,
@@ -57,6 +58,7 @@ class Reference:
         if output not in self._raw: self._raw[output] = _raw_of(self.detector, output, self.images)
         return self._raw[output]
 
+# %% ../../nbs/60_deploy/06_parity.ipynb #06_parity-007
 def raw_difference(
     expected:Tensor, # (n, 4+c, a)
     found:Tensor,    # The same shape
@@ -70,6 +72,7 @@ def _raw_of(detector:Detector, output:str, images:Tensor) -> Tensor:
     if isinstance(detector, OnnxDetector): return detector.run(images)[1]
     with all_cores(detector.device): return OneOutput(detector.model, output)(images)[1]
 
+# %% ../../nbs/60_deploy/06_parity.ipynb #06_parity-008
 def parity(
     path:Path|str,        # Exported file
     output:str,           # One of `HEAD_OF`
@@ -81,6 +84,10 @@ def parity(
     found, expected = reference.score(detector, Path(path).name)[head], reference.scores[head]
     measured = Parity(head=head, raw_images=len(reference.images), raw_boxes=boxes, raw_scores=scores, images=found.images, runtime='onnxruntime' if isinstance(detector, OnnxDetector) else 'torch',
                       ap=found.pycocotools['AP'], ap_torch=expected.pycocotools['AP'])
-    for name, value, most in (('boxes', boxes, RAW_TOLERANCE), ('scores', scores, RAW_TOLERANCE), ('AP', abs((measured.ap or 0) - (measured.ap_torch or 0)), AP_TOLERANCE)):
-        if not value <= most: raise CheckpointError(f"{Path(path).name} is not the model it was made from: its {name} differ by {value:.2g}{'' if name == 'AP' else ' of their range'}, {most:g} is allowed ({found.images} images); please report it with the checkpoint")
+    for name, value, most in (('boxes', boxes, RAW_TOLERANCE), ('scores', scores, RAW_TOLERANCE),
+                              ('AP', abs((measured.ap or 0) - (measured.ap_torch or 0)), AP_TOLERANCE)):
+        if not value <= most:
+            raise CheckpointError(f"{Path(path).name} is not the model it was made from: its {name} differ by "
+                                  f"{value:.2g}{'' if name == 'AP' else ' of their range'}, {most:g} is allowed "
+                                  f"({found.images} images); please report it with the checkpoint")
     return measured, found

@@ -27,29 +27,39 @@ def _bytes(tensors:dict[str,Any]) -> int: return sum(t.numel()*t.element_size() 
 
 def _packed_sizes(path:Path, found:Deployment) -> Sizes:
     tensors = read_packed(path)[1]
-    parts = {part: _bytes({n: t for n, t in tensors.items() if n.endswith(f'.{part}')}) for part in ('codes', 'scale', 'weight', 'bias')}
-    floats = {f"{layer.entry['name']}.{part}": t for layer in found.layers for part, t in (('weight', layer.weight), ('bias', layer.bias_o)) if t is not None}
+    parts = {part: _bytes({n: t for n, t in tensors.items() if n.endswith(f'.{part}')})
+             for part in ('codes', 'scale', 'weight', 'bias')}
+    floats = {f"{layer.entry['name']}.{part}": t for layer in found.layers for part,
+              t in (('weight', layer.weight), ('bias', layer.bias_o)) if t is not None}
     halves = {n: t.half() if n.endswith('.weight') else t for n, t in floats.items()}
-    return _sizes(path, found, parts['codes'], parts['scale'], parts['weight'] + parts['bias'], *(len(safetensors.torch.save(t)) for t in (floats, halves)))
+    return _sizes(path, found, parts['codes'], parts['scale'], parts['weight'] + parts['bias'],
+                  *(len(safetensors.torch.save(t)) for t in (floats, halves)))
 
 def _sizes(path:Path, found:Deployment, codes:int, scales:int, rest:int, fp32:int, fp16:int) -> Sizes:
     file, counts = path.stat().st_size, [(int(np.prod(e['shape'])), e['bits']) for e in found.manifest]
     bits = (8*codes + sum(32*n for n, b in counts if not b))/sum(n for n, _ in counts) if codes else 32.
-    return Sizes(file=file, codes=codes, scales=scales, floats=rest, structure=file - codes - scales - rest, fp32_file=fp32, fp16_file=fp16, average_bits=bits)
+    return Sizes(file=file, codes=codes, scales=scales, floats=rest, structure=file - codes - scales - rest,
+                 fp32_file=fp32, fp16_file=fp16, average_bits=bits)
 
+# %% ../../nbs/60_deploy/07_sizes.ipynb #07_sizes-006
 def _onnx_sizes(path:Path, found:Deployment, floating:ModelProto) -> Sizes:
     model = read_onnx(path)[1]
     stored = onnx_constants(model)
-    scales = {name for n in model.graph.node if n.op_type in ('DequantizeLinear', 'Quant') for name in n.input[1:]} & stored.keys()
-    codes = {name for name, t in stored.items() if t.data_type in (TensorProto.INT4, TensorProto.INT8) and t.dims} - scales  # bounds of a Clip have no dimensions
+    scales = {name for n in model.graph.node if n.op_type in ('DequantizeLinear', 'Quant')
+              for name in n.input[1:]} & stored.keys()
+    # bounds of a Clip have no dimensions
+    codes = {name for name,
+             t in stored.items() if t.data_type in (TensorProto.INT4, TensorProto.INT8) and t.dims} - scales
     def size(names): return sum(_stored_bytes(stored[n]) for n in names)
-    return _sizes(path, found, size(codes), size(scales), size(stored.keys() - codes - scales), len(floating.SerializeToString()), len(half_precision(found, floating).SerializeToString()))
+    return _sizes(path, found, size(codes), size(scales), size(stored.keys() - codes - scales),
+                  len(floating.SerializeToString()), len(half_precision(found, floating).SerializeToString()))
 
 def _stored_bytes(tensor:TensorProto) -> int:
     count = int(np.prod(tensor.dims))
-    return -(-count//2) if tensor.data_type == TensorProto.INT4 else count*onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return -(-count//2) if tensor.data_type == TensorProto.INT4 else count*onnx.helper.tensor_dtype_to_np_dtype(
+        tensor.data_type).itemsize
 
-# %% ../../nbs/60_deploy/07_sizes.ipynb #07_sizes-007
+# %% ../../nbs/60_deploy/07_sizes.ipynb #07_sizes-008
 TURNS = 9
 
 def latency(

@@ -14,16 +14,18 @@ class Dialect(NamedTuple):
     "A kind of ONNX file."
     bits:tuple[int,...]    # word lengths that it can hold
     opsets:tuple[int,int,int]  # oldest, the one that is taken when nobody asks, newest
-
 TRACED_OPSET = 20  # newest that the tracer writes
 ANY_BITS = tuple(range(2, 9))
 DIALECTS = {
     'onnx-int4': Dialect((4, 8), (21, 21, 25)),                           # INT4 initialisers and DequantizeLinear
-    'onnx-qcdq': Dialect(ANY_BITS, (13, 17, TRACED_OPSET)),               # by Brevitas: INT8 constants, Clip and DequantizeLinear
-    'qonnx': Dialect(ANY_BITS, (13, 17, TRACED_OPSET)),                   # by Brevitas: float weights behind QONNX's Quant
+    # by Brevitas: INT8 constants, Clip and DequantizeLinear
+    'onnx-qcdq': Dialect(ANY_BITS, (13, 17, TRACED_OPSET)),
+    # by Brevitas: float weights behind QONNX's Quant
+    'qonnx': Dialect(ANY_BITS, (13, 17, TRACED_OPSET)),
     'onnx-fp32': Dialect(ANY_BITS, (13, 17, 25)),                         # the dequantised weights in floating point
 }
 
+# %% ../../nbs/60_deploy/01_targets.ipynb #01_targets-006
 def check_dialect(
     dialect:str,                   # One of `DIALECTS`
     manifest:list[dict[str,Any]],  # Of a deployment
@@ -31,17 +33,21 @@ def check_dialect(
 ) -> int: # The opset
     "Refuse what the format cannot say."
     oldest, usual, newest = DIALECTS[dialect].opsets
-    if opset is not None and not oldest <= opset <= newest: raise ValueError(f'{dialect} needs an opset from {oldest} to {newest}, got {opset}; leave --opset out for {usual}')
+    if opset is not None and not oldest <= opset <= newest:
+        raise ValueError(f'{dialect} needs an opset from {oldest} to {newest}, got {opset}; leave --opset out for '
+                         f'{usual}')
     held = DIALECTS[dialect].bits
     if wrong := [e for e in manifest if e['bits'] and e['bits'] not in held]:
-        raise ValueError(f"{dialect} holds weights of {' and '.join(map(str, held))} bits, {wrong[0]['name']} has {wrong[0]['bits']} ({len(wrong)} such layers); use --format packed")
+        raise ValueError(f"{dialect} holds weights of {' and '.join(map(str, held))} bits, {wrong[0]['name']} has "
+                         f"{wrong[0]['bits']} ({len(wrong)} such layers); use --format packed")
     return opset or usual
 
-# %% ../../nbs/60_deploy/01_targets.ipynb #01_targets-008
+# %% ../../nbs/60_deploy/01_targets.ipynb #01_targets-009
 SUFFIXES = {'packed': '.safetensors'} | dict.fromkeys(DIALECTS, '.onnx')
 FORMATS = tuple(SUFFIXES)
 HEAD_OF = {'one2one': 'one2one', 'raw': 'one2one', 'one2many': 'one2many'}  # output -> head that it comes from
 
+# %% ../../nbs/60_deploy/01_targets.ipynb #01_targets-010
 def check_request(
     out:Path|str,        # File to write
     format:str,          # As given
@@ -52,8 +58,12 @@ def check_request(
     "Refuse what no checkpoint could change."
     if format not in FORMATS: raise ValueError(f"--format '{format}' is unknown; use one of {', '.join(FORMATS)}")
     if output not in HEAD_OF: raise ValueError(f"--head '{output}' is unknown; use one of {', '.join(HEAD_OF)}")
-    if Path(out).suffix != SUFFIXES[format]: raise ValueError(f"--out {out} must end in {SUFFIXES[format]} for --format {format}, so that others know how to open it")
+    if Path(out).suffix != SUFFIXES[format]:
+        raise ValueError(f"--out {out} must end in {SUFFIXES[format]} for --format {format}, so that others know how "
+                         "to open it")
     if Path(out).exists(): raise FileExistsError(f'{out} exists; remove it, or choose another --out')
     if format != 'packed': check_dialect(format, [], opset)
-    elif output != 'one2one': raise ValueError(f"--head {output}: a packed file holds the NMS-free network and no output; use one2one, or an ONNX format")
+    elif output != 'one2one':
+        raise ValueError(f"--head {output}: a packed file holds the NMS-free network and no output; use one2one, or "
+                         "an ONNX format")
     elif opset or dynamic: raise ValueError('--opset and --dynamic are for ONNX formats; a packed file has neither')

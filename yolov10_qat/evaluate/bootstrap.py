@@ -36,26 +36,31 @@ def _matched(annotations:Path|str, detections) -> list[_Matched]:
     classes = [judge.evalImgs[i:i+count] for i in range(0, len(judge.evalImgs), count)]
     return [c for c in map(_one_matched, classes) if c.objects_n.any()]
 
+# %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-006
 def _one_matched(images:list[dict|None]) -> _Matched:
     objects_n = np.array([0 if e is None else np.count_nonzero(np.asarray(e['gtIgnore']) == 0) for e in images])
     found = [(i, e) for i, e in enumerate(images) if e is not None]
     if not found: return _Matched(*[np.empty(0)]*3, objects_n)
-    order = np.argsort(-np.concatenate([e['dtScores'] for _, e in found]), kind='mergesort')  # as pycocotools does: ties keep the order of images
-    matched, ignored = (np.concatenate([e[key] for _, e in found], axis=1)[:, order] != 0 for key in ('dtMatches', 'dtIgnore'))
+    # as pycocotools does: ties keep the order of images
+    order = np.argsort(-np.concatenate([e['dtScores'] for _, e in found]), kind='mergesort')
+    matched, ignored = (np.concatenate([e[key] for _, e in found], axis=1)[:, order] != 0
+                        for key in ('dtMatches', 'dtIgnore'))
     image_d = np.repeat([i for i, _ in found], [len(e['dtScores']) for _, e in found])[order]
     return _Matched(image_d, matched & ~ignored, ~ignored, objects_n)
 
-# %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-006
+# %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-007
 RECALLS = np.linspace(0, 1, 101)  # as in pycocotools, `recThrs`
 AT_ONCE = 2_000_000  # draws x detections held in memory
 
+# %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-008
 def _class_ap(
     m:_Matched,         # One class
     weights_bn:np.ndarray, # How often each image was drawn
 ) -> np.ndarray: # (b,), 0 to 1; NaN where the draw has no object of the class
     "AP of one class in each draw."
     weights_bd, objects_b = weights_bn[:, m.image_d], weights_bn @ m.objects_n
-    masks, which_t = np.unique(m.counted_td, axis=0, return_inverse=True)  # mostly one: only crowds make thresholds differ
+    # mostly one: only crowds make thresholds differ
+    masks, which_t = np.unique(m.counted_td, axis=0, return_inverse=True)
     seen = [np.cumsum(weights_bd*mask, axis=1) for mask in masks]
     total_b = np.zeros(len(weights_bn))
     for right_d, which in zip(m.right_td, which_t.ravel()):
@@ -63,16 +68,23 @@ def _class_ap(
         right = np.cumsum(weights_bd[:, places], axis=1)
         precision = right/(seen[which][:, places] + np.spacing(1))
         envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        levels = np.searchsorted(RECALLS, right/np.maximum(objects_b, 1)[:, None], side='right')  # recall levels reached at each place
+        # recall levels reached at each place
+        levels = np.searchsorted(RECALLS, right/np.maximum(objects_b, 1)[:, None], side='right')
         total_b += (np.diff(levels, axis=1, prepend=0)*envelope).sum(axis=1)
     return np.where(objects_b > 0, total_b/(len(m.right_td)*len(RECALLS)), np.nan)
 
+# %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-009
 def _weighted_ap(classes:list[_Matched], weights_bn:np.ndarray) -> np.ndarray:
-    def one(m): return np.concatenate([_class_ap(m, part) for part in np.array_split(weights_bn, 1 + weights_bn.shape[0]*m.image_d.size//AT_ONCE)])
+    def one(m):
+        return (
+            np.concatenate(
+                [_class_ap(m, part)
+                 for part in np.array_split(weights_bn, 1 + weights_bn.shape[0]*m.image_d.size//AT_ONCE)]))
     ap_cb = np.array([one(m) for m in classes])
-    return np.nansum(ap_cb, axis=0)/np.maximum(1, (~np.isnan(ap_cb)).sum(axis=0))  # a draw without any object says 0 for both
+    # a draw without any object says 0 for both
+    return np.nansum(ap_cb, axis=0)/np.maximum(1, (~np.isnan(ap_cb)).sum(axis=0))
 
-# %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-007
+# %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-010
 LEVEL = .95
 
 def bootstrap_difference(
@@ -90,4 +102,5 @@ def bootstrap_difference(
     weights_bn = np.vstack([np.ones((1, count), int), draws_bn])  # the first is the images as they are
     change_b = _weighted_ap(after, weights_bn) - _weighted_ap(before, weights_bn)
     low, high = np.quantile(change_b[1:], [(1-LEVEL)/2, (1+LEVEL)/2])
-    return dict(difference=float(change_b[0]), low=float(low), high=float(high), images=count, resamples=resamples, level=LEVEL)
+    return dict(difference=float(change_b[0]), low=float(low), high=float(high), images=count, resamples=resamples,
+                level=LEVEL)

@@ -38,7 +38,8 @@ def _mean(precision:np.ndarray) -> float|None:
 # %% ../../nbs/55_evaluate/01_coco_ap.ipynb #01_coco_ap-006
 def coco_scores(
     annotations:Path|str,                 # COCO annotation file
-    detections:list[dict[str,Any]]|str,   # COCO results: image_id, category_id, bbox (xywh, pixels, top-left), score; or their file
+    # COCO results: image_id, category_id, bbox (xywh, pixels, top-left), score; or their file
+    detections:list[dict[str,Any]]|str,
 ) -> CocoScores: # Overall and per class
     "Score detections with pycocotools, or with its stand-in."
     truth = _stand_in(annotations)
@@ -54,6 +55,7 @@ def _stand_in(annotations):
 def _refereed(annotations, detections) -> CocoScores:
     with contextlib.redirect_stdout(io.StringIO()): return _scored(COCOeval, COCO(str(annotations)), detections)
 
+# %% ../../nbs/55_evaluate/01_coco_ap.ipynb #01_coco_ap-007
 def _scored(judgement:type, truth, detections) -> CocoScores:
     with contextlib.redirect_stdout(io.StringIO()):
         judge = judgement(truth, _results(truth, detections), 'bbox')
@@ -62,13 +64,17 @@ def _scored(judgement:type, truth, detections) -> CocoScores:
     boxes = {int(category): [] for category in judge.params.catIds}
     for box in truth.loadAnns(truth.getAnnIds(catIds=list(boxes))):
         if not box.get('iscrowd'): boxes[box['category_id']].append(box)
-    per_class = [_one_class(truth.cats[category], boxes[category], precision[:, :, k]) for k, category in enumerate(boxes)]
+    per_class = [_one_class(truth.cats[category], boxes[category], precision[:, :, k]) for k,
+                 category in enumerate(boxes)]
     return CocoScores({k: _defined(v) for k, v in zip(STATS, judge.stats)}, per_class)
 
+# %% ../../nbs/55_evaluate/01_coco_ap.ipynb #01_coco_ap-008
 def _results(truth, detections):
     if isinstance(detections, (str, Path)): detections = json.loads(Path(detections).read_text(encoding='utf-8'))
     strange = {d['image_id'] for d in detections} - set(truth.getImgIds())
-    if strange: raise ValueError(f'detections have image id {min(strange)} that is not among the {len(truth.getImgIds())} annotated images; score them on their own annotations')
+    if strange:
+        raise ValueError(f'detections have image id {min(strange)} that is not among the {len(truth.getImgIds())} '
+                         'annotated images; score them on their own annotations')
     if detections: return truth.loadRes(list(detections))
     empty = type(truth)()  # loadRes fails on an empty list; no detections is a legal result
     empty.dataset = {**truth.dataset, 'annotations': []}

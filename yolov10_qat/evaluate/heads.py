@@ -43,6 +43,7 @@ class Detector(Protocol):
     ) -> dict[str,Tensor]: # Head -> one2one: (n, k, 6), xyxy, score, class; one2many: (n, 4+c, a), xywh and class scores of all anchors; pixels of the input
         "Detections of each head."
 
+# %% ../../nbs/55_evaluate/03_heads.ipynb #03_heads-006
 def raw_output(
     model:nn.Module,       # YOLOv10 in evaluation mode
     answers:dict[str,Any], # What its forward gives besides the detections
@@ -52,9 +53,9 @@ def raw_output(
     last = model.model[-1]
     last.end2end = head == 'one2one'
     return last._inference(answers[head])
-
 PIXELS = 4*640*480  # of the images that go through the network together on a CPU
 
+# %% ../../nbs/55_evaluate/03_heads.ipynb #03_heads-007
 class TorchDetector:
     "A network in torch: whole, or with the one2many branch removed as Ultralytics' fusing does."
     imgsz = None
@@ -78,7 +79,7 @@ class TorchDetector:
         raw = {head: raw_output(self.model, answers, head) for head in self.heads}
         return raw | dict(one2one=last.postprocess(raw['one2one'].permute(0, 2, 1)))
 
-# %% ../../nbs/55_evaluate/03_heads.ipynb #03_heads-006
+# %% ../../nbs/55_evaluate/03_heads.ipynb #03_heads-008
 class _HeadScorer(DetectionValidator):
     "Ultralytics' metrics of one head, and its detections in COCO's form."
     def __init__(self, head:str, view:View, device:torch.device, args:dict, save_dir:Path):
@@ -101,22 +102,25 @@ class _HeadScorer(DetectionValidator):
 
     def _keep(self, pred:dict, im_file:str):
         starts, ends = pred['bboxes'].split(2, dim=1)
-        boxes, scores = (x.cpu().double().numpy().round(digits).tolist() for x, digits in ((torch.hstack([starts, ends-starts]), 3), (pred['conf'], 6)))
+        boxes, scores = (x.cpu().double().numpy().round(digits).tolist() for x,
+                         digits in ((torch.hstack([starts, ends-starts]), 3), (pred['conf'], 6)))
         image_id = self.image_ids[str(im_file)]
         for box, score, index in zip(boxes, scores, pred['cls'].int().tolist()):
-            self.detections.append(dict(image_id=image_id, category_id=self.view.category_ids[index], bbox=box, score=score))
+            self.detections.append(
+                dict(image_id=image_id, category_id=self.view.category_ids[index], bbox=box, score=score))
 
-# %% ../../nbs/55_evaluate/03_heads.ipynb #03_heads-007
+# %% ../../nbs/55_evaluate/03_heads.ipynb #03_heads-009
 def _image_ids(view:View) -> dict[str,int]:
     folder = view.root/'images'/'val'
     images = json.loads(view.val_annotations.read_text(encoding='utf-8'))['images']
     return {str(folder/i['file_name']): i['id'] for i in images}
 
 def _val_loader(scorer:_HeadScorer, detector:Detector, batch:int, workers:int, rect:bool):
-    dataset = build_yolo_dataset(scorer.args, scorer.data['val'], batch, scorer.data, mode='val', rect=rect, stride=detector.stride)
+    dataset = build_yolo_dataset(scorer.args, scorer.data['val'], batch, scorer.data, mode='val', rect=rect,
+                                 stride=detector.stride)
     return build_dataloader(dataset, batch, workers, shuffle=False, rank=-1, device=scorer.device)
 
-# %% ../../nbs/55_evaluate/03_heads.ipynb #03_heads-008
+# %% ../../nbs/55_evaluate/03_heads.ipynb #03_heads-010
 def first_images(
     view:View,        # Data
     imgsz:int,        # Side, pixels
@@ -124,11 +128,12 @@ def first_images(
     split:str='val',  # `val` or `train`
 ) -> Tensor: # (n, 3, imgsz, imgsz), RGB, 0 to 1
     "Images as a network sees them, on squares and without augmentation."
-    cfg, data = get_cfg(overrides=dict(task='detect', mode='val', imgsz=imgsz)), check_det_dataset(str(view.dataset_yaml))
+    cfg, data = get_cfg(
+        overrides=dict(task='detect', mode='val', imgsz=imgsz)), check_det_dataset(str(view.dataset_yaml))
     dataset = build_yolo_dataset(cfg, data[split], count, data, mode='val', rect=False)
     return torch.stack([dataset[i]['img'] for i in range(min(count, len(dataset)))]).float()/255
 
-# %% ../../nbs/55_evaluate/03_heads.ipynb #03_heads-009
+# %% ../../nbs/55_evaluate/03_heads.ipynb #03_heads-011
 @dataclass(frozen=True)
 class HeadScores:
     "Scores of one head of one model."
@@ -139,6 +144,7 @@ class HeadScores:
     per_class:list[dict[str,Any]]   # By pycocotools
     detections:list[dict[str,Any]]  # COCO results
 
+# %% ../../nbs/55_evaluate/03_heads.ipynb #03_heads-012
 @torch.inference_mode()
 def evaluate(
     model:nn.Module|Detector, # Plain YOLOv10, as from `deployable`, or anything else that detects
@@ -152,14 +158,18 @@ def evaluate(
 ) -> dict[str,HeadScores]: # By head
     "Score every head of a model on the validation images of a view."
     detector = TorchDetector(model, device) if isinstance(model, nn.Module) else model
-    if detector.imgsz not in (None, imgsz): raise ValueError(f'this model takes {detector.imgsz} x {detector.imgsz} pixels, not {imgsz}; leave imgsz out or export it anew')
-    args = dict(imgsz=imgsz, batch=batch, plots=False, save_json=False, verbose=False, task='detect', mode='val', data=str(view.dataset_yaml))
+    if detector.imgsz not in (None, imgsz):
+        raise ValueError(f'this model takes {detector.imgsz} x {detector.imgsz} pixels, not {imgsz}; leave imgsz out '
+                         'or export it anew')
+    args = dict(imgsz=imgsz, batch=batch, plots=False, save_json=False, verbose=False, task='detect', mode='val',
+                data=str(view.dataset_yaml))
     with tempfile.TemporaryDirectory() as scratch:
         scorers = [_HeadScorer(head, view, detector.device, args, Path(scratch)) for head in detector.heads]
         loader = _val_loader(scorers[0], detector, batch, workers, rect and detector.imgsz is None)
         with all_cores(detector.device): _run(detector, loader, scorers, label)
         return {s.head: _collect(s) for s in scorers}
 
+# %% ../../nbs/55_evaluate/03_heads.ipynb #03_heads-013
 def _run(detector, loader, scorers, label):
     for scorer in scorers:
         scorer.dataloader = loader
@@ -174,9 +184,10 @@ def _collect(scorer:_HeadScorer) -> HeadScores:
     scorer.get_stats()
     box, referee = scorer.metrics.box, coco_scores(scorer.view.val_annotations, scorer.detections)
     ap75 = float(box.all_ap[:, 5].mean()) if len(box.all_ap) else 0.
-    return HeadScores(scorer.head, scorer.seen, referee.overall, dict(AP=float(box.map), AP50=float(box.map50), AP75=ap75), referee.per_class, scorer.detections)
+    return HeadScores(scorer.head, scorer.seen, referee.overall,
+                      dict(AP=float(box.map), AP50=float(box.map50), AP75=ap75), referee.per_class, scorer.detections)
 
-# %% ../../nbs/55_evaluate/03_heads.ipynb #03_heads-011
+# %% ../../nbs/55_evaluate/03_heads.ipynb #03_heads-015
 def validation_view(
     coco_root:Path|str,        # COCO-format data
     folder:Path|str,           # Where the view goes
@@ -187,8 +198,12 @@ def validation_view(
     progress=None,             # Called with done, total, what
 ) -> View: # Whose classes are those of the model
     "Data to score a model on."
-    view = build_view(coco_root, folder, train_split=val_split, val_split=val_split, train_max_images=val_max_images, val_max_images=val_max_images, progress=progress)
-    if len(view.names) != len(names): raise ValueError(f'{model} knows {len(names)} classes, {coco_root} has {len(view.names)}; evaluate it on the data it was made for')
+    view = build_view(coco_root, folder, train_split=val_split, val_split=val_split, train_max_images=val_max_images,
+                      val_max_images=val_max_images, progress=progress)
+    if len(view.names) != len(names):
+        raise ValueError(f'{model} knows {len(names)} classes, {coco_root} has {len(view.names)}; evaluate it on the '
+                         'data it was made for')
     if wrong := [(i, names[i], name) for i, name in enumerate(view.names) if names[i] != name]:
-        raise ValueError(f"{model} calls class {wrong[0][0]} '{wrong[0][1]}', {coco_root} calls it '{wrong[0][2]}' ({len(wrong)} of {len(names)} differ); evaluate it on the data it was made for")
+        raise ValueError(f"{model} calls class {wrong[0][0]} '{wrong[0][1]}', {coco_root} calls it '{wrong[0][2]}' "
+                         f"({len(wrong)} of {len(names)} differ); evaluate it on the data it was made for")
     return view

@@ -22,17 +22,21 @@ class Node(NamedTuple):
     run:nn.Module
     reads:str|list[str]  # `IMAGE` or module paths
 
+# %% ../../nbs/55_evaluate/05_partial_pass.ipynb #05_partial_pass-006
 class OneToOne:
     "A YOLOv10 up to the raw output of its NMS-free head, in pieces that can run again by themselves."
     def __init__(self,
         model:DetectionModel, # Plain, in evaluation mode
     ):
         self.model, self.head = model, model.model[-1]
-        self.nodes = {f'model.{m.i}': Node(m, _source(m, m.f) if isinstance(m.f, int) else [_source(m, f) for f in m.f]) for m in model.model[:-1]}
+        self.nodes = {f'model.{m.i}': Node(m, _source(m, m.f) if isinstance(m.f, int) else [_source(m, f) for f in m.f])
+                      for m in model.model[:-1]}
         self.features = [_source(self.head, f) for f in self.head.f]
-        self.branches = {name: [f'model.{self.head.i}.{name}.{j}' for j in range(self.head.nl)] for name in ('one2one_cv2', 'one2one_cv3')}
+        self.branches = {name: [f'model.{self.head.i}.{name}.{j}' for j in range(self.head.nl)]
+                         for name in ('one2one_cv2', 'one2one_cv3')}
         for paths in self.branches.values():
-            self.nodes |= {path: Node(model.get_submodule(path), feature) for path, feature in zip(paths, self.features)}
+            self.nodes |= {path: Node(model.get_submodule(path), feature) for path,
+                           feature in zip(paths, self.features)}
 
     def stale(self,
         convs:Collection[str], # Module paths of convolutions that changed
@@ -51,7 +55,9 @@ class OneToOne:
         "Run some nodes, in network order, on top of what is known."
         outputs = dict(known)
         for path, node in self.nodes.items():
-            if path in stale: outputs[path] = node.run(outputs[node.reads] if isinstance(node.reads, str) else [outputs[r] for r in node.reads])
+            if path in stale:
+                outputs[path] = node.run(outputs[node.reads] if isinstance(node.reads, str)
+                                         else [outputs[r] for r in node.reads])
         return outputs
 
     def raw(self,
@@ -61,11 +67,12 @@ class OneToOne:
         boxes, scores = (torch.cat([outputs[p].flatten(2) for p in paths], 2) for paths in self.branches.values())
         return dict(boxes=boxes, scores=scores, feats=[outputs[f] for f in self.features])
 
+# %% ../../nbs/55_evaluate/05_partial_pass.ipynb #05_partial_pass-007
 def _source(module:nn.Module, f:int) -> str:
     i = module.i-1 if f == -1 else f
     return f'model.{i}' if i >= 0 else IMAGE
 
-# %% ../../nbs/55_evaluate/05_partial_pass.ipynb #05_partial_pass-007
+# %% ../../nbs/55_evaluate/05_partial_pass.ipynb #05_partial_pass-009
 @contextmanager
 def borrowed(
     model:nn.Module,        # Changed for the time of the context

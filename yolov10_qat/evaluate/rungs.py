@@ -15,7 +15,8 @@ from .bootstrap import bootstrap_difference
 from .heads import HEADS, HeadScores
 
 # %% ../../nbs/55_evaluate/04_rungs.ipynb #04_rungs-005
-SOURCES = ('pycocotools', 'ultralytics_val', 'onnxruntime')  # referee, validator; the referee again, of what onnxruntime detected
+# referee, validator; the referee again, of what onnxruntime detected
+SOURCES = ('pycocotools', 'ultralytics_val', 'onnxruntime')
 
 def save_scores(
     scores:HeadScores,  # Of one head
@@ -24,10 +25,12 @@ def save_scores(
 ) -> Path: # The numbers; detections lie beside it
     "Write scores and detections of one rung."
     numbers = {'rung': rung} | {k: v for k, v in vars(scores).items() if k != 'detections'}
-    if rung == 'export': numbers = {'onnxruntime' if k == 'pycocotools' else k: v for k, v in numbers.items() if k != 'ultralytics_val'}
+    if rung == 'export':
+        numbers = {'onnxruntime' if k == 'pycocotools' else k: v for k, v in numbers.items() if k != 'ultralytics_val'}
     write_atomic(Path(folder)/f'{rung}-{scores.head}-detections.json', json.dumps(scores.detections))
     return write_atomic(Path(folder)/f'{rung}-{scores.head}.json', json.dumps(numbers, indent=1))
 
+# %% ../../nbs/55_evaluate/04_rungs.ipynb #04_rungs-006
 def rungs_of(
     folder:Path|str, # `evaluation/` of a run
 ) -> list[dict[str,Any]]: # One dict a rung, head and source, as `summary.Rung` wants them
@@ -37,10 +40,11 @@ def rungs_of(
     for name in (f'{rung}-{head}' for rung in order for head in HEADS):
         if not (file := Path(folder)/f'{name}.json').is_file(): continue
         numbers = json.loads(file.read_text(encoding='utf-8'))
-        rungs += [{k: numbers[k] for k in ('rung', 'head', 'images')} | {'metrics_source': source} | numbers[source] for source in SOURCES if source in numbers]
+        rungs += [{k: numbers[k] for k in ('rung', 'head', 'images')} | {'metrics_source': source} | numbers[source]
+                  for source in SOURCES if source in numbers]
     return rungs
 
-# %% ../../nbs/55_evaluate/04_rungs.ipynb #04_rungs-007
+# %% ../../nbs/55_evaluate/04_rungs.ipynb #04_rungs-008
 def save_gain(
     before:str,             # Rung before the correction: qat_raw, qat_ema or bn_reestimated
     folder:Path|str,        # `evaluation/` of a run, with the detections of both rungs
@@ -48,5 +52,6 @@ def save_gain(
 ) -> Path: # qc-gain.json
     "Write the gain of QC with its confidence interval: one2one head, pycocotools."
     files = [Path(folder)/f'{rung}-one2one-detections.json' for rung in (before, 'qc')]
-    gain = {'from': before, 'to': 'qc', 'head': 'one2one', 'metrics_source': 'pycocotools'} | bootstrap_difference(annotations, *files)
+    gain = {'from': before, 'to': 'qc', 'head': 'one2one',
+            'metrics_source': 'pycocotools'} | bootstrap_difference(annotations, *files)
     return write_atomic(Path(folder)/'qc-gain.json', json.dumps(gain, indent=1))

@@ -37,11 +37,13 @@ def quantization_block(
     "What is quantised and how; of a floating-point run, how it is rounded to see what rounding alone leaves."
     if not config.quantize: manifest = floating(manifest, 'trained in floating point')
     quantised, phases = sum(e['bits'] is not None for e in manifest), word_lengths(config)
-    more = dict(scale_init=None if config.init_ptq else config.scale_init, scale_lr=config.scale_lr, init_ptq=config.init_ptq) if config.scale == 'learned' else {}
+    more = dict(scale_init=None if config.init_ptq else config.scale_init, scale_lr=config.scale_lr,
+                init_ptq=config.init_ptq) if config.scale == 'learned' else {}
     if len(phases) > 1: more['schedule'] = [list(p) for p in phases]
     return Quantization(mode=f'w{config.weight_bits}a16' if config.quantize else FLOAT, weight_bit_width=config.weight_bits, granularity=config.granularity, scale=config.scale, **more,
         layers_quantized=quantised, layers_kept=len(manifest)-quantised, layers_raised=raised, average_bits=average_bits(manifest), layers=manifest)
 
+# %% ../../nbs/90_pipeline/01_blocks.ipynb #01_blocks-006
 def method_block(
     config:RunConfig, # The run
     steps:int,        # Optimizer steps of the whole run
@@ -55,6 +57,7 @@ def method_block(
         oscillation=Oscillation(momentum=c.oscillation_momentum, threshold=c.oscillation_threshold,
                                 interval=c.oscillation_interval))
 
+# %% ../../nbs/90_pipeline/01_blocks.ipynb #01_blocks-007
 def dataset_block(
     config:RunConfig, # The run
     view:View,        # Its data
@@ -73,7 +76,7 @@ def training_block(
     return Training(framework=f'ultralytics {ultralytics.__version__}', epochs=config.epochs, batch=config.batch, seed=config.seed, device=config.device,
                     amp=config.amp != 'off', amp_type=None if config.amp == 'off' else config.amp, overrides=arguments)
 
-# %% ../../nbs/90_pipeline/01_blocks.ipynb #01_blocks-007
+# %% ../../nbs/90_pipeline/01_blocks.ipynb #01_blocks-009
 def metrics_block(
     results:Path,    # results.csv
     evaluation:Path, # Folder of the scored rungs
@@ -83,11 +86,15 @@ def metrics_block(
     second = rows.get(PRIMARY.replace('metrics/', 'raw/'))
     raw = [None]*len(rows) if second is None else second.tolist()
     rungs, gain = rungs_of(evaluation), evaluation/'qc-gain.json'
-    corrected = next((r['AP'] for r in rungs if (r['rung'], r['head'], r['metrics_source']) == ('qc', 'one2one', 'ultralytics_val')), None)
+    corrected = next(
+        (r['AP'] for r in rungs if (r['rung'], r['head'], r['metrics_source']) == ('qc', 'one2one', 'ultralytics_val')),
+        None)
     found, stability = judge_results(rows, corrected)
     history = [dict(epoch=int(e), value=v, raw=r) for e, v, r in zip(rows['epoch'], rows[PRIMARY].tolist(), raw)]
-    return Metrics(**found, history=history, rungs=rungs, qc_gain=json.loads(gain.read_text(encoding='utf-8')) if gain.is_file() else None), stability
+    return Metrics(**found, history=history, rungs=rungs,
+                   qc_gain=json.loads(gain.read_text(encoding='utf-8')) if gain.is_file() else None), stability
 
+# %% ../../nbs/90_pipeline/01_blocks.ipynb #01_blocks-010
 def artifacts_block(
     root:Path, # Run root
 ) -> dict[str,str]: # Name -> path relative to the run root, of what exists or is about to
@@ -98,9 +105,10 @@ def artifacts_block(
         summary_md=root/'summary.md', report=files.report)
     optional = dict(calibrated=root/CALIBRATED_FILE, corrected=files.correction/'corrected.pt', qc_history=files.correction/'history.csv', bn_reestimated=root/'bn'/'reestimated.pt', batchnorm=root/'batchnorm.csv',
         export=files.export, oscillation=root/'oscillation.csv', oscillation_histories=root/'oscillation.json', keep_layers=root/KEEP_FILE, sensitivity=root/'sensitivity.csv')
-    return {'run_root': '.'} | {k: relative_inside(root, v) for k, v in (paths | {k: v for k, v in optional.items() if v.exists()}).items()}
+    return {'run_root': '.'} | {k: relative_inside(root, v) for k,
+                                v in (paths | {k: v for k, v in optional.items() if v.exists()}).items()}
 
-# %% ../../nbs/90_pipeline/01_blocks.ipynb #01_blocks-009
+# %% ../../nbs/90_pipeline/01_blocks.ipynb #01_blocks-012
 def weight_histograms(
     before:nn.Module, # Quantised, untrained
     after:nn.Module,  # Quantised, trained

@@ -34,33 +34,38 @@ def heavy_tailed(
     "Redraw convolution weights from Student's t distribution, 2 degrees of freedom, each layer's variance kept; the first layer's sum to zero."
     rng = torch.Generator().manual_seed(seed)
     def normal(w): return torch.randn(w.shape, generator=rng)
-    for w in (m.weight.data for m in model.modules() if isinstance(m, nn.Conv2d) and m.weight.requires_grad):  # the DFL ramp is fixed
+    # the DFL ramp is fixed
+    for w in (m.weight.data for m in model.modules() if isinstance(m, nn.Conv2d) and m.weight.requires_grad):
         t = normal(w)/((normal(w)**2 + normal(w)**2)/2).sqrt().clamp_min(.05)
         w.copy_(t*(w.std()/t.std()))
     first = model.model[0].conv.weight.data
     first -= first.mean((2, 3), keepdim=True)
     return model
 
+# %% ../../nbs/90_pipeline/06_demo_weights.ipynb #06_demo_weights-006
 def train_base(
     folder:Path|str, # Run folder; one that was interrupted goes on
     **changes,       # Fields of `RunConfig` that differ from the recipe
 ) -> Path: # The weights, in `folder`
     "Train, score and write base weights."
     folder = Path(folder).resolve()
-    config = RunConfig(**BASE_RECIPE | changes, coco_root=folder/'coco', base=folder/'start.safetensors', run_root=folder)
+    config = RunConfig(**BASE_RECIPE | changes, coco_root=folder/'coco', base=folder/'start.safetensors',
+                       run_root=folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_config(config, folder/'run_config.yaml')
     write_scenes(folder/'coco', config.train_max_images, config.val_max_images)
     view = build_view(folder/'coco', folder/'dataset', seed=config.seed)
-    save_base(config.base, heavy_tailed(random_model(config.variant, view.names, config.seed), config.seed), config.variant, {})
+    save_base(config.base, heavy_tailed(random_model(config.variant, view.names, config.seed), config.seed),
+              config.variant, {})
     trainer = FloatTrainer(overrides=overrides(config, folder))
     trainer.train()
     return _write(config, view, load_checkpoint(trainer.last), folder/SHIPPED.name)
 
-# %% ../../nbs/90_pipeline/06_demo_weights.ipynb #06_demo_weights-008
+# %% ../../nbs/90_pipeline/06_demo_weights.ipynb #06_demo_weights-009
 def _write(config:RunConfig, view:View, content:dict[str,Any], path:Path) -> Path:
     model = build_model(content).half().float()
     facts = dict(command='make base-weights', recipe={k: getattr(config, k) for k in BASE_RECIPE}, epoch=content['epoch'], images=view.val_images,
-                 versions=dict(python=platform.python_version(), torch=torch.__version__, ultralytics=ultralytics.__version__, yolov10_qat=__version__),
+                 versions=dict(python=platform.python_version(), torch=torch.__version__,
+                               ultralytics=ultralytics.__version__, yolov10_qat=__version__),
                  AP={head: s.pycocotools['AP'] for head, s in evaluate(model, view, config.imgsz, 2*config.batch, config.device).items()})
     return save_base(path, model, config.variant, facts)

@@ -77,7 +77,9 @@ def work(
 ):
     "One process of a training on several nodes; rank and address come from torchrun's environment."
     root = Path(run_root).resolve()
-    if not (root/'dataset'/'provenance.json').is_file(): raise FileNotFoundError(f'{root} is no prepared run folder (no dataset/provenance.json); start the run on one machine first')
+    if not (root/'dataset'/'provenance.json').is_file():
+        raise FileNotFoundError(f'{root} is no prepared run folder (no dataset/provenance.json); start the run on '
+                                'one machine first')
     trainer_of(load_config(Layout(root).config), root).train()
 
 # %% ../../nbs/90_pipeline/03_experiment.ipynb #03_experiment-006
@@ -90,14 +92,17 @@ class Experiment(Stages):
             if self.config.base != RANDOM: self._find_weights()
             self._keep_recipe()
             c = self.config
-            coco_root = c.coco_root if c.coco_root != DEMO else write_scenes(self.files.scenes.resolve(), c.train_max_images, c.val_max_images, progress=_tell)
+            coco_root = c.coco_root if c.coco_root != DEMO else write_scenes(
+                self.files.scenes.resolve(), c.train_max_images, c.val_max_images, progress=_tell)
             self.view = build_view(coco_root, self.files.dataset, train_split=c.train_split, val_split=c.val_split, train_max_images=c.train_max_images,
                                    val_max_images=c.val_max_images, fraction=c.fraction, seed=c.seed, progress=_tell)
             for line in self.view.warnings: log_note(line)
-            self.base = self._draw_weights() if c.base == RANDOM else open_base(self.base_file, c.variant, self.view.names)
+            self.base = self._draw_weights() if c.base == RANDOM else open_base(
+                self.base_file, c.variant, self.view.names)
             self._check()
             raised = self._keep()
-            self.manifest = plan(self.base, c.weight_bits, c.granularity, c.first_last_bits, c.quantize_dfl, c.scale, raised)
+            self.manifest = plan(self.base, c.weight_bits, c.granularity, c.first_last_bits, c.quantize_dfl, c.scale,
+                                 raised)
             self._describe(len(raised))
             self._make_room()
         return self.view
@@ -154,20 +159,30 @@ class Experiment(Stages):
             corrected = self.files.correction/'corrected.pt'
             checkpoint = corrected if 'qc' in method_parts(self.config.method) else end_of_training(self.root)
             shutil.rmtree(self.files.export, ignore_errors=True)
-            files = export_all(checkpoint, self.files.export, f'{self.config.variant}-w{self.config.weight_bits}', self._parity_view(Path(scratch)), self.config.imgsz)
+            files = export_all(checkpoint, self.files.export, f'{self.config.variant}-w{self.config.weight_bits}',
+                               self._parity_view(Path(scratch)), self.config.imgsz)
             for made, scores in files:
                 if made.parity.runtime == 'onnxruntime': save_scores(scores, 'export', self.files.evaluation)
-            self.summary.exports = [made.model_copy(update=dict(path=relative_inside(self.root, made.path))) for made, _ in files]
-            write_atomic(self.files.evaluation/'exports.json', json.dumps([e.model_dump() for e in self.summary.exports], indent=1))
-        return pd.DataFrame([dict(file=Path(e.path).name, bytes=e.sizes.file, times_smaller=e.sizes.fp32_file/e.sizes.file, bits=e.sizes.average_bits, raw_difference=max(e.parity.raw_boxes, e.parity.raw_scores), AP=e.parity.ap, AP_torch=e.parity.ap_torch) for e in self.summary.exports])
+            self.summary.exports = [made.model_copy(update=dict(path=relative_inside(self.root, made.path))) for made,
+                                    _ in files]
+            write_atomic(self.files.evaluation/'exports.json',
+                         json.dumps([e.model_dump() for e in self.summary.exports], indent=1))
+        return pd.DataFrame(
+            [
+                dict(file=Path(e.path).name, bytes=e.sizes.file, times_smaller=e.sizes.fp32_file/e.sizes.file,
+                     bits=e.sizes.average_bits, raw_difference=max(e.parity.raw_boxes, e.parity.raw_scores),
+                     AP=e.parity.ap, AP_torch=e.parity.ap_torch) for e in self.summary.exports])
 
     def finish(self) -> RunSummary: # Complete
         "The verdict: written last, so that nothing but a whole run carries one."
         with self.stage('finish'):
             self._measure()
-            self.summary.diagnosis = diagnose(last_phase(read_results(self.files.results)), read_oscillation(self.root/'oscillation.csv'), self.config, self.summary.metrics.rungs) if self.config.quantize else None
+            self.summary.diagnosis = diagnose(last_phase(read_results(self.files.results)),
+                                              read_oscillation(self.root/'oscillation.csv'), self.config,
+                                              self.summary.metrics.rungs) if self.config.quantize else None
             self.summary.artifacts = artifacts_block(self.root)
-            self.summary.status, self.summary.error = status_word(self.summary.metrics.best_value, self.summary.stability), None
+            self.summary.status, self.summary.error = status_word(
+                self.summary.metrics.best_value, self.summary.stability), None
         write_summary_md(self.root)
         return self.summary
 
@@ -183,11 +198,13 @@ class Experiment(Stages):
     def _parity_view(self, scratch:Path) -> View:
         if self.view.val_images <= PARITY_IMAGES: return self.view
         c, names = self.config, dict(enumerate(self.view.names))
-        return validation_view(self.files.scenes if c.coco_root == DEMO else c.coco_root, scratch/'dataset', names, 'this run', c.val_split, PARITY_IMAGES, _tell)
+        return validation_view(self.files.scenes if c.coco_root == DEMO else c.coco_root, scratch/'dataset', names,
+                               'this run', c.val_split, PARITY_IMAGES, _tell)
 
     def _score_corrected(self, before:str):
         self._score('qc', lambda: deployable(build_model(load_checkpoint(self.files.correction/'corrected.pt'))))
-        if not (self.files.evaluation/'qc-gain.json').is_file(): save_gain(before, self.files.evaluation, self.view.val_annotations)
+        if not (self.files.evaluation/'qc-gain.json').is_file():
+            save_gain(before, self.files.evaluation, self.view.val_annotations)
 
     def _find_weights(self):
         found = find_base(self.config.variant, self.config.base, progress=_tell)
@@ -195,11 +212,13 @@ class Experiment(Stages):
         self.base_file = found.path
         if self.config.base != DEMO: self.config = self.config.model_copy(update={'base': str(found.path.resolve())})
         save_config(self.config, self.files.config)  # the stored configuration names the file that was used
-        self.summary.model = Model(variant=self.config.variant, checkpoint=relative_inside(self.root, self.config.base), checkpoint_sha256=found.sha256, imgsz=self.config.imgsz)
+        self.summary.model = Model(variant=self.config.variant, checkpoint=relative_inside(self.root, self.config.base),
+                                   checkpoint_sha256=found.sha256, imgsz=self.config.imgsz)
 
     def _draw_weights(self) -> nn.Module:
         model = random_model(self.config.variant, self.view.names, self.config.seed)
-        self.summary.model = Model(variant=self.config.variant, checkpoint=RANDOM, checkpoint_sha256=state_sha256(model.state_dict()), imgsz=self.config.imgsz)
+        self.summary.model = Model(variant=self.config.variant, checkpoint=RANDOM,
+                                   checkpoint_sha256=state_sha256(model.state_dict()), imgsz=self.config.imgsz)
         return model
 
     def _keep_recipe(self):
@@ -214,10 +233,13 @@ class Experiment(Stages):
         "Say what the checkpoints will take, while there is time to do something about it."
         c, parts = self.config, method_parts(self.config.method)
         tracked = 6 + 5*('freeze' in parts) if c.quantize else 0
-        size, bare = (checkpoint_bytes(self.base, 'ema' in parts, moments, tracked*bool(moments)) for moments in (1 if recipe_of(c, self.root)['optimizer'] == 'SGD' else 2, 0))
+        size, bare = (checkpoint_bytes(self.base, 'ema' in parts, moments, tracked*bool(moments))
+                      for moments in (1 if recipe_of(c, self.root)['optimizer'] == 'SGD' else 2, 0))
         room, free = checkpoints_room(c, size, bare), shutil.disk_usage(self.root).free
         log_note(f'a checkpoint takes about {size/1e6:,.0f} MB, all of them {room/1e9:,.1f} GB at most')
-        if room > free: log_note(f'warning: the disk of {self.root} has {free/1e9:,.1f} GB left for {room/1e9:,.1f} GB of checkpoints; make room, or set --keep-snapshots, --save-period or --no-snapshot-optimizer')
+        if room > free:
+            log_note(f'warning: the disk of {self.root} has {free/1e9:,.1f} GB left for {room/1e9:,.1f} GB of '
+                     'checkpoints; make room, or set --keep-snapshots, --save-period or --no-snapshot-optimizer')
 
     @property
     def steps(self) -> int: # Of the optimizer, in the whole training
@@ -229,7 +251,9 @@ class Experiment(Stages):
         "What only data and network can tell, all at once and before anything is measured."
         c, problems = self.config, contradictions(self.config, self.steps)
         if c.keep_layers and not (self.root/KEEP_FILE).is_file():  # a resumed run has its list
-            try: parse_budget(c.keep_layers) if c.keep_layers.startswith(AUTO) else check_keep_list(load_keep_list(c.keep_layers), plan(self.base))
+            try:
+                parse_budget(c.keep_layers) if c.keep_layers.startswith(AUTO) else check_keep_list(
+                    load_keep_list(c.keep_layers), plan(self.base))
             except (ValueError, OSError) as e: problems.append(f'keep_layers={c.keep_layers}: {e}')
         if problems: raise ConfigError('; '.join(problems))
 
@@ -243,10 +267,13 @@ class Experiment(Stages):
 
     def _describe(self, raised:int):
         c = self.config
-        self.summary.quantization, self.summary.method = quantization_block(c, self.manifest, raised), method_block(c, self.steps)
-        self.summary.dataset, self.summary.training = dataset_block(c, self.view, self.root), training_block(c, self.root)
+        self.summary.quantization, self.summary.method = quantization_block(
+            c, self.manifest, raised), method_block(c, self.steps)
+        self.summary.dataset, self.summary.training = dataset_block(
+            c, self.view, self.root), training_block(c, self.root)
 
-    def _measure(self): self.summary.metrics, self.summary.stability = metrics_block(self.files.results, self.files.evaluation)
+    def _measure(self):
+        self.summary.metrics, self.summary.stability = metrics_block(self.files.results, self.files.evaluation)
 
     def _quantised_base(self) -> nn.Module:
         if self.config.init_ptq: return build_model(load_checkpoint(self.root/CALIBRATED_FILE))
@@ -256,7 +283,9 @@ class Experiment(Stages):
         if (self.files.evaluation/f'{rung}-{HEADS[-1]}.json').is_file(): return  # scored before a resume
         c = self.config
         self.files.evaluation.mkdir(exist_ok=True)
-        scores = evaluate(make(), self.view, c.imgsz, 2*c.batch, c.device, 0 if c.device == 'cpu' else c.workers, label=rung)
+        scores = evaluate(make(), self.view, c.imgsz, 2*c.batch, c.device, 0 if c.device == 'cpu' else c.workers,
+                          label=rung)
         for head in HEADS: save_scores(scores[head], rung, self.files.evaluation)
 
+# %% ../../nbs/90_pipeline/03_experiment.ipynb #03_experiment-007
 def _tell(done, total, what): report_progress(what=what, done=done, total=total)

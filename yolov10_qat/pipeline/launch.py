@@ -35,6 +35,7 @@ def _beside(state:dict[str,Any]) -> str:
     parts = [f"{k.removesuffix('_loss')} {v:.3f}" for k, v in (state.get('losses') or {}).items()]
     return ', '.join(parts + [f'{k} mAP {state[k]:.4f}' for k in ('last', 'best') if state.get(k) is not None])
 
+# %% ../../nbs/90_pipeline/04_launch.ipynb #04_launch-006
 class Bar:
     "Draws the state of the run, one bar a stage."
     def __init__(self,
@@ -53,7 +54,8 @@ class Bar:
         stage = 'train' if 'epoch' in state else what
         if stage != self.what: self.close()
         if self.bar is None and state.get('total'):
-            self.bar, self.what = tqdm(total=state['total'], file=self.stream, disable=not self.stream.isatty(), initial=0, leave=True, dynamic_ncols=True), stage
+            self.bar, self.what = tqdm(total=state['total'], file=self.stream, disable=not self.stream.isatty(),
+                                       initial=0, leave=True, dynamic_ncols=True), stage
         if self.bar is not None and 'done' in state:
             self.bar.set_description(what, refresh=False)
             self.bar.set_postfix_str(_beside(state), refresh=False)
@@ -64,7 +66,7 @@ class Bar:
         if self.bar is not None: self.bar.close()
         self.bar = None
 
-# %% ../../nbs/90_pipeline/04_launch.ipynb #04_launch-008
+# %% ../../nbs/90_pipeline/04_launch.ipynb #04_launch-009
 class CellLine:
     "A stream for `Bar` that shows the last thing written to it below the running cell."
     def __init__(self):
@@ -80,16 +82,18 @@ def _stream():
     from IPython import get_ipython
     return CellLine() if getattr(get_ipython(), 'kernel', None) else sys.stderr
 
-# %% ../../nbs/90_pipeline/04_launch.ipynb #04_launch-011
+# %% ../../nbs/90_pipeline/04_launch.ipynb #04_launch-012
 PATIENCE_S = 5  # from an interrupt to the end of the kernel
 
+# %% ../../nbs/90_pipeline/04_launch.ipynb #04_launch-013
 class Kernel:
     "The process that computes."
     def __init__(self,
         scratch:Path, # Folder for the sockets
     ):
         from jupyter_client import AsyncKernelManager
-        self.manager = AsyncKernelManager(kernel_name='python3', transport='ipc', connection_file=str(scratch/'kernel.json'))
+        self.manager = AsyncKernelManager(kernel_name='python3', transport='ipc',
+                                          connection_file=str(scratch/'kernel.json'))
         self.error, self.interrupted = None, False
 
     def execute(self,
@@ -99,7 +103,9 @@ class Kernel:
     ):
         "Run the template; an error is kept in `error`."
         import papermill
-        try: papermill.execute_notebook(str(template), str(notebook), parameters, kernel_name='python3', progress_bar=False, cwd=os.getcwd(), km=self.manager)
+        try:
+            papermill.execute_notebook(str(template), str(notebook), parameters, kernel_name='python3',
+                                       progress_bar=False, cwd=os.getcwd(), km=self.manager)
         except BaseException as e: self.error = e
 
     @property
@@ -119,7 +125,7 @@ class Kernel:
         try: os.killpg(self.group, number) if number == signal.SIGKILL else os.kill(self.group, number)
         except ProcessLookupError: pass
 
-# %% ../../nbs/90_pipeline/04_launch.ipynb #04_launch-013
+# %% ../../nbs/90_pipeline/04_launch.ipynb #04_launch-015
 def _set(variables:dict[str,str|None]):
     for name, value in variables.items():
         os.environ.pop(name, None)
@@ -133,7 +139,7 @@ def _environment(variables:dict[str,str|None]) -> Iterator[None]:
     try: yield
     finally: _set(before)
 
-# %% ../../nbs/90_pipeline/04_launch.ipynb #04_launch-015
+# %% ../../nbs/90_pipeline/04_launch.ipynb #04_launch-017
 def _wait(kernel:Kernel, worker:threading.Thread, progress:Path):
     stream = _stream()
     bar = Bar(stream)
@@ -147,6 +153,7 @@ def _wait(kernel:Kernel, worker:threading.Thread, progress:Path):
         from IPython.display import clear_output
         clear_output()
 
+# %% ../../nbs/90_pipeline/04_launch.ipynb #04_launch-018
 def execute(
     template:Path,            # Notebook with a cell of parameters
     parameters:dict[str,Any], # For that cell
@@ -166,14 +173,16 @@ def execute(
             for s, handler in old.items(): signal.signal(s, handler)
     return kernel
 
-# %% ../../nbs/90_pipeline/04_launch.ipynb #04_launch-016
+# %% ../../nbs/90_pipeline/04_launch.ipynb #04_launch-019
 def _failure(kernel:Kernel) -> tuple[str,str]:
     "Class and message of what ended the notebook, if the kernel did not get to write it down."
     if kernel.interrupted: return 'KeyboardInterrupt', 'interrupted'
     name = getattr(kernel.error, 'ename', type(kernel.error).__name__)
-    if name == 'DeadKernelError': return name, 'the notebook kernel died: it was killed, or the machine ran out of memory'
+    if name == 'DeadKernelError':
+        return name, 'the notebook kernel died: it was killed, or the machine ran out of memory'
     return name, getattr(kernel.error, 'evalue', str(kernel.error))
 
+# %% ../../nbs/90_pipeline/04_launch.ipynb #04_launch-020
 def launch(
     config:RunConfig,    # The run
     resume:bool=False,   # Go on with the run in `config.run_root`
@@ -191,21 +200,25 @@ def launch(
     if kernel.error is None and not kernel.interrupted: return summary, 0
     summary = record_failure(root, *_failure(kernel))
     try: _write_up(root, kernel)
-    except OSError as e: raise OSError(f'{summary.error.message}; the report of this failure could not be written: {e.strerror or e}') from e
+    except OSError as e: raise OSError(f'{summary.error.message}; the report of this failure could not be '
+                                       f'written: {e.strerror or e}') from e
     return summary, 130 if kernel.interrupted else 1
 
+# %% ../../nbs/90_pipeline/04_launch.ipynb #04_launch-021
 def _until_free(root:Path):  # a kernel that was told to end holds its lock until the system has taken its memory back
     for _ in range(100):
         try: return RunLock(root).release()
         except RunLocked: time.sleep(.1)
 
 def _write_up(root:Path, kernel:Kernel):
-    with open(Layout(root).log, 'a', encoding='utf-8') as log: log.write('\n'.join(getattr(kernel.error, 'traceback', None) or [repr(kernel.error)]) + '\n')
-    from yolov10_qat.report.page import render, write_summary_md  # here, because its plotting library doubles the time to the first sign of life
+    with open(Layout(root).log, 'a', encoding='utf-8') as log:
+        log.write('\n'.join(getattr(kernel.error, 'traceback', None) or [repr(kernel.error)]) + '\n')
+    # here, because its plotting library doubles the time to the first sign of life
+    from yolov10_qat.report.page import render, write_summary_md
     write_summary_md(root)
     render(root)
 
-# %% ../../nbs/90_pipeline/04_launch.ipynb #04_launch-018
+# %% ../../nbs/90_pipeline/04_launch.ipynb #04_launch-023
 class RunFailed(RuntimeError):
     "A run did not come to its end; the message says why and where its report is."
 
@@ -220,7 +233,7 @@ def start(
     from yolov10_qat.report.card import RunResult
     return RunResult(config.run_root)
 
-# %% ../../nbs/90_pipeline/04_launch.ipynb #04_launch-022
+# %% ../../nbs/90_pipeline/04_launch.ipynb #04_launch-027
 def summarize(
     paths:list[Path], # Run roots, folders of them, results tables
     out:Path,         # Folder of the comparison, made if need be
@@ -229,7 +242,9 @@ def summarize(
     find_roots(paths)
     out = check_out(out)
     out.mkdir(parents=True, exist_ok=True)
-    kernel = execute(COMPARE_TEMPLATE, dict(run_roots=[str(Path(p).expanduser().resolve()) for p in paths], out=str(out)), out/'compare.ipynb')
+    kernel = execute(COMPARE_TEMPLATE,
+                     dict(run_roots=[str(Path(p).expanduser().resolve()) for p in paths], out=str(out)),
+                     out/'compare.ipynb')
     if kernel.interrupted: return 130
     if kernel.error is not None: raise ValueError(_failure(kernel)[1])
     return 0

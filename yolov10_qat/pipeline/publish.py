@@ -38,7 +38,6 @@ class Wanted(NamedTuple):
     "A checkpoint to publish."
     source:Path  # In the run folder
     what:str     # What it is
-
 KINDS = {
     'best':        ('ultralytics/train/weights/best.pt', 'the epoch with the best score'),
     'last':        ('ultralytics/train/weights/last.pt', 'the last epoch'),
@@ -46,14 +45,20 @@ KINDS = {
     'corrected':   ('qc/corrected.pt', 'the last epoch after quantisation correction, folded into the batch norms'),
 }
 
+# %% ../../nbs/90_pipeline/05_publish.ipynb #05_publish-006
 def _snapshots(root:Path, word:str) -> list[Wanted]:
     period = re.fullmatch(r'every:([1-9]\d*)', word)
-    if not period: raise PublishError(f"checkpoint '{word}' is unknown{nearest(word, list(KINDS))}; use {', '.join(KINDS)}, or every:N")
+    if not period:
+        raise PublishError(f"checkpoint '{word}' is unknown{nearest(word, list(KINDS))}; use {', '.join(KINDS)}, or "
+                           "every:N")
     epochs = {int(p.stem[5:]): p for p in sorted(Layout(root).weights.glob('epoch*.pt')) if p.stem[5:].isdecimal()}
     found = [Wanted(p, f'snapshot of epoch {e}') for e, p in epochs.items() if e % int(period[1]) == 0]
-    if not found: raise PublishError(f"'{word}' fits no snapshot of {root}; it has {', '.join(p.name for p in epochs.values()) or 'none (save_period)'}")
+    if not found:
+        raise PublishError(f"'{word}' fits no snapshot of {root}; it has "
+                           f"{', '.join(p.name for p in epochs.values()) or 'none (save_period)'}")
     return found
 
+# %% ../../nbs/90_pipeline/05_publish.ipynb #05_publish-007
 def chosen(
     run_root:Path,              # Folder of a run
     words:Iterable[str]|None,   # Keys of `KINDS` and `every:N`; None: each kind that the run has
@@ -67,7 +72,7 @@ def chosen(
         else: raise PublishError(f"'{word}' asks for {KINDS[word][0]}, which {run_root} does not have")
     return list(dict.fromkeys(found))
 
-# %% ../../nbs/90_pipeline/05_publish.ipynb #05_publish-008
+# %% ../../nbs/90_pipeline/05_publish.ipynb #05_publish-010
 RECORD = 'publication.json'
 RECORD_VERSION = 1
 
@@ -75,30 +80,43 @@ def check_name(
     name:str, # Folder in reports/
 ):
     "Refuse what is no plain folder name."
-    if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9._-]*', name): raise PublishError(f"--name '{name}' is no plain folder name; use letters, digits, dots, underscores and hyphens, and begin with a letter or digit")
+    if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9._-]*', name):
+        raise PublishError(f"--name '{name}' is no plain folder name; use letters, digits, dots, underscores and "
+                           "hyphens, and begin with a letter or digit")
 
+# %% ../../nbs/90_pipeline/05_publish.ipynb #05_publish-011
 def check_place(
     place:Path,  # Folder of the publication
     run_id:str,  # Of the run that is to go there
 ):
     "Refuse a folder that is not an untouched publication of the same run."
     if not place.exists(): return
-    if not (place/RECORD).is_file(): raise PublishError(f'{place} exists and is no publication (it has no {RECORD}); choose another --name')
+    if not (place/RECORD).is_file():
+        raise PublishError(f'{place} exists and is no publication (it has no {RECORD}); choose another --name')
     try: record = json.loads((place/RECORD).read_text(encoding='utf-8'))
-    except ValueError as e: raise PublishError(f'{place/RECORD} cannot be read ({e}); remove {place}, or choose another --name') from None
-    if record.get('run_id') != run_id: raise PublishError(f"{place} holds run {record.get('run_id')}, this is run {run_id}; choose another --name")
-    known = {f['path']: f['sha256'] for f in record['files']} | {RECORD: None, 'checkpoints/.gitignore': None, 'export/.gitignore': None}
+    except ValueError as e: raise PublishError(f'{place/RECORD} cannot be read ({e}); remove {place}, or '
+                                               'choose another --name') from None
+    if record.get('run_id') != run_id:
+        raise PublishError(f"{place} holds run {record.get('run_id')}, this is run {run_id}; choose another --name")
+    known = {f['path']: f['sha256'] for f in record['files']} | {
+        RECORD: None, 'checkpoints/.gitignore': None, 'export/.gitignore': None}
     found = {p.relative_to(place).as_posix(): p for p in place.rglob('*') if p.is_file()}
     touched = [f for f, p in found.items() if f not in known or known[f] and known[f] != file_sha256(p)]
-    if touched: raise PublishError(f"{place} was changed since it was published ({', '.join(sorted(touched)[:3])}); keep that elsewhere, or choose another --name")
+    if touched:
+        raise PublishError(f"{place} was changed since it was published ({', '.join(sorted(touched)[:3])}); keep "
+                           "that elsewhere, or choose another --name")
 
+# %% ../../nbs/90_pipeline/05_publish.ipynb #05_publish-012
 def _check_ended(run:Run, incomplete:bool):
-    if run.config is None: raise PublishError(f'{run.root} has no readable run_config.yaml, so nobody could repeat it; it is not published')
+    if run.config is None:
+        raise PublishError(f'{run.root} has no readable run_config.yaml, so nobody could repeat it; it is not '
+                           'published')
     if run.summary.status == 'incomplete' and not incomplete:
         why = f' ({run.summary.error.message})' if run.summary.error else ''
-        raise PublishError(f'{run.root} is incomplete{why}; go on with it (run --resume), or publish it marked as such with --incomplete')
+        raise PublishError(f'{run.root} is incomplete{why}; go on with it (run --resume), or publish it marked as '
+                           'such with --incomplete')
 
-# %% ../../nbs/90_pipeline/05_publish.ipynb #05_publish-011
+# %% ../../nbs/90_pipeline/05_publish.ipynb #05_publish-015
 def _here(value:Any) -> str:
     if value is None: return 'none'
     if isinstance(value, dict):
@@ -112,6 +130,7 @@ def key_rows(
     "The keys of a checkpoint as they were found."
     return [dict(key=k, type=type(v).__name__, here=_here(v)) for k, v in content.items()]
 
+# %% ../../nbs/90_pipeline/05_publish.ipynb #05_publish-016
 def fact_rows(
     run:Run, # A run
 ) -> list[tuple[str,str]]: # What, value
@@ -120,18 +139,24 @@ def fact_rows(
     scale = 'learned steps (LSQ)' if c.scale == 'learned' else 'steps from the largest weight'
     trainer = 'qat.QATTrainer' if c.quantize else 'trainer.FloatTrainer'
     given = s.training.overrides if s.training else {}
-    optimizer = f"{given.get('optimizer', 'Adam')}, lr0 {c.lr0:g}, lrf {c.lrf:g}, momentum {given.get('momentum', 0.9):g}"
-    falls = f', word length by epochs {c.bits_schedule}' if c.bits_schedule else f', floating point for {c.quantize_from_epoch} epochs' if c.quantize_from_epoch else ''
+    optimizer = (f"{given.get('optimizer', 'Adam')}, lr0 {c.lr0:g}, lrf {c.lrf:g}, momentum "
+                 f"{given.get('momentum', 0.9):g}")
+    falls = (f', word length by epochs {c.bits_schedule}' if c.bits_schedule
+             else f', floating point for {c.quantize_from_epoch} epochs' if c.quantize_from_epoch else '')
     rows = [('Entry point', f'`yolov10-qat {" ".join(_entry(c))}`'), ('Trainer', f'`yolov10_qat.{trainer}`' + (f' on {s.training.framework}' if s.training else '')),
             ('Hyperparameters', f'{optimizer}, weight decay {c.weight_decay:g}, warm-up {c.warmup_epochs:g} epochs, batch {c.batch}, seed {c.seed}' + ('; all of them in [recipe.yaml](recipe.yaml)' if c.recipe else '')),
-            ('Quantisation', f'weights {c.weight_bits} bit {c.granularity.replace("_", " ")}, {scale}, activations floating{falls}' if c.quantize else 'none'), ('Batch norms', c.bn),
+            ('Quantisation',
+             f'weights {c.weight_bits} bit {c.granularity.replace("_", " ")}, {scale}, activations floating{falls}'
+             if c.quantize else 'none'), ('Batch norms', c.bn),
             ('Cadence', 'last.pt after each epoch, best.pt when the score rises' + (f', epochNNN.pt every {c.save_period} epochs' if c.save_period else ''))]
     if s.dataset: rows.append(('Data', f'{c.coco_root}, fingerprint `{s.dataset.fingerprint[:12]}`'))
     return rows + card(run)
 
-def _entry(c:RunConfig) -> list[str]: return ['scratch', 'qat-w4a16' if c.quantize else 'fp16'] if c.profile == 'scratch' else ['run']
+# %% ../../nbs/90_pipeline/05_publish.ipynb #05_publish-017
+def _entry(c:RunConfig) -> list[str]:
+    return ['scratch', 'qat-w4a16' if c.quantize else 'fp16'] if c.profile == 'scratch' else ['run']
 
-# %% ../../nbs/90_pipeline/05_publish.ipynb #05_publish-013
+# %% ../../nbs/90_pipeline/05_publish.ipynb #05_publish-019
 NOTES = (
     ('With PyTorch alone, 2.6 or later (`weights_only=True` is its default and is enough here):',
      'import torch\nckpt = torch.load("{file}", map_location="cpu", weights_only=True)\nstate = ckpt["ema_state_dict"] or ckpt["model_state_dict"]\nprint(ckpt["epoch"], len(state), ckpt["manifest"][0]["name"], ckpt["manifest"][0]["bits"])'),
@@ -145,10 +170,12 @@ def tried(
 ) -> str: # What it printed
     "Execute a note; one that fails must not be published."
     done = subprocess.run([sys.executable, '-c', code], cwd=folder, capture_output=True, text=True, timeout=600)
-    if done.returncode: raise PublishError(f"the loading notes fail on this checkpoint: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+    if done.returncode:
+        raise PublishError("the loading notes fail on this checkpoint: "
+                           f"{(done.stderr.strip().splitlines() or ['no message'])[-1]}")
     return done.stdout.strip()
 
-# %% ../../nbs/90_pipeline/05_publish.ipynb #05_publish-015
+# %% ../../nbs/90_pipeline/05_publish.ipynb #05_publish-021
 def _carry(source:Path, target:Path):
     target.parent.mkdir(parents=True, exist_ok=True)
     try: os.link(source, target)
@@ -161,14 +188,20 @@ def _checkpoints(run:Run, folder:Path, words:Iterable[str]|None) -> list[dict[st
         target = folder/'checkpoints'/file.name
         _carry(file, target)
         try: facts = verify_checkpoint(target)
-        except CheckpointError as e: raise PublishError(f'{file.relative_to(run.root)} of {run.root} fails its verification and is not published: {e}') from None
-        rows.append(dict(path=f'checkpoints/{file.name}', source=file.relative_to(run.root).as_posix(), what=what, epoch=facts['epoch'], weights=facts['weights'], resumable=facts['resumable'], size=facts['bytes']))
+        except CheckpointError as e: raise PublishError(f'{file.relative_to(run.root)} of {run.root} fails '
+                                                        f'its verification and is not published: {e}') from None
+        rows.append(
+            dict(path=f'checkpoints/{file.name}', source=file.relative_to(run.root).as_posix(), what=what,
+                 epoch=facts['epoch'], weights=facts['weights'], resumable=facts['resumable'], size=facts['bytes']))
     if rows: write_atomic(folder/'checkpoints/.gitignore', '*\n')
     return rows
 
+# %% ../../nbs/90_pipeline/05_publish.ipynb #05_publish-022
 def _exported(run:Run, folder:Path) -> list[str]:
     for e in run.summary.exports:
-        if file_sha256(run.root/e.path) != e.sha256: raise PublishError(f'{e.path} of {run.root} is not the file that was measured; export it anew with yolov10-qat run --resume')
+        if file_sha256(run.root/e.path) != e.sha256:
+            raise PublishError(f'{e.path} of {run.root} is not the file that was measured; export it anew with '
+                               'yolov10-qat run --resume')
         _carry(run.root/e.path, folder/e.path)
     if run.summary.exports: write_atomic(folder/'export/.gitignore', '*\n')
     return [e.path for e in run.summary.exports]
@@ -178,31 +211,38 @@ def _files(folder:Path, sources:dict[str,str]) -> list[dict[str,Any]]:
     rows = [dict(path=p.relative_to(folder).as_posix(), sha256=file_sha256(p), bytes=p.stat().st_size) for p in found]
     return [r | dict(source=sources.get(r['path'])) for r in rows]
 
+# %% ../../nbs/90_pipeline/05_publish.ipynb #05_publish-023
 def _readme(run:Run, name:str, folder:Path, checkpoints:list[dict[str,Any]], files:list[dict[str,Any]]) -> str:
     import torch
     s, kept = run.summary, checkpoints[0]['path'] if checkpoints else None
     codes = [(what, code.format(file=kept, imgsz=run.config.imgsz)) for what, code in NOTES] if kept else []
     incomplete = (s.error.message if s.error else 'no error was recorded') if s.status == 'incomplete' else ''
     return page_template('publication.md.j2').render(
-        name=name, incomplete=incomplete, verdict=verdict(run), moved=' '.join(s.diagnosis.sentences) if s.diagnosis else '', facts=fact_rows(run), command=reproduce_command(run.config),
-        exports=s.exports, checkpoints=checkpoints, keys=key_rows(read_outline(folder/kept)) if kept else [], notes=[dict(what=w, code=c, said=tried(c, folder)) for w, c in codes],
+        name=name, incomplete=incomplete, verdict=verdict(run), moved=' '.join(
+            s.diagnosis.sentences) if s.diagnosis else '', facts=fact_rows(run), command=reproduce_command(run.config),
+        exports=s.exports, checkpoints=checkpoints, keys=key_rows(read_outline(folder/kept)) if kept else [], notes=[
+            dict(what=w, code=c, said=tried(c, folder)) for w, c in codes],
         torch=torch.__version__, run_id=s.run_id, commit=s.git.commit, date=now(), files=files)
 
+# %% ../../nbs/90_pipeline/05_publish.ipynb #05_publish-024
 def _fill(run:Run, name:str, folder:Path, words:Iterable[str]|None):
     carried = {f: f for f in ('run_summary.json', 'keep-layers.json', 'recipe.yaml') if (run.root/f).is_file()}
     for file in carried: shutil.copy2(run.root/file, folder/file)
     checkpoints, exported = _checkpoints(run, folder, words), _exported(run, folder)
     save_config(portable_config(run.config), folder/'training-config.yaml')
     write_summary_md(run.root, folder)
-    sources = carried | {f: f for f in exported} | {c['path']: c['source'] for c in checkpoints} | {'training-config.yaml': 'run_config.yaml'}
+    sources = carried | {f: f for f in exported} | {c['path']: c['source']
+                                                    for c in checkpoints} | {'training-config.yaml': 'run_config.yaml'}
     write_atomic(folder/'README.md', '')  # the report lists it
     render(run.root, folder)
     (folder/'README.md').unlink()
     files = _files(folder, sources)
     write_atomic(folder/'README.md', _readme(run, name, folder, checkpoints, files))
-    record = dict(format_version=RECORD_VERSION, name=name, run_id=run.summary.run_id, status=run.summary.status, date=now(), files=_files(folder, sources))
+    record = dict(format_version=RECORD_VERSION, name=name, run_id=run.summary.run_id, status=run.summary.status,
+                  date=now(), files=_files(folder, sources))
     write_atomic(folder/RECORD, json.dumps(record, indent=1) + '\n')
 
+# %% ../../nbs/90_pipeline/05_publish.ipynb #05_publish-025
 def publish(
     run_root:Path|str,                     # Folder of a run that has ended
     name:str,                              # Folder in `reports`
@@ -228,6 +268,7 @@ def publish(
     finally: lock.release()
     return place
 
+# %% ../../nbs/90_pipeline/05_publish.ipynb #05_publish-026
 def _swap(part:Path, place:Path):
     old = place.with_name(f'.{place.name}.old')
     shutil.rmtree(old, ignore_errors=True)

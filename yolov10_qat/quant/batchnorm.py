@@ -36,7 +36,8 @@ def norm_behind(
     model:nn.Module, # YOLOv10, plain or quantised
 ) -> dict[str,str]: # Path of a convolution -> path of the batch norm that follows it; convolutions without one are left out
     "Which batch norm takes the output of each convolution."
-    blocks = [n for n, m in model.named_modules() if isinstance(m, Conv) and isinstance(getattr(m, 'bn', None), _BatchNorm)]
+    blocks = [n for n,
+              m in model.named_modules() if isinstance(m, Conv) and isinstance(getattr(m, 'bn', None), _BatchNorm)]
     return {f'{n}.conv': f'{n}.bn' for n in blocks}
 
 # %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-009
@@ -57,8 +58,10 @@ def statistics(
     model:nn.Module, # Any model
 ) -> dict[str,Statistics]: # Module path -> copy of its statistics, in network order
     "The statistics of all batch norms."
-    return {n: Statistics(m.running_mean.clone(), m.running_var.clone(), m.num_batches_tracked.clone()) for n, m in norms(model).items()}
+    return {n: Statistics(m.running_mean.clone(), m.running_var.clone(), m.num_batches_tracked.clone()) for n,
+            m in norms(model).items()}
 
+# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-013
 @torch.no_grad()
 def set_statistics(
     model:nn.Module,             # Changed in place
@@ -66,11 +69,14 @@ def set_statistics(
 ):
     "Write statistics into a model."
     found = norms(model)
-    if strange := sorted(found.keys() ^ stats.keys()): raise ValueError(f'{len(strange)} batch norms are in the model or in the statistics alone, the first is {strange[0]}; take the statistics from a model of the same structure')
+    if strange := sorted(found.keys() ^ stats.keys()):
+        raise ValueError(f'{len(strange)} batch norms are in the model or in the statistics alone, the first is '
+                         f'{strange[0]}; take the statistics from a model of the same structure')
     for n, m in found.items():
-        m.running_mean.copy_(stats[n].mean_c); m.running_var.copy_(stats[n].var_c); m.num_batches_tracked.copy_(stats[n].batches)
+        m.running_mean.copy_(stats[n].mean_c)
+        m.running_var.copy_(stats[n].var_c); m.num_batches_tracked.copy_(stats[n].batches)
 
-# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-015
+# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-016
 @contextmanager
 def _following(model:nn.Module):
     "Batch norms start over and average over what they see; everything else is in evaluation mode."
@@ -85,24 +91,28 @@ def _following(model:nn.Module):
         for m, mode in modes.items(): m.training = mode
         for m, momentum in momenta.items(): m.momentum = momentum
 
+# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-017
 @torch.no_grad()
 def reestimate(
     model:nn.Module,          # Quantised YOLOv10, or its `deployable` copy; only its running statistics change
     batches:Iterable[Tensor], # Images (n, 3, h, w), 0 to 1, on the model's device; at least one batch
 ) -> dict[str,Statistics]: # The old statistics, for `set_statistics`
     "Replace the statistics by those of some batches."
-    if not norms(model): raise ValueError('this model has no batch norms, they were folded into the convolutions; estimate before fuse()')
+    if not norms(model):
+        raise ValueError('this model has no batch norms, they were folded into the convolutions; estimate before '
+                         'fuse()')
     old, count = statistics(model), 0
     try:
         with _following(model):
             for count, images_n3hw in enumerate(batches, 1): model(images_n3hw)
-        if not count: raise ValueError('there is not one batch to estimate batch-norm statistics from; give at least one')
+        if not count:
+            raise ValueError('there is not one batch to estimate batch-norm statistics from; give at least one')
     except BaseException:
         set_statistics(model, old)
         raise
     return old
 
-# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-021
+# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-023
 def _moved(kept:Statistics, seen:Statistics, rounded:Statistics) -> Statistics:
     ratio_c = torch.where(seen.var_c > 0, rounded.var_c/seen.var_c, 1.)  # a channel that never varied says nothing
     return Statistics(kept.mean_c + (rounded.mean_c - seen.mean_c), kept.var_c*ratio_c, kept.batches)
@@ -120,6 +130,7 @@ def reference(
     copy = deepcopy(base)
     return Reference(reestimate(copy, batches), statistics(copy))
 
+# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-024
 def carry_over(
     model:nn.Module,          # Rounded network; only its running statistics change
     base:Reference,           # Of the float network that it was rounded from
@@ -129,7 +140,7 @@ def carry_over(
     reestimate(model, batches)
     set_statistics(model, {n: _moved(base.kept[n], base.seen[n], rounded) for n, rounded in statistics(model).items()})
 
-# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-029
+# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-032
 EPS = 1e-3  # what Ultralytics gives every batch norm
 
 def divergence(
@@ -144,10 +155,11 @@ def _kl(stored:Statistics, true:Statistics, eps:float) -> Tensor:
     (mean_c, var_c), (mean_true_c, var_true_c) = ((s[0].double(), s[1].double() + eps) for s in (stored, true))
     return (var_c/var_true_c).log()/2 + (var_true_c + (mean_true_c-mean_c)**2)/(2*var_c) - .5
 
-# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-035
+# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-038
 def drift(
     model:nn.Module,          # Quantised YOLOv10, or its `deployable` copy; it is not changed
-    batches:Iterable[Tensor], # Images (n, 3, h, w), 0 to 1, on the model's device; other ones than the statistics come from
+    # Images (n, 3, h, w), 0 to 1, on the model's device; other ones than the statistics come from
+    batches:Iterable[Tensor],
 ) -> dict[str,float]: # Path of each batch norm -> KL divergence, nats, mean over channels
     "How far the stored statistics are from those of some batches."
     stored = reestimate(model, batches)
@@ -155,7 +167,7 @@ def drift(
     set_statistics(model, stored)
     return {n: float(_kl(stored[n], true[n], m.eps).mean()) for n, m in norms(model).items()}
 
-# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-038
+# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-041
 def drift_rows(
     model:nn.Module,            # YOLOv10, plain or quantised
     kl_before:dict[str,float],  # From `drift`, with the stored statistics
@@ -166,7 +178,7 @@ def drift_rows(
     return [dict(layer=bn, kind=kinds[conv], channels=model.get_submodule(bn).num_features, kl_before=kl_before[bn], kl_after=kl_after[bn])
             for conv, bn in norm_behind(model).items()]
 
-# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-041
+# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-044
 @contextmanager
 def _undisturbed():
     "What happens inside draws from no global random generator, as seen from outside."
@@ -177,6 +189,7 @@ def _undisturbed():
         random.setstate(python)
         np.random.set_state(numpy)
 
+# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-045
 class ImageBatches:
     "Batches of images of a dataset, loaded when their turn comes, as often as one likes."
     def __init__(self,
@@ -193,7 +206,7 @@ class ImageBatches:
             with _undisturbed(): images_n3hw = torch.stack([self.dataset[i]['img'] for i in batch])
             yield images_n3hw.to(self.device).float()/255
 
-# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-042
+# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-046
 def training_images(
     data:View|Path|str,            # Dataset view, or its dataset.yaml
     imgsz:int,                     # Side of the square, pixels, a multiple of 32
@@ -204,7 +217,8 @@ def training_images(
     seed:int=0,                    # Of the order
 ) -> ImageBatches: # Each (n, 3, imgsz, imgsz), RGB, float32, 0 to 1
     "Training images without augmentation, in a fixed order."
-    wrong = [f'{name}={value} (needs {least} or more)' for name, value, least in (('batch', batch, 1), ('batches', batches, 1), ('start', start, 0)) if value < least]
+    wrong = [f'{name}={value} (needs {least} or more)' for name, value,
+             least in (('batch', batch, 1), ('batches', batches, 1), ('start', start, 0)) if value < least]
     if wrong: raise ValueError(f"training_images: {', '.join(wrong)}")
     with _undisturbed():
         found = check_det_dataset(str(data.dataset_yaml if isinstance(data, View) else data))

@@ -38,18 +38,21 @@ def _layer_by_layer(mode, batches:_Batches, progress:Progress|None, what:str):
 
 def _gptq(model:nn.Module, base:nn.Module, batches:_Batches, progress:Progress|None):
     from brevitas.graph.gptq import gptq_mode
-    with gptq_mode(model, create_weight_orig=False, use_quant_activations=False, act_order=True) as mode: _layer_by_layer(mode, batches, progress, 'gptq')
+    with gptq_mode(model, create_weight_orig=False, use_quant_activations=False, act_order=True) as mode:
+        _layer_by_layer(mode, batches, progress, 'gptq')
 
+# %% ../../nbs/40_quant/05_calibrate.ipynb #05_calibrate-006
 def _gpfq(model:nn.Module, base:nn.Module, batches:_Batches, progress:Progress|None, **how):
     from brevitas.graph.gpfq import gpfq_mode
-    with gpfq_mode(model, create_weight_orig=True, use_quant_activations=False, **how) as mode: _layer_by_layer(mode, batches, progress, 'gpfq')
+    with gpfq_mode(model, create_weight_orig=True, use_quant_activations=False, **how) as mode:
+        _layer_by_layer(mode, batches, progress, 'gpfq')
     for layer in quantized_layers(model).values(): del layer.weight_orig
 
 def _qronos(model:nn.Module, base:nn.Module, batches:_Batches, progress:Progress|None):
     from brevitas.graph.qronos import Qronos
     _gpfq(model, base, batches, progress, algorithm_impl=partial(Qronos, alpha=1e-6))
 
-# %% ../../nbs/40_quant/05_calibrate.ipynb #05_calibrate-007
+# %% ../../nbs/40_quant/05_calibrate.ipynb #05_calibrate-008
 ROUND_STEPS, ROUND_LR, ROUND_BATCH = 150, 5e-3, 8
 
 def _learned_round(model:nn.Module, base:nn.Module, batches:_Batches, progress:Progress|None):
@@ -64,9 +67,12 @@ def _learned_round(model:nn.Module, base:nn.Module, batches:_Batches, progress:P
 
 def _insert_rounding(layer:nn.Module):
     quant = layer.weight_quant
-    quant.quant_injector = quant.quant_injector.let(float_to_int_impl=LearnedRoundSte, learned_round_impl_type=LearnedRoundImplType.IDENTITY, learned_round_init=torch.zeros_like(layer.weight))
+    quant.quant_injector = quant.quant_injector.let(float_to_int_impl=LearnedRoundSte,
+                                                    learned_round_impl_type=LearnedRoundImplType.IDENTITY,
+                                                    learned_round_init=torch.zeros_like(layer.weight))
     quant.init_tensor_quant(preserve_state_dict=True)
 
+# %% ../../nbs/40_quant/05_calibrate.ipynb #05_calibrate-009
 def _rounding(layer:nn.Module) -> LearnedRoundSte: return layer.weight_quant.tensor_quant.int_quant.float_to_int_impl
 
 def _take_over(layer:nn.Module):
@@ -76,10 +82,12 @@ def _blocks(model:nn.Module) -> list[str]:
     "Parts that are fitted at once, in network order: the blocks of backbone and neck, and each branch of the head."
     last = len(model.model) - 1
     body = [f'model.{i}' for i in range(last) if quantized_layers(model.model[i])]
-    return body + [f'model.{last}.{branch}.{i}' for branch, scales in model.model[-1].named_children() if 'cv' in branch for i in range(len(scales))]
+    return body + [f'model.{last}.{branch}.{i}' for branch,
+                   scales in model.model[-1].named_children() if 'cv' in branch for i in range(len(scales))]
 
 class _Enough(Exception): "The pass has come to the block in question."
 
+# %% ../../nbs/40_quant/05_calibrate.ipynb #05_calibrate-010
 @torch.no_grad()
 def _seen(model:nn.Module, name:str, batches:_Batches, inputs:bool) -> Tensor:
     found = []
@@ -93,6 +101,7 @@ def _seen(model:nn.Module, name:str, batches:_Batches, inputs:bool) -> Tensor:
     handle.remove()
     return torch.cat(found)
 
+# %% ../../nbs/40_quant/05_calibrate.ipynb #05_calibrate-011
 def _fit(block:nn.Module, inputs:Tensor, targets:Tensor, draw:torch.Generator):
     values = [_rounding(layer).value.requires_grad_(True) for layer in quantized_layers(block).values()]
     optimizer = SignSGD(values, lr=ROUND_LR)
@@ -104,7 +113,7 @@ def _fit(block:nn.Module, inputs:Tensor, targets:Tensor, draw:torch.Generator):
         optimizer.step(); falling.step()
     for value in values: value.requires_grad_(False)
 
-# %% ../../nbs/40_quant/05_calibrate.ipynb #05_calibrate-009
+# %% ../../nbs/40_quant/05_calibrate.ipynb #05_calibrate-013
 def _bias(model:nn.Module, base:nn.Module, batches:_Batches, progress:Progress|None):
     from brevitas.graph.calibrate import bias_correction_mode
     behind, bare = norm_behind(model), [n for n, m in quantized_layers(model).items() if m.bias is None]
@@ -116,13 +125,14 @@ def _bias(model:nn.Module, base:nn.Module, batches:_Batches, progress:Progress|N
         model.get_submodule(behind[name]).running_mean.sub_(layer.bias.detach())
         layer.bias = None
 
-def _bn(model:nn.Module, base:nn.Module, batches:_Batches, progress:Progress|None): carry_over(model, reference(base, batches), batches)
+def _bn(model:nn.Module, base:nn.Module, batches:_Batches, progress:Progress|None):
+    carry_over(model, reference(base, batches), batches)
 
-# %% ../../nbs/40_quant/05_calibrate.ipynb #05_calibrate-011
+# %% ../../nbs/40_quant/05_calibrate.ipynb #05_calibrate-015
 CALIBRATION_IMAGES = 32  # on YOLOv10n 128 were no better
-
 _DO = {'gptq': _gptq, 'gpfq': _gpfq, 'qronos': _qronos, 'learned-round': _learned_round, 'bias': _bias, 'bn': _bn}
 
+# %% ../../nbs/40_quant/05_calibrate.ipynb #05_calibrate-016
 def calibrate(
     base:nn.Module,                # Float YOLOv10, evaluation mode; it is not changed
     manifest:list[dict[str,Any]],  # Plan with learned steps
@@ -131,7 +141,8 @@ def calibrate(
     progress:Progress|None=None,   # Told how far the rounding is
 ) -> QuantDetectionModel: # Evaluation mode
     "Quantise a model without training it."
-    if any(e['bits'] and e['scale'] != 'learned' for e in manifest): raise ValueError("calibration needs steps that stay where they are: plan with scale='learned'")
+    if any(e['bits'] and e['scale'] != 'learned' for e in manifest):
+        raise ValueError("calibration needs steps that stay where they are: plan with scale='learned'")
     steps, *work = ptq_parts(method)
     start = quantize(deepcopy(base), manifest, {'rtn': 'absmax', 'mse': 'mse'}[steps]).eval()
     model = deepcopy(start)
@@ -142,7 +153,7 @@ def calibrate(
     start.load_state_dict({k: state[k] for k in start.state_dict()}, strict=True)
     return start
 
-# %% ../../nbs/40_quant/05_calibrate.ipynb #05_calibrate-013
+# %% ../../nbs/40_quant/05_calibrate.ipynb #05_calibrate-018
 def calibration_images(
     data:View|Path|str,       # Dataset view, or its dataset.yaml
     imgsz:int,                # Side of the square, pixels

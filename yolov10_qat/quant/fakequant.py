@@ -38,6 +38,7 @@ class _ScaledGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient): return gradient*ctx.factor, None
 
+# %% ../../nbs/40_quant/01_fakequant.ipynb #01_fakequant-007
 class LearnedStep(nn.Module):
     "LSQ's step size for Brevitas: `log_step` is its logarithm, one an output channel or one a layer."
     def __init__(self,
@@ -52,8 +53,10 @@ class LearnedStep(nn.Module):
         threshold:Tensor, # Largest integer of the grid, n
     ) -> Tensor: # The step, in the unit of the weights
         "The step; its gradient is scaled by 1/sqrt(N n)."
-        return _ScaledGradient.apply(self.log_step, _gradient_scale(w_oihw.numel()/self.log_step.numel(), self.top)).exp()
+        return _ScaledGradient.apply(self.log_step,
+                                     _gradient_scale(w_oihw.numel()/self.log_step.numel(), self.top)).exp()
 
+# %% ../../nbs/40_quant/01_fakequant.ipynb #01_fakequant-008
 class ClippedRound(nn.Module):
     "Clip to the grid, then round: no gradient comes from weights at or beyond its ends."
     def __init__(self,
@@ -70,10 +73,11 @@ class ClippedRound(nn.Module):
 
 class _LearnedPerChannel(Int8WeightPerChannelFloat):
     scaling_impl, float_to_int_impl = LearnedStep, ClippedRound
+
 class _LearnedPerTensor(Int8WeightPerTensorFloat):
     scaling_impl, float_to_int_impl = LearnedStep, ClippedRound
 
-# %% ../../nbs/40_quant/01_fakequant.ipynb #01_fakequant-008
+# %% ../../nbs/40_quant/01_fakequant.ipynb #01_fakequant-010
 SHARES = 40  # steps tried by `best_steps`, evenly spread over (0, 1] of the largest
 
 @torch.no_grad()
@@ -89,6 +93,7 @@ def largest_steps(
 
 def _largest_steps(w_rk:Tensor, top:int) -> Tensor: return w_rk.abs().amax(1, keepdim=True).clamp_min_(1e-10).div_(top)
 
+# %% ../../nbs/40_quant/01_fakequant.ipynb #01_fakequant-011
 @torch.no_grad()
 def best_steps(
     w_oihw:Tensor,     # Latent weights
@@ -101,13 +106,13 @@ def best_steps(
     best, least = largest, torch.full_like(largest, math.inf)
     for share in range(SHARES, 0, -1):
         step = largest*(share/SHARES)
-        error = ((w_oihw/step).round().clamp(-top, top)*step - w_oihw).square().sum(axes, keepdim=granularity == 'per_channel')
+        error = ((w_oihw/step).round().clamp(-top, top)*step - w_oihw).square().sum(
+            axes, keepdim=granularity == 'per_channel')
         best, least = torch.where(error < least, step, best), torch.minimum(error, least)
     return best
-
 STARTS = {'mse': best_steps, 'absmax': largest_steps}
 
-# %% ../../nbs/40_quant/01_fakequant.ipynb #01_fakequant-010
+# %% ../../nbs/40_quant/01_fakequant.ipynb #01_fakequant-013
 GRANULARITIES = ('per_channel', 'per_tensor')
 _QUANTIZERS = {('stats', 'per_channel'): Int8WeightPerChannelFloat, ('stats', 'per_tensor'): Int8WeightPerTensorFloat,
                ('learned', 'per_channel'): _LearnedPerChannel, ('learned', 'per_tensor'): _LearnedPerTensor}
@@ -123,6 +128,7 @@ class PreparedConv2d(qnn.QuantConv2d):
         "Convolve with the rounded weights."
         return super().forward(x) if self.prepared is None else self._conv_forward(x, self.prepared, self.bias)
 
+# %% ../../nbs/40_quant/01_fakequant.ipynb #01_fakequant-014
 def quant_conv(
     conv:nn.Conv2d,       # Convolution to replace; it is not changed
     bits:int,             # Word length, 2 to 8
@@ -131,20 +137,27 @@ def quant_conv(
     scale_init:str='absmax', # Start of learned steps: `absmax` or `mse`
 ) -> PreparedConv2d: # Same weights, same place and type; its forward uses the rounded weights
     "A Brevitas convolution that rounds the latent weights of `conv` at each forward."
-    if not 2 <= bits <= 8: raise ValueError(f'bits must be 2 to 8, got {bits}; to skip a layer, leave it out of the plan')
-    for name, value, known in (('granularity', granularity, GRANULARITIES), ('scale', scale, SCALES), ('scale_init', scale_init, STARTS)):
-        if value not in known: raise ValueError(f"{name} '{value}' is unknown{nearest(value, list(known))}; use {' or '.join(known)}")
-    with torch.random.fork_rng(devices=[]):  # the constructor draws random weights; the caller's random state must not notice
+    if not 2 <= bits <= 8:
+        raise ValueError(f'bits must be 2 to 8, got {bits}; to skip a layer, leave it out of the plan')
+    for name, value, known in (('granularity', granularity, GRANULARITIES), ('scale', scale, SCALES),
+                               ('scale_init', scale_init, STARTS)):
+        if value not in known:
+            raise ValueError(f"{name} '{value}' is unknown{nearest(value, list(known))}; use {' or '.join(known)}")
+    # the constructor draws random weights; the caller's random state must not notice
+    with torch.random.fork_rng(devices=[]):
         quantised = PreparedConv2d(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups,
-            conv.padding_mode, conv.bias is not None, weight_quant=_QUANTIZERS[scale, granularity], weight_bit_width=bits,
+            conv.padding_mode, conv.bias is not None, weight_quant=_QUANTIZERS[
+                scale, granularity], weight_bit_width=bits,
             device=conv.weight.device, dtype=conv.weight.dtype)
-    with torch.no_grad():  # load_state_dict would make Brevitas build the quantiser once more, which takes longer than all the rest
+    # load_state_dict would make Brevitas build the quantiser once more, which takes longer than all the rest
+    with torch.no_grad():
         for own, given in ((quantised.weight, conv.weight), (quantised.bias, conv.bias)):
             if given is not None: own.copy_(given)
     quantised.top, quantised.granularity = _top(bits), granularity
     if scale == 'learned': start_step(quantised, bits, granularity, scale_init)
     return quantised.train(conv.training)
 
+# %% ../../nbs/40_quant/01_fakequant.ipynb #01_fakequant-015
 def start_step(
     layer:qnn.QuantConv2d, # Quantised convolution with a learned step; changed in place
     bits:int,              # Word length
@@ -161,7 +174,7 @@ def learned_step(
     scaling = layer.weight_quant.tensor_quant.scaling_impl
     return scaling.log_step if isinstance(scaling, LearnedStep) else None
 
-# %% ../../nbs/40_quant/01_fakequant.ipynb #01_fakequant-023
+# %% ../../nbs/40_quant/01_fakequant.ipynb #01_fakequant-028
 _own = threading.local()
 
 def _room(like_rk:Tensor) -> Tensor:
@@ -181,6 +194,7 @@ def apart(
     "Take a matrix apart."
     return _unflatten_dense_tensors(x_rk.view(-1), like)
 
+# %% ../../nbs/40_quant/01_fakequant.ipynb #01_fakequant-029
 class _FakeQuant(torch.autograd.Function):
     "Weights of several layers, then the logarithms of their steps if these are learned, to rounded weights."
     @staticmethod
@@ -191,7 +205,8 @@ class _FakeQuant(torch.autograd.Function):
         else:
             largest_r1, largest = _largest(torch.abs(w_rk, out=_room(w_rk)), rows.whole)
             step_r1 = largest_r1.clamp_min(1e-10).div_(rows.top)
-        x_rk = w_rk/step_r1 if len(weights) == 1 else w_rk.div_(step_r1)  # one tensor is not copied, and belongs to the layer
+        # one tensor is not copied, and belongs to the layer
+        x_rk = w_rk/step_r1 if len(weights) == 1 else w_rk.div_(step_r1)
         ctx.save_for_backward(x_rk, step_r1, largest, *log_steps)
         ctx.rows = rows
         return apart(_integers(x_rk, rows, torch.empty_like(x_rk)).mul_(step_r1), weights)
@@ -206,23 +221,28 @@ class _FakeQuant(torch.autograd.Function):
         if rows.learned: _inside(d_rk, x_rk, -rows.top, rows.top, grad_input=d_rk)
         d_step_r1 = through_integer_r1 - torch.div(x_rk, step_r1, out=own_rk).mul_(d_rk).sum(1, keepdim=True)
         d_rk.div_(step_r1)
-        if rows.learned: return None, *apart(d_rk, gradients), *apart(d_step_r1.mul_(step_r1).mul_(_gradient_scale(rows.length, rows.top)), log_steps)
+        if rows.learned:
+            return None, *apart(d_rk, gradients), *apart(
+                d_step_r1.mul_(step_r1).mul_(_gradient_scale(rows.length, rows.top)), log_steps)
         d_largest_r1 = d_step_r1.div_(rows.top)
         if rows.whole: d_rk.add_(largest*(d_largest_r1/largest.sum(1, keepdim=True))*x_rk.sign())
         else: d_rk.scatter_add_(1, largest, d_largest_r1*x_rk.gather(1, largest).sign_())
         return None, *apart(d_rk, gradients)
 
+# %% ../../nbs/40_quant/01_fakequant.ipynb #01_fakequant-030
 def _integers(x_rk:Tensor, rows:'Rows', out:Tensor) -> Tensor:
     return torch.clamp(x_rk, -rows.top, rows.top, out=out).round_() if rows.learned else torch.round(x_rk, out=out)
 
-def _largest(size_rk:Tensor, whole:bool) -> tuple[Tensor,Tensor]: # (r, 1), and where: the first place (r, 1), or in a whole layer all places (r, k)
+# (r, 1), and where: the first place (r, 1), or in a whole layer all places (r, k)
+def _largest(size_rk:Tensor, whole:bool) -> tuple[Tensor,Tensor]:
     if not whole: return size_rk.max(1, keepdim=True)
     largest_r1 = size_rk.amax(1, keepdim=True)
     return largest_r1, size_rk == largest_r1
 
-# %% ../../nbs/40_quant/01_fakequant.ipynb #01_fakequant-025
+# %% ../../nbs/40_quant/01_fakequant.ipynb #01_fakequant-032
 CACHED = 2**17  # weights of a matrix on a CPU
 
+# %% ../../nbs/40_quant/01_fakequant.ipynb #01_fakequant-033
 class Rows(NamedTuple):
     "Layers of one word length whose steps are shared by the same number of weights."
     layers:list[qnn.QuantConv2d]
@@ -231,9 +251,14 @@ class Rows(NamedTuple):
     whole:bool  # One step a layer, not one a channel
     learned:bool # Steps are parameters
 
-    def weights(self) -> list[Tensor]: "Latent weights, (o, i, h, w) each."; return [layer.weight for layer in self.layers]
-    def log_steps(self) -> list[Tensor]: "Logarithms of learned steps; none where they follow the weights."; return [learned_step(layer) for layer in self.layers] if self.learned else []
-    def matrix(self) -> Tensor: "Latent weights, (r, k), detached; with a single layer they are the weights themselves."; return _matrix(self.weights(), self.length).detach()
+    def weights(self) -> list[Tensor]:
+        "Latent weights, (o, i, h, w) each."; return [layer.weight for layer in self.layers]
+    def log_steps(self) -> list[Tensor]:
+        "Logarithms of learned steps; none where they follow the weights."
+        return [learned_step(layer) for layer in self.layers] if self.learned else []
+    def matrix(self) -> Tensor:
+        "Latent weights, (r, k), detached; with a single layer they are the weights themselves."
+        return _matrix(self.weights(), self.length).detach()
 
     @torch.no_grad()
     def steps(self,
@@ -242,6 +267,7 @@ class Rows(NamedTuple):
         "Steps of the grid."
         return _matrix(self.log_steps(), 1).exp() if self.learned else _largest_steps(w_rk, self.top)
 
+# %% ../../nbs/40_quant/01_fakequant.ipynb #01_fakequant-034
 def group_rows(
     layers:Iterable[qnn.QuantConv2d], # From `quant_conv`
 ) -> list[Rows]: # Each layer in one of them
@@ -256,6 +282,7 @@ def group_rows(
         parts[-1].append(layer)
     return [Rows(part, *key) for key, parts in found.items() for part in parts]
 
+# %% ../../nbs/40_quant/01_fakequant.ipynb #01_fakequant-035
 @contextmanager
 def prepared(
     groups:list[Rows], # From `group_rows`
@@ -264,7 +291,8 @@ def prepared(
     try:
         for rows in groups:
             values = _FakeQuant.apply(rows, *rows.weights(), *rows.log_steps())
-            for layer, value in zip(rows.layers, values): vars(layer)['prepared'] = value  # past nn.Module, which would look whether it is a parameter
+            # past nn.Module, which would look whether it is a parameter
+            for layer, value in zip(rows.layers, values): vars(layer)['prepared'] = value
         yield
     finally:
         for rows in groups:

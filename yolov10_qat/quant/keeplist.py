@@ -25,7 +25,10 @@ def parse_budget(
     "How many bytes keeping layers may cost."
     found = _SIZE.fullmatch(str(text).removeprefix(AUTO).strip())
     size = round(float(found[1])*{'': 1, 'k': 1e3, 'm': 1e6}[found[2].lower()]) if found else 0
-    if size < 1: raise ConfigError(f"'{text}' is no budget: write a number of bytes above 0, for instance {AUTO if str(text).startswith(AUTO) else ''}4000 or {AUTO if str(text).startswith(AUTO) else ''}40kB")
+    if size < 1:
+        raise ConfigError(f"'{text}' is no budget: write a number of bytes above 0, for instance "
+                          f"{AUTO if str(text).startswith(AUTO) else ''}4000 or "
+                          f"{AUTO if str(text).startswith(AUTO) else ''}40kB")
     return size
 
 # %% ../../nbs/40_quant/06_keeplist.ipynb #06_keeplist-008
@@ -41,7 +44,8 @@ def save_keep_list(
     trade:Iterable[dict[str,Any]]=(),    # What `sensitivity.trade` measured
 ) -> Path: # The file
     "Write a keep-list."
-    content = dict(format_version=FORMAT_VERSION, bits=KEPT_BITS, layers=layers, bytes=size, budget=budget, measured=measured, trade=list(trade))
+    content = dict(format_version=FORMAT_VERSION, bits=KEPT_BITS, layers=layers, bytes=size, budget=budget,
+                   measured=measured, trade=list(trade))
     return write_atomic(path, json.dumps(content, indent=1))
 
 # %% ../../nbs/40_quant/06_keeplist.ipynb #06_keeplist-009
@@ -51,20 +55,27 @@ def load_keep_list(
     "Read the layers of a keep-list."
     content = _read(Path(path))
     advice = 'write it anew with yolov10-qat sensitivity'
-    if not isinstance(content, dict): raise ConfigError(f'{path} must hold an object with format_version and layers, got {type(content).__name__}; {advice}')
+    if not isinstance(content, dict):
+        raise ConfigError(f'{path} must hold an object with format_version and layers, got {type(content).__name__}; '
+                          f'{advice}')
     missing = [f'{k}{nearest(k, list(content))}' for k in ('format_version', 'layers') if k not in content]
     if missing: raise ConfigError(f"{path} lacks {', '.join(missing)}; {advice}")
     for field, expected in (('format_version', FORMAT_VERSION), ('bits', KEPT_BITS)):
-        if content.get(field, expected) != expected: raise ConfigError(f'{path}: {field} is {content[field]!r}, this version reads {expected}; {advice}')
+        if content.get(field, expected) != expected:
+            raise ConfigError(f'{path}: {field} is {content[field]!r}, this version reads {expected}; {advice}')
     layers = content['layers']
     if not isinstance(layers, list): raise ConfigError(f'{path}: layers must be a list of module paths, got {layers!r}')
-    if strange := [n for n in layers if not isinstance(n, str)]: raise ConfigError(f"{path}: layers holds {strange[0]!r}; use module paths as in 'model.0.conv'")
+    if strange := [n for n in layers if not isinstance(n, str)]:
+        raise ConfigError(f"{path}: layers holds {strange[0]!r}; use module paths as in 'model.0.conv'")
     return list(dict.fromkeys(layers))
 
+# %% ../../nbs/40_quant/06_keeplist.ipynb #06_keeplist-010
 def _read(path:Path) -> Any:
     if path.is_dir(): raise ConfigError(f'{path} is a folder; name a file, for instance {path}/keep-layers.json')
     if not path.is_file():
         beside = [p.name for p in path.parent.glob('*.json')] if path.parent.is_dir() else []
-        raise FileNotFoundError(f'no keep-list {path}{nearest(path.name, beside)}; write one with yolov10-qat sensitivity, or say {AUTO}BYTES to measure and keep in one go')
+        raise FileNotFoundError(f'no keep-list {path}{nearest(path.name, beside)}; write one with yolov10-qat '
+                                f'sensitivity, or say {AUTO}BYTES to measure and keep in one go')
     try: return json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as e: raise ConfigError(f"{path} is not JSON: {' '.join(str(e).split())}; name a keep-layers.json as yolov10-qat sensitivity writes it") from None
+    except ValueError as e: raise ConfigError(f"{path} is not JSON: {' '.join(str(e).split())}; name a "
+                                              "keep-layers.json as yolov10-qat sensitivity writes it") from None

@@ -66,13 +66,15 @@ class QuantDetectionModel(DetectionModel):
 
     def fuse(self, verbose:bool=True):
         "Refuse: fusing folds batch norms into latent weights and loses the rounding."
-        raise RuntimeError('a quantised model must not be fused, its rounding would be lost; fuse deployable(model) instead')
+        raise RuntimeError('a quantised model must not be fused, its rounding would be lost; fuse deployable(model) '
+                           'instead')
 
 # %% ../../nbs/40_quant/02_layers.ipynb #02_layers-009
 def _replace(model:nn.Module, name:str, module:nn.Module):
     parent, _, leaf = name.rpartition('.')
     setattr(model.get_submodule(parent), leaf, module)
 
+# %% ../../nbs/40_quant/02_layers.ipynb #02_layers-010
 def quantize(
     model:DetectionModel,          # Float YOLOv10, changed in place
     manifest:list[dict[str,Any]],  # Plan, from `plan` or a checkpoint
@@ -82,12 +84,19 @@ def quantize(
     convs = {n: m for n, m in model.named_modules() if isinstance(m, nn.Conv2d)}
     wrong = [e['name'] for e in manifest if e['name'] not in convs or list(convs[e['name']].weight.shape) != e['shape']]
     missing = sorted(set(convs) - {e['name'] for e in manifest})
-    if wrong or missing: raise ValueError(f'the manifest does not fit the model: {len(wrong)} entries have no such layer or shape {wrong[:3]}, {len(missing)} layers have no entry {missing[:3]}')
+    if wrong or missing:
+        raise ValueError(f'the manifest does not fit the model: {len(wrong)} entries have no such layer or shape '
+                         f'{wrong[:3]}, {len(missing)} layers have no entry {missing[:3]}')
     for entry in manifest:
-        if entry['bits']: _replace(model, entry['name'], quant_conv(convs[entry['name']], entry['bits'], entry['granularity'], entry.get('scale', 'stats'), scale_init))  # files of the first releases name no scale
+        # files of the first releases name no scale
+        if entry['bits']:
+            _replace(model, entry['name'],
+                     quant_conv(convs[entry['name']], entry['bits'], entry['granularity'], entry.get('scale', 'stats'),
+                                scale_init))
     model.__class__ = QuantDetectionModel
     return model
 
+# %% ../../nbs/40_quant/02_layers.ipynb #02_layers-011
 def requantize(
     model:QuantDetectionModel,     # In training; changed in place
     manifest:list[dict[str,Any]],  # Another plan for the same network, each layer quantised or left alone as it is
@@ -104,6 +113,7 @@ def requantize(
     model.matrices = None
     return model
 
+# %% ../../nbs/40_quant/02_layers.ipynb #02_layers-012
 def floating(
     manifest:list[dict[str,Any]], # Plan
     why:str,                      # Reason, for the manifest
@@ -117,7 +127,7 @@ def quantized_layers(
     "The quantised convolutions of a model."
     return {n: m for n, m in model.named_modules() if isinstance(m, qnn.QuantConv2d)}
 
-# %% ../../nbs/40_quant/02_layers.ipynb #02_layers-018
+# %% ../../nbs/40_quant/02_layers.ipynb #02_layers-021
 @torch.no_grad()
 def copy_state(
     state:dict[str,Tensor], # From `state_dict` of the same structure
@@ -126,21 +136,26 @@ def copy_state(
     "Copy a state into a model that an optimizer holds."
     own = model.state_dict()
     wrong = sorted(own.keys() ^ state.keys()) or [k for k, v in own.items() if v.shape != state[k].shape]
-    if wrong: raise ValueError(f'the saved weights do not fit the model: {len(wrong)} entries differ, the first is {wrong[0]}')
+    if wrong:
+        raise ValueError(f'the saved weights do not fit the model: {len(wrong)} entries differ, the first is '
+                         f'{wrong[0]}')
     for k, v in own.items(): v.copy_(state[k])
 
-# %% ../../nbs/40_quant/02_layers.ipynb #02_layers-021
+# %% ../../nbs/40_quant/02_layers.ipynb #02_layers-024
 @torch.no_grad()
 def deployable(
     model:nn.Module, # Quantised YOLOv10; it is not changed
 ) -> DetectionModel: # Plain copy in evaluation mode, each weight rounded onto its grid
     "Round once and for all: the model that would be deployed."
-    replaced = {id(layer): plain_conv(layer, layer.quant_weight().value, layer.bias) for layer in quantized_layers(model).values()}
-    plain = deepcopy(model, replaced)  # what is in its memo, deepcopy takes for copied already (0.13 s instead of 0.71 s for YOLOv10n)
+    replaced = {id(layer): plain_conv(layer, layer.quant_weight().value, layer.bias)
+                for layer in quantized_layers(model).values()}
+    # what is in its memo, deepcopy takes for copied already (0.13 s instead of 0.71 s for YOLOv10n)
+    plain = deepcopy(model, replaced)
     plain.__class__ = DetectionModel
     vars(plain).pop('matrices', None)
     return plain.eval()
 
+# %% ../../nbs/40_quant/02_layers.ipynb #02_layers-025
 @torch.no_grad()
 def plain_conv(
     like:nn.Conv2d,      # Any convolution, quantised or not; it is not changed
@@ -154,7 +169,7 @@ def plain_conv(
     if bias_o is not None: conv.bias.copy_(bias_o)
     return conv
 
-# %% ../../nbs/40_quant/02_layers.ipynb #02_layers-026
+# %% ../../nbs/40_quant/02_layers.ipynb #02_layers-030
 @torch.no_grad()
 def codes_and_steps(
     layer:qnn.QuantConv2d, # Quantised convolution
@@ -163,7 +178,7 @@ def codes_and_steps(
     quantised = layer.quant_weight()
     return quantised.int(), quantised.scale
 
-# %% ../../nbs/40_quant/02_layers.ipynb #02_layers-029
+# %% ../../nbs/40_quant/02_layers.ipynb #02_layers-033
 BINS_A_STEP = 10
 
 def histogram(
@@ -176,4 +191,5 @@ def histogram(
     inside = (layer.weight.detach()/steps).flatten().double().clamp(edges[0], edges[-1])
     levels = torch.arange(-top, top+1)
     counts = torch.histogram(inside.cpu(), edges)[0]
-    return dict(edges=edges.tolist(), counts=counts.int().tolist(), levels=levels.tolist(), level_counts=[int((codes == v).sum()) for v in levels])
+    return dict(edges=edges.tolist(), counts=counts.int().tolist(), levels=levels.tolist(),
+                level_counts=[int((codes == v).sum()) for v in levels])

@@ -38,28 +38,33 @@ BINS = 50           # of the position between two levels
 RESTLESS, LOOKS = 8, 1000  # weights and looks of a trajectory
 _KEPT = ('integer_w', 'direction_w', 'frequency_w', 'frozen_w', 'average_w')
 
+# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-009
 class _Layout:
     "Where in a row of weights each layer lies."
     def __init__(self, layers:list[nn.Module]):
         self.layers, self.groups, at = layers, group_rows(layers), 0
         spans = {id(layer): slice(at, at := at + layer.weight.numel()) for rows in self.groups for layer in rows.layers}
         self.spans, self.size = [spans[id(layer)] for layer in layers], at
-        self.group_spans = [slice(spans[id(rows.layers[0])].start, spans[id(rows.layers[-1])].stop) for rows in self.groups]
+        self.group_spans = [slice(spans[id(rows.layers[0])].start, spans[id(rows.layers[-1])].stop)
+                            for rows in self.groups]
 
     def part(self, x_w:Tensor, i:int) -> Tensor: return x_w[self.spans[i]].view_as(self.layers[i].weight)
-    def matrices(self, x_w:Tensor) -> list[Tensor]: return [x_w[span].view(-1, rows.length) for span, rows in zip(self.group_spans, self.groups)]
+    def matrices(self, x_w:Tensor) -> list[Tensor]:
+        return [x_w[span].view(-1, rows.length) for span, rows in zip(self.group_spans, self.groups)]
     def in_network_order(self, x_w:Tensor) -> Tensor: return torch.cat([x_w[span] for span in self.spans])
 
     def take(self, x_w:Tensor, ordered_w:Tensor):
         "Values in network order to where they belong."
-        for span, values in zip(self.spans, ordered_w.split([span.stop-span.start for span in self.spans])): x_w[span].copy_(values)
+        for span, values in zip(self.spans, ordered_w.split([span.stop-span.start for span in self.spans])):
+            x_w[span].copy_(values)
 
     def steps(self, group_steps:list[Tensor]) -> list[Tensor]:
         "Steps of each layer, (o, 1, 1, 1) or a scalar, from those of each matrix."
         found = {}
         for rows, steps_r1 in zip(self.groups, group_steps):
             shapes = [() if rows.whole else (len(layer.weight), 1, 1, 1) for layer in rows.layers]
-            for layer, shape, steps in zip(rows.layers, shapes, steps_r1.split([math.prod(shape) for shape in shapes])): found[id(layer)] = steps.view(shape)
+            for layer, shape, steps in zip(rows.layers, shapes, steps_r1.split([math.prod(shape) for shape in shapes])):
+                found[id(layer)] = steps.view(shape)
         return [found[id(layer)] for layer in self.layers]
 
     def group_steps(self, steps:list[Tensor]) -> list[Tensor]:
@@ -67,6 +72,7 @@ class _Layout:
         found = {id(layer): s.view(-1, 1) for layer, s in zip(self.layers, steps)}
         return [torch.cat([found[id(layer)] for layer in rows.layers]) for rows in self.groups]
 
+# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-010
 class Tracker:
     "Follows the integer weights of a model through its training."
     def __init__(self,
@@ -83,16 +89,20 @@ class Tracker:
         self.momentum, self.threshold, self.interval, self.freezing = momentum, threshold, interval, freezing
         self.layout = _Layout(self.layers)
         def row(dtype): return torch.zeros(self.layout.size, dtype=dtype, device=self.layers[0].weight.device)
-        self.position_w, self.rounded_w = row(torch.float32), row(torch.float32)  # latent weight in steps; that, rounded
-        self.integer_w, self.direction_w, self.frequency_w, self.changes_w = row(torch.int8), row(torch.int8), row(torch.float32), row(torch.int32)
+        # latent weight in steps; that, rounded
+        self.position_w, self.rounded_w = row(torch.float32), row(torch.float32)
+        self.integer_w, self.direction_w, self.frequency_w, self.changes_w = row(torch.int8), row(torch.int8), row(
+            torch.float32), row(torch.int32)
         self._read()
         self.integer_w.copy_(self.rounded_w)
         self.frozen_w, self.average_w = (row(torch.bool), self.rounded_w.clone()) if freezing else (None, None)
         self.first_steps = [s.clone() for s in self.steps]
-        self.looks, self.looks_before, self.froze, self.followed = 0, 0, False, None  # looks so far; those of earlier epochs; whether freezing has begun; weights followed through this one
+        # looks so far; those of earlier epochs; whether freezing has begun; weights followed through this one
+        self.looks, self.looks_before, self.froze, self.followed = 0, 0, False, None
 
     @property
-    def steps(self) -> list[Tensor]: "Steps of each layer at the last look, (o, 1, 1, 1) or a scalar."; return self.layout.steps(self.group_steps)
+    def steps(self) -> list[Tensor]:
+        "Steps of each layer at the last look, (o, 1, 1, 1) or a scalar."; return self.layout.steps(self.group_steps)
 
     def _part(self, x_w:Tensor, i:int) -> Tensor: return self.layout.part(x_w, i)
 
@@ -102,7 +112,8 @@ class Tracker:
     def _read(self):
         "Steps, positions and integers of the layers as they are."
         self.group_steps = []
-        for rows, position_rk, rounded_rk in zip(self.layout.groups, self.layout.matrices(self.position_w), self.layout.matrices(self.rounded_w)):
+        for rows, position_rk, rounded_rk in zip(self.layout.groups, self.layout.matrices(self.position_w),
+                                                 self.layout.matrices(self.rounded_w)):
             w_rk = rows.matrix()
             self.group_steps.append(rows.steps(w_rk))
             torch.round(torch.div(w_rk, self.group_steps[-1], out=position_rk), out=rounded_rk)
@@ -113,10 +124,12 @@ class Tracker:
         freeze_above:float|None=None, # Frequency above which a weight is frozen from now on; None: no weight is
     ):
         "Take in the weights after an optimizer step; put frozen ones back."
-        if self.froze: self._put_back()  # with the steps as they were: the optimizer must not move a step through a frozen weight
+        # with the steps as they were: the optimizer must not move a step through a frozen weight
+        if self.froze: self._put_back()
         self._read()
         m, now = self.momentum, self.rounded_w.to(torch.int8)
-        direction = (now > self.integer_w).view(torch.int8) - (now < self.integer_w).view(torch.int8)  # not a difference: it could leave a byte
+        # not a difference: it could leave a byte
+        direction = (now > self.integer_w).view(torch.int8) - (now < self.integer_w).view(torch.int8)
         changed = direction != 0
         self.frequency_w.mul_(1-m).add_((direction*self.direction_w).lt(0), alpha=m)
         self.changes_w += changed
@@ -127,7 +140,9 @@ class Tracker:
             if freeze_above is not None: self._freeze(freeze_above)
             if self.froze: self._put_back()  # with the steps as they are
         self.looks += 1
-        if self.followed and len(self.followed['points']) < LOOKS: self.followed['points'].append((self.position_w[self.followed['place']], self.integer_w[self.followed['place']]))
+        if self.followed and len(self.followed['points']) < LOOKS:
+            self.followed['points'].append(
+                (self.position_w[self.followed['place']], self.integer_w[self.followed['place']]))
 
     def _freeze(self, above:float):
         newly = (self.frequency_w > above) & ~self.frozen_w
@@ -137,8 +152,11 @@ class Tracker:
 
     def _put_back(self):
         "Latent weights of frozen integers to the middle of their level."
-        for rows, steps_r1, frozen_rk, integer_rk in zip(self.layout.groups, self.group_steps, self.layout.matrices(self.frozen_w), self.layout.matrices(self.integer_w)):
-            torch._foreach_copy_(rows.weights(), apart(torch.where(frozen_rk, integer_rk*steps_r1, rows.matrix()), rows.weights()))
+        for rows, steps_r1, frozen_rk, integer_rk in zip(self.layout.groups, self.group_steps,
+                                                         self.layout.matrices(self.frozen_w),
+                                                         self.layout.matrices(self.integer_w)):
+            torch._foreach_copy_(rows.weights(),
+                                 apart(torch.where(frozen_rk, integer_rk*steps_r1, rows.matrix()), rows.weights()))
 
     @torch.no_grad()
     def hold(self):
@@ -156,7 +174,8 @@ class Tracker:
         i = max(range(len(shares)), key=shares.__getitem__)
         span = self.layout.spans[i]
         frequency, place = frequency_w[span].topk(min(RESTLESS, span.stop-span.start))
-        self.followed = dict(layer=i, epoch=epoch, place=place+span.start, frequency=frequency, points=[]) if shares[i] > 0 else None
+        self.followed = dict(layer=i, epoch=epoch, place=place+span.start, frequency=frequency,
+                             points=[]) if shares[i] > 0 else None
 
     def state_dict(self) -> dict[str,Any]: # Plain values and tensors, weights and layers in network order
         "All that the next epoch depends on; taken between two epochs."
@@ -167,14 +186,17 @@ class Tracker:
         state:dict[str,Any], # From `state_dict` of a tracker of the same model and settings
     ):
         "Go on where another tracker was."
-        if state['integer_w'].shape != self.integer_w.shape: raise ValueError(f"the tracker's state is of {len(state['integer_w']):,} weights, this model has {len(self.integer_w):,}; resume with the model that was saved")
+        if state['integer_w'].shape != self.integer_w.shape:
+            raise ValueError(f"the tracker's state is of {len(state['integer_w']):,} weights, this model has "
+                             f"{len(self.integer_w):,}; resume with the model that was saved")
         for k in _KEPT:
             if state[k] is not None: self.layout.take(getattr(self, k), state[k])
         device = self.integer_w.device
-        self.first_steps, self.group_steps = [s.to(device) for s in state['first_steps']], self.layout.group_steps([s.to(device) for s in state['steps']])
+        self.first_steps, self.group_steps = [
+            s.to(device) for s in state['first_steps']], self.layout.group_steps([s.to(device) for s in state['steps']])
         self.looks, self.froze = state['looks'], state['froze']
 
-# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-014
+# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-016
 def distance(
     position_w:Tensor, # Latent weights, in steps
     top:int,           # Largest integer of the grid
@@ -183,7 +205,7 @@ def distance(
     size = position_w.abs()
     return torch.where(size <= top, .5 - (size - size.round()).abs(), size - (top - .5))
 
-# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-016
+# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-018
 def positions(
     tracker:Tracker, # Its model is read anew
 ) -> dict[str,Any]: # edges (51, in steps) and layers: name, kind, counts (50)
@@ -194,9 +216,12 @@ def positions(
     for i, entry in enumerate(tracker.entries):
         x = tracker._part(tracker.position_w, i).flatten()
         inside = x[x.abs() <= tracker._top(i)]
-        layers.append(dict(name=entry['name'], kind=entry['kind'], counts=torch.histc(inside - inside.round(), BINS, -.5, .5).int().tolist()))
+        layers.append(
+            dict(name=entry['name'], kind=entry['kind'],
+                 counts=torch.histc(inside - inside.round(), BINS, -.5, .5).int().tolist()))
     return dict(edges=edges.tolist(), layers=layers)
 
+# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-019
 def layer_rows(
     tracker:Tracker,                 # After the last look of an epoch, or before the first; its model is read anew
     epoch:int,                       # 1-based; 0 before the training
@@ -208,17 +233,21 @@ def layer_rows(
     looks = tracker.looks - tracker.looks_before
     rows = []
     for i, entry in enumerate(tracker.entries):
-        frequency, drift = tracker._part(tracker.frequency_w, i), (tracker.steps[i]/tracker.first_steps[i]).log2().abs().mean()
+        frequency, drift = tracker._part(tracker.frequency_w, i), (
+            tracker.steps[i]/tracker.first_steps[i]).log2().abs().mean()
         rows.append(dict(epoch=epoch, layer=entry['name'], kind=entry['kind'], weights=frequency.numel(),
-            changed=float(tracker._part(tracker.changes_w, i).float().mean())/max(1, looks), oscillating=_share(frequency > tracker.threshold), frequency=float(frequency.mean()),
-            near=_share(distance(tracker._part(tracker.position_w, i), tracker._top(i)) < NEAR), frozen=_share(tracker._part(tracker.frozen_w, i)) if tracker.freezing else 0.,
+            changed=float(tracker._part(tracker.changes_w, i).float().mean())/max(1, looks), oscillating=_share(
+                frequency > tracker.threshold), frequency=float(frequency.mean()),
+            near=_share(distance(tracker._part(tracker.position_w, i), tracker._top(i)) < NEAR), frozen=_share(
+                tracker._part(tracker.frozen_w, i)) if tracker.freezing else 0.,
             scale=float(tracker.steps[i].median()), scale_drift=float(drift), bn_kl=divergence.get(entry['name']),
             dampening=float(dampening_term(tracker.layers[i].weight, tracker.steps[i], tracker._top(i), aggregation)) if aggregation else None))
     return rows
 
+# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-020
 def _share(x:Tensor) -> float: return float(x.float().mean())
 
-# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-017
+# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-021
 def followed_weights(
     tracker:Tracker, # At the end of an epoch
 ) -> dict[str,Any]|None: # layer, kind, epoch, first_step, interval, weights; None when no weight was restless
@@ -227,9 +256,12 @@ def followed_weights(
     if not f or not f['points']: return None
     position, integer = (torch.stack(x, 1).tolist() for x in zip(*f['points']))
     entry, first = tracker.entries[f['layer']], tracker.layout.spans[f['layer']].start
-    weights = [dict(index=p-first, frequency=q, position=[round(v, 4) for v in x], integer=k) for p, q, x, k in zip(f['place'].tolist(), f['frequency'].tolist(), position, integer)]
-    return dict(layer=entry['name'], kind=entry['kind'], epoch=f['epoch'], first_step=tracker.looks_before*tracker.interval, interval=tracker.interval, weights=weights)
+    weights = [dict(index=p-first, frequency=q, position=[round(v, 4) for v in x], integer=k) for p, q, x,
+               k in zip(f['place'].tolist(), f['frequency'].tolist(), position, integer)]
+    return dict(layer=entry['name'], kind=entry['kind'], epoch=f['epoch'],
+                first_step=tracker.looks_before*tracker.interval, interval=tracker.interval, weights=weights)
 
+# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-022
 def save_histories(
     tracker:Tracker,         # At the end of an epoch
     start:dict[str,Any],     # `positions` before the training
@@ -237,13 +269,15 @@ def save_histories(
 ) -> Path: # The file
     "Write positions and paths."
     end = positions(tracker)
-    layers = [dict(layer=a['name'], kind=a['kind'], start=a['counts'], end=b['counts']) for a, b in zip(start['layers'], end['layers'])]
+    layers = [dict(layer=a['name'], kind=a['kind'], start=a['counts'], end=b['counts']) for a,
+              b in zip(start['layers'], end['layers'])]
     content = dict(format_version=FORMAT_VERSION, momentum=tracker.momentum, threshold=tracker.threshold, interval=tracker.interval, near=NEAR,
                    distance=dict(edges=end['edges'], layers=layers), trajectory=followed_weights(tracker))
     return write_atomic(path, json.dumps(content))
 
-# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-019
-def _shares(weight_oihw:Tensor, aggregation:str) -> float: return 1/weight_oihw[0, 0].numel() if aggregation == 'kernel_mean' else 1.
+# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-024
+def _shares(weight_oihw:Tensor, aggregation:str) -> float:
+    return 1/weight_oihw[0, 0].numel() if aggregation == 'kernel_mean' else 1.
 
 def _pull(weight_oihw:Tensor, steps:Tensor, top:int) -> Tensor:
     "Clipped latent weight minus its rounded value."
@@ -260,6 +294,7 @@ def dampening_term(
     "The dampening term of a layer."
     return _pull(weight_oihw, steps, top).square().sum()*_shares(weight_oihw, aggregation)
 
+# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-025
 @torch.no_grad()
 def add_dampening(
     tracker:Tracker,   # Of the model that trains

@@ -25,6 +25,7 @@ def plot_classes(
     ax.set_yticks(rows, [view.names[i] for i in order], fontsize=8)
     ax.invert_yaxis()
     ax.set_xlabel('boxes')
-    ax.set_title(f'{view.names[order[0]]} has {train[order[0]]/train.sum():.0%} of the training boxes ({len(order)} of {len(train)} classes shown)')
+    ax.set_title(f'{view.names[order[0]]} has {train[order[0]]/train.sum():.0%} of the training boxes ({len(order)} '
+                 f'of {len(train)} classes shown)')
     ax.legend()
     return ax

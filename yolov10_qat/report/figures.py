@@ -44,39 +44,48 @@ def _sizes(run:Run):
     if not run.summary.exports: return None
     bars = size_bars(run.summary.exports)
     alt = '; '.join(f'{name} {size_text(sum(parts.values()))}' for name, parts in bars.items())
-    return plot_sizes(bars, new_axes(1.2+.34*len(bars)), size_message(run.summary.exports)), f'Bars of file sizes: {alt}.'
+    return plot_sizes(bars, new_axes(1.2+.34*len(bars)),
+                      size_message(run.summary.exports)), f'Bars of file sizes: {alt}.'
 
 def _ladder(run:Run):
     rungs = primary_rungs(run)
     if not rungs: return None
     alt = ', '.join(f'{LOOKS[r.rung].label} {ap_text(r.AP)}' for r in rungs)
-    return plot_ladder(rungs, new_axes(1.1+.36*len(rungs))), f'Bars of AP: {alt}; one2one head, pycocotools, {rungs[0].images} images.'
+    return plot_ladder(
+        rungs, new_axes(1.1+.36*len(rungs))), f'Bars of AP: {alt}; one2one head, pycocotools, {rungs[0].images} images.'
 
+# %% ../../nbs/70_report/11_figures.ipynb #11_figures-006
 def _map(run:Run):
     if run.results is None or run.results[PRIMARY].isna().all(): return None
     floating = _floating(run)
     scored = {k: find_rung(run.summary, k, source='ultralytics_val') for k in (('ptq',) if floating else ('fp', 'ptq'))}
     lines = {k: r.AP for k, r in scored.items() if r and r.AP is not None}
-    ends = [f'{LOOKS[k].label} goes from {ap_text(v.iloc[0])} to {ap_text(v.iloc[-1])}, best {ap_text(v.max())}' for k, v in curves(run.results, floating).items()]
+    ends = [f'{LOOKS[k].label} goes from {ap_text(v.iloc[0])} to {ap_text(v.iloc[-1])}, best {ap_text(v.max())}' for k,
+            v in curves(run.results, floating).items()]
     ends += [f'{LOOKS[k].label} is at {ap_text(v)}' for k, v in lines.items()]
     qc = find_rung(run.summary, 'qc', source='ultralytics_val')
     if qc: ends.append(f'QC ends at {ap_text(qc.AP)}')
-    return plot_map(run.results, new_axes(3.4), lines, qc and qc.AP, floating), f'mAP50-95 over {len(run.results)} epochs: {"; ".join(ends)}.'
+    return plot_map(run.results, new_axes(3.4), lines, qc and qc.AP,
+                    floating), f'mAP50-95 over {len(run.results)} epochs: {"; ".join(ends)}.'
 
+# %% ../../nbs/70_report/11_figures.ipynb #11_figures-007
 def _losses(run:Run):
     if run.results is None: return None
     parts = [p for p in ('box', 'cls', 'dfl') if loss_columns(run.results, 'train', p) is not None]
     if not parts: return None
     panels = new_axes(1.+1.5*len(parts), len(parts)) if len(parts) > 1 else [new_axes(2.5)]
     for ax, part in zip(panels, parts): plot_loss(run.results, ax, part).label_outer()
-    total = {s: [sum(loss_columns(run.results, s, p).iloc[i] for p in parts if loss_columns(run.results, s, p) is not None) for i in (0, -1)] for s in ('train', 'val')}
+    total = {
+        s: [sum(loss_columns(run.results, s, p).iloc[i] for p in parts if loss_columns(run.results, s, p) is not None)
+            for i in (0, -1)] for s in ('train', 'val')}
     figure_legend(panels[0])
     panels[0].figure.align_ylabels()
-    message = 'Loss: ' + ', '.join(f'{first:.2f} to {last:.2f} in {LOOKS[s].label}' if len(run.results) > 1 else f'{last:.2f} in {LOOKS[s].label}' for s, (first, last) in total.items())
+    message = 'Loss: ' + ', '.join(f'{first:.2f} to {last:.2f} in {LOOKS[s].label}' if len(run.results) > 1
+                                   else f'{last:.2f} in {LOOKS[s].label}' for s, (first, last) in total.items())
     figure_title(panels[0], message)
     return panels[0], f'Losses {", ".join(parts)} over {len(run.results)} epochs, summed: {message}.'
 
-# %% ../../nbs/70_report/11_figures.ipynb #11_figures-006
+# %% ../../nbs/70_report/11_figures.ipynb #11_figures-008
 def _lr(run:Run):
     if run.results is None or not any(c.startswith('lr/') for c in run.results): return None
     ax = plot_lr(run.results, new_axes(2.))
@@ -91,8 +100,11 @@ def _correction(run:Run):
     loss.figure.align_ylabels()
     figure_title(loss, qc_message(run.correction))
     last = run.correction.iloc[-1]
-    return loss, f'{flat_title(loss)}, over {len(run.correction)} steps; the largest scale moved by {last.gamma_max:.2g}, the largest shift by {last.beta_max:.2g}.'
+    return (loss,
+            f'{flat_title(loss)}, over {len(run.correction)} steps; the largest scale moved by {last.gamma_max:.2g}, '
+            f'the largest shift by {last.beta_max:.2g}.')
 
+# %% ../../nbs/70_report/11_figures.ipynb #11_figures-009
 def last_changes(
     run:Run, # A run
 ) -> pd.DataFrame|None: # None until two states are scored
@@ -105,26 +117,34 @@ def last_changes(
 def _classes(run:Run):
     changes = last_changes(run)
     if changes is None: return None
-    worst = '; '.join(f'{c["name"]} {c.before:.2f} to {c.after:.2f} ({c.instances} boxes)' for _, c in changes.head(3).iterrows())
-    return plot_classes(changes, new_axes(1.3+.25*min(len(changes), 17)), last_rung(run).rung), f'Change of AP by class: {class_message(changes)}. Largest losses: {worst}.'
+    worst = '; '.join(f'{c["name"]} {c.before:.2f} to {c.after:.2f} ({c.instances} boxes)' for _,
+                      c in changes.head(3).iterrows())
+    return plot_classes(
+        changes, new_axes(1.3+.25*min(len(changes), 17)),
+        last_rung(run).rung), f'Change of AP by class: {class_message(changes)}. Largest losses: {worst}.'
 
+# %% ../../nbs/70_report/11_figures.ipynb #11_figures-010
 def _layer(run:Run, plot:Callable, what:str):
     if not run.layers or not last_rung(run): return None
     ax = plot(run.layers[0], new_axes(3.1), last_rung(run).rung)
     return ax, f'{what}: {flat_title(ax)}.'
 
 def _freezes(run:Run) -> bool: return bool(run.config and 'freeze' in method_parts(run.config.method))
-def _bits(run:Run) -> int: return run.summary.quantization.weight_bit_width if run.summary.quantization else 4
 
+def _bits(run:Run) -> int: return run.summary.quantization.weight_bit_width if run.summary.quantization else 4
 FIGURES = {'ladder': _ladder, 'sizes': _sizes, 'map': _map, 'losses': _losses, 'learning-rate': _lr, 'correction': _correction,
-           'oscillating': lambda run: draw_oscillating(run.oscillation), 'thresholds': lambda run: draw_thresholds(run.histories, run.oscillation),
-           'trajectories': lambda run: draw_trajectories(run.histories), 'frozen': lambda run: draw_frozen(run.oscillation, _freezes(run)),
-           'scales': lambda run: draw_scales(run.oscillation), 'batchnorm': lambda run: draw_batchnorm(run.oscillation, run.batchnorm),
-           'sensitivity': lambda run: draw_sensitivity(run.sensitivity, _bits(run)), 'trade': lambda run: draw_trade(run.keep), 'classes': _classes,
+           'oscillating': lambda run: draw_oscillating(run.oscillation), 'thresholds': lambda run: draw_thresholds(
+               run.histories, run.oscillation),
+           'trajectories': lambda run: draw_trajectories(run.histories), 'frozen': lambda run: draw_frozen(
+               run.oscillation, _freezes(run)),
+           'scales': lambda run: draw_scales(run.oscillation), 'batchnorm': lambda run: draw_batchnorm(
+               run.oscillation, run.batchnorm),
+           'sensitivity': lambda run: draw_sensitivity(
+               run.sensitivity, _bits(run)), 'trade': lambda run: draw_trade(run.keep), 'classes': _classes,
            'weights': lambda run: _layer(run, plot_weights, 'Histogram of latent weights'),
            'levels': lambda run: _layer(run, plot_levels, 'Bars of the share of weights on each level')}
 
-# %% ../../nbs/70_report/11_figures.ipynb #11_figures-007
+# %% ../../nbs/70_report/11_figures.ipynb #11_figures-011
 def _figures(run:Run) -> Iterator[tuple[str,str,str,Figure]]:
     for name, draw in FIGURES.items():
         with rc_context(RC): drawn = draw(run)

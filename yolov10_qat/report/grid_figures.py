@@ -31,13 +31,17 @@ def scales_message(
     "Between what the steps end, and which one moved most."
     end = moved.iloc[-1].dropna()
     if end.abs().max() < .01: return 'The grid steps stay within 1% of where they started'
-    return f'Grid steps end at ×{2**end.min():.2f} to ×{2**end.max():.2f} of where they started; {end.abs().idxmax()} moved most'
+    return (f'Grid steps end at ×{2**end.min():.2f} to ×{2**end.max():.2f} of where they started; '
+            f'{end.abs().idxmax()} moved most')
 
+# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-006
 def _ratio_ticks(low:float, high:float) -> tuple[list[float],list[str]]:
-    ratios = 2.**np.arange(math.ceil(low), high) if high-low > 3 else MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(2**low, 2**high)
+    ratios = 2.**np.arange(math.ceil(low), high) if high-low > 3 else MaxNLocator(
+        6, steps=[1, 2, 5, 10]).tick_values(2**low, 2**high)
     ratios = [r for r in ratios if 2**low <= r <= 2**high]
     return [math.log2(r) for r in ratios], [f'×{r:.4g}' for r in ratios]
 
+# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-007
 def plot_scales(
     table:pd.DataFrame, # From `read_oscillation`
     ax:Axes,            # Where to draw
@@ -46,8 +50,10 @@ def plot_scales(
     moved = relative_steps(table)
     drawn = moved.iloc[sorted({*range(0, len(moved), -(-len(moved)//60)), len(moved)-1})]  # 60 points a line will do
     ax.plot(drawn.index, drawn, color='#8A93A0', lw=.7, alpha=.6)
-    for name, dash, marker, color in zip(moved.iloc[-1].abs().nlargest(3).index, ('-', '--', ':'), 'osD', ('#000000', '#0072B2', '#D55E00')):
-        ax.plot(drawn.index, drawn[name], color=color, ls=dash, marker=marker, ms=4, markevery=max(1, len(drawn)//8), label=f'{name} ×{2**moved[name].iloc[-1]:.2f}')
+    for name, dash, marker, color in zip(moved.iloc[-1].abs().nlargest(3).index, ('-', '--', ':'), 'osD',
+                                         ('#000000', '#0072B2', '#D55E00')):
+        ax.plot(drawn.index, drawn[name], color=color, ls=dash, marker=marker, ms=4, markevery=max(1, len(drawn)//8),
+                label=f'{name} ×{2**moved[name].iloc[-1]:.2f}')
     ax.set_ylim(min(-.05, 1.1*np.nanmin(moved)), max(.05, 1.1*np.nanmax(moved)))
     ax.set_yticks(*_ratio_ticks(*ax.get_ylim()))
     ax.set_ylabel('grid step / step at the start')
@@ -56,33 +62,39 @@ def plot_scales(
     figure_title(ax, scales_message(moved))
     return ax
 
+# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-008
 def draw_scales(
     table:pd.DataFrame|None, # From `read_oscillation`
 ) -> tuple[Axes,str]|None: # With the alt text; None: no epoch was tracked
     "Grid steps in their own figure."
     if table is None or table.epoch.nunique() < 2 or relative_steps(table).iloc[-1].isna().all(): return None
     ax = plot_scales(table, new_axes(3.5))
-    return ax, f'Grid steps of {table.layer.nunique()} layers over {table.epoch.max()} epochs. {flat_title(ax)}; furthest from the start: {", ".join(ax.get_legend_handles_labels()[1])}.'
+    return (ax,
+            f'Grid steps of {table.layer.nunique()} layers over {table.epoch.max()} epochs. {flat_title(ax)}; '
+            f'furthest from the start: {", ".join(ax.get_legend_handles_labels()[1])}.')
 
-# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-008
+# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-011
 def _kl_points(ax:Axes, rows:pd.DataFrame, column:str, hollow:bool):
     for kind, look in KINDS.items():
         mine = rows[(rows.kind == kind) & (rows[column] > 0)]
         if mine.empty: continue
-        ax.plot(mine.place, mine[column], ls='', marker=look.marker, ms=4.2, mew=1., color=look.color, mfc='white' if hollow else look.color, label=look.label if not hollow else None)
+        ax.plot(mine.place, mine[column], ls='', marker=look.marker, ms=4.2, mew=1., color=look.color,
+                mfc='white' if hollow else look.color, label=look.label if not hollow else None)
 
 def _kl_axes(ax:Axes, rows:pd.DataFrame):
     width = ax.figure.get_figwidth()-1.
     block_axis(ax.xaxis, rows.layer.tolist(), gap=.2*len(rows)/width)
     ax.set_xlim(-.01*len(rows), 1.01*len(rows))
     ax.set_yscale('log')
-    ax.yaxis.set_major_formatter(lambda v, _: f'{v:g}')  # the default wants TeX, which RC switches off for the sake of class names
+    # the default wants TeX, which RC switches off for the sake of class names
+    ax.yaxis.set_major_formatter(lambda v, _: f'{v:g}')
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.grid(axis='y')
     ax.set_xlabel('block of the model')
     ax.set_ylabel('KL divergence of the statistics')
     figure_legend(ax)
 
+# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-012
 def plot_batchnorm(
     rows:pd.DataFrame, # Layers with kind and a column `kl`, network order
     ax:Axes,           # Where to draw
@@ -92,28 +104,38 @@ def plot_batchnorm(
     _kl_points(ax, rows, 'kl', hollow=False)
     _kl_axes(ax, rows)
     worst = rows.loc[rows.kl.idxmax()]
-    figure_title(ax, f'Stored batch-norm statistics are off by a KL of {rows.kl.median():.2g} in the median and {worst.kl:.2g} behind {worst.layer}')
+    figure_title(ax,
+                 f'Stored batch-norm statistics are off by a KL of {rows.kl.median():.2g} in the median and '
+                 f'{worst.kl:.2g} behind {worst.layer}')
     return ax
 
+# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-013
 def plot_reestimated(
     rows:pd.DataFrame, # From `read_batchnorm`
     ax:Axes,           # Where to draw
 ) -> Axes: # The same
     "The same before and after re-estimation."
     rows = rows.assign(place=np.arange(len(rows))+.5)
-    ax.vlines(rows.place, *(rows[c].where((rows.kl_before > 0) & (rows.kl_after > 0)) for c in ('kl_before', 'kl_after')), color='#8A93A0', lw=.7)
+    ax.vlines(rows.place,
+              *(rows[c].where((rows.kl_before > 0) & (rows.kl_after > 0)) for c in ('kl_before', 'kl_after')),
+              color='#8A93A0', lw=.7)
     _kl_points(ax, rows, 'kl_before', hollow=True)
     _kl_points(ax, rows, 'kl_after', hollow=False)
-    for label, fill in (('before', 'white'), ('after', INK)): ax.plot([], [], ls='', marker='o', ms=4.2, color=INK, mfc=fill, label=label)
+    for label, fill in (('before', 'white'), ('after', INK)):
+        ax.plot([], [], ls='', marker='o', ms=4.2, color=INK, mfc=fill, label=label)
     _kl_axes(ax, rows)
     better = (rows.kl_after < rows.kl_before).sum()
-    figure_title(ax, f'Re-estimation takes the median KL from {rows.kl_before.median():.2g} to {rows.kl_after.median():.2g}; it helps behind {better} of {len(rows)} layers')
+    figure_title(ax,
+                 f'Re-estimation takes the median KL from {rows.kl_before.median():.2g} to '
+                 f'{rows.kl_after.median():.2g}; it helps behind {better} of {len(rows)} layers')
     return ax
 
-# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-009
+# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-014
 def _by_kind(rows:pd.DataFrame, column:str) -> str:
-    return ', '.join(f'{KINDS[k].label} {rows[column][rows.kind == k].median():.2g}' for k in KINDS if rows[column][rows.kind == k].notna().any())
+    return ', '.join(f'{KINDS[k].label} {rows[column][rows.kind == k].median():.2g}' for k in KINDS
+                     if rows[column][rows.kind == k].notna().any())
 
+# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-015
 def draw_batchnorm(
     table:pd.DataFrame|None,      # From `read_oscillation`
     statistics:pd.DataFrame|None, # From `read_batchnorm`; None: statistics were not estimated anew
@@ -121,13 +143,17 @@ def draw_batchnorm(
     "Batch-norm statistics in their own figure."
     if statistics is not None and (statistics.kl_before > 0).any():
         ax = plot_reestimated(statistics, new_axes(3.3))
-        return ax, f'KL divergence of batch-norm statistics behind {len(statistics)} layers. {flat_title(ax)}. Medians before: {_by_kind(statistics, "kl_before")}; after: {_by_kind(statistics, "kl_after")}.'
+        return (ax,
+                f'KL divergence of batch-norm statistics behind {len(statistics)} layers. {flat_title(ax)}. Medians '
+                f'before: {_by_kind(statistics, "kl_before")}; after: {_by_kind(statistics, "kl_after")}.')
     if table is None or not (last_epoch(table).bn_kl > 0).any(): return None
     rows = last_epoch(table).rename(columns=dict(bn_kl='kl')).reset_index(drop=True)
     ax = plot_batchnorm(rows, new_axes(3.3))
-    return ax, f'KL divergence of batch-norm statistics behind {rows.kl.notna().sum()} layers after the last epoch. {flat_title(ax)}. Medians: {_by_kind(rows, "kl")}.'
+    return (ax,
+            f'KL divergence of batch-norm statistics behind {rows.kl.notna().sum()} layers after the last epoch. '
+            f'{flat_title(ax)}. Medians: {_by_kind(rows, "kl")}.')
 
-# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-013
+# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-019
 def near_share(
     histogram:dict, # edges and counts, in steps of the grid; 0.2 is a whole number of bins
 ) -> float: # 0 to 1; evenly spread weights give 0.4
@@ -136,8 +162,10 @@ def near_share(
     near = sum(n for c, n in zip(centers, histogram['counts']) if abs(c-round(c)) < .2)
     return near/max(1, sum(histogram['counts']))
 
-def _ticks(levels:list[int]) -> list[int]: return [v for v in levels if v % -(-len(levels)//15) == 0]  # 15 at most, 0 among them
+# 15 at most, 0 among them
+def _ticks(levels:list[int]) -> list[int]: return [v for v in levels if v % -(-len(levels)//15) == 0]
 
+# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-020
 def plot_weights(
     layer:dict, # Entry of `evaluation/weights.json`
     ax:Axes,    # Where to draw
@@ -147,25 +175,29 @@ def plot_weights(
     for level in layer['levels']: ax.axvline(level, color='#B9C0C9', lw=min(.8, 12/len(layer['levels'])), zorder=0)
     for name, look, fill in (('after', LOOKS[rung], True), ('before', LOOKS['fp'], False)):
         share = [100*n/max(1, sum(layer[name]['counts'])) for n in layer[name]['counts']]
-        ax.stairs(share, layer[name]['edges'], color=look.color, fill=fill, alpha=.55 if fill else 1, lw=1.1, label=f'{look.label}, {name} training')
+        ax.stairs(share, layer[name]['edges'], color=look.color, fill=fill, alpha=.55 if fill else 1, lw=1.1,
+                  label=f'{look.label}, {name} training')
     ax.set_xticks(_ticks(layer['levels']))
     ax.set_xlabel('latent weight, in steps of its grid')
     ax.set_ylabel('% of the weights, each bin')
     figure_legend(ax)
     old, new = near_share(layer['before']), near_share(layer['after'])
-    figure_title(ax, f'{layer["name"]}: {new:.0%} of the weights are within 0.2 steps of a level, {old:.0%} before training')
+    figure_title(
+        ax, f'{layer["name"]}: {new:.0%} of the weights are within 0.2 steps of a level, {old:.0%} before training')
     return ax
 
-# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-014
+# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-021
 def plot_levels(
     layer:dict, # Entry of `evaluation/weights.json`
     ax:Axes,    # Where to draw
     rung:str,   # State after; gives the colour
 ) -> Axes: # The same
     "How many weights each level of the grid holds, rounded without training and after it."
-    shares = {name: [100*n/max(1, sum(layer[name])) for n in layer[name]] for name in ('level_counts_before', 'level_counts')}
+    shares = {name: [100*n/max(1, sum(layer[name])) for n in layer[name]]
+              for name in ('level_counts_before', 'level_counts')}
     for shift, (name, values), look in zip((-.2, .2), shares.items(), (LOOKS['ptq'], LOOKS[rung])):
-        ax.bar([level+shift for level in layer['levels']], values, width=.4, color=look.color, label=look.label, hatch='' if shift > 0 else '////', edgecolor='white', linewidth=0)
+        ax.bar([level+shift for level in layer['levels']], values, width=.4, color=look.color, label=look.label,
+               hatch='' if shift > 0 else '////', edgecolor='white', linewidth=0)
     ax.set_xticks(_ticks(layer['levels']))
     ax.set_xlabel(f'level of the {layer["bits"]}-bit grid')
     ax.set_ylabel('% of the weights')

@@ -31,6 +31,7 @@ def blocks(
     starts = [i for i, n in enumerate(numbers) if i == 0 or n != numbers[i-1]]
     return [(numbers[a], a, b) for a, b in zip(starts, [*starts[1:], len(layers)])]
 
+# %% ../../nbs/70_report/03_layer_axis.ipynb #03_layer_axis-006
 def block_axis(
     axis:Axis,        # Of layers, layer i from i to i+1
     layers:list[str], # Module paths in network order
@@ -45,7 +46,7 @@ def block_axis(
     line = axis.axes.axhline if axis.axis_name == 'y' else axis.axes.axvline
     for _, first, _ in blocks(layers)[1:]: line(first, color='#8A93A0', lw=.5, alpha=.45)
 
-# %% ../../nbs/70_report/03_layer_axis.ipynb #03_layer_axis-007
+# %% ../../nbs/70_report/03_layer_axis.ipynb #03_layer_axis-008
 def last_epoch(
     table:pd.DataFrame, # From `read_oscillation`
 ) -> pd.DataFrame: # Its rows, network order
@@ -60,6 +61,7 @@ def of_weights(
     known = rows[rows[column].notna()]
     return (known[column]*known.weights).sum()/known.weights.sum() if known.weights.sum() else math.nan
 
+# %% ../../nbs/70_report/03_layer_axis.ipynb #03_layer_axis-009
 def most_restless(
     table:pd.DataFrame, # From `read_oscillation`
 ) -> pd.Series|None: # Its row of the last epoch; None: nothing oscillates

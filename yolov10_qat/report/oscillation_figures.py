@@ -36,8 +36,10 @@ def oscillation_message(
     "How much oscillates at the end, and where most."
     worst, share = most_restless(table), of_weights(last_epoch(table), 'oscillating')
     if worst is None: return 'No weight oscillates after the last epoch'
-    return f'{share_text(share)} of the weights oscillate after the last epoch; {share_text(worst.oscillating)} in {worst.layer}, the most restless layer'
+    return (f'{share_text(share)} of the weights oscillate after the last epoch; {share_text(worst.oscillating)} in '
+            f'{worst.layer}, the most restless layer')
 
+# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-006
 def plot_oscillating(
     table:pd.DataFrame, # From `read_oscillation`, one epoch or more
     ax:Axes,            # Where to draw
@@ -45,9 +47,11 @@ def plot_oscillating(
     "Heat map: share of oscillating weights, layers in network order over epochs."
     order, trained = last_epoch(table), table[table.epoch > 0]
     first, last = trained.epoch.min(), trained.epoch.max()
-    grid = 100*trained.pivot(index='layer', columns='epoch', values='oscillating').reindex(index=order.layer, columns=range(first, last+1))
+    grid = 100*trained.pivot(index='layer', columns='epoch',
+                             values='oscillating').reindex(index=order.layer, columns=range(first, last+1))
     colors = colormaps['magma_r'].resampled(40).with_extremes(bad='#D5DAE0')
-    image = ax.imshow(grid, cmap=colors, vmin=0, vmax=max(1., np.nan_to_num(grid.max().max())), aspect='auto', interpolation='none', extent=(first-.5, last+.5, len(order), 0))
+    image = ax.imshow(grid, cmap=colors, vmin=0, vmax=max(1., np.nan_to_num(grid.max().max())), aspect='auto',
+                      interpolation='none', extent=(first-.5, last+.5, len(order), 0))
     block_axis(ax.yaxis, order.layer.tolist(), gap=.14*len(order)/(ax.figure.get_figheight()-1.3))
     ax.set_ylabel('block of the model')
     epoch_axis(ax, first, last)
@@ -62,12 +66,14 @@ def plot_oscillating(
     figure_title(ax, oscillation_message(table))
     return ax
 
+# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-007
 def _kind_strip(ax:Axes, kinds:list[str], right:float, width:float) -> float:  # its left end
     found = [k for k in KINDS if k in kinds]
     left = right-(len(found)+.5)*width
     for place, kind in enumerate(found):
         rows = [i+.5 for i, k in enumerate(kinds) if k == kind]
-        ax.barh(rows, width, left=left+place*width, height=1, color=KINDS[kind].color, ec=KINDS[kind].color, lw=.3, label=KINDS[kind].label)
+        ax.barh(rows, width, left=left+place*width, height=1, color=KINDS[kind].color, ec=KINDS[kind].color, lw=.3,
+                label=KINDS[kind].label)
     return left-.2*width
 
 def draw_oscillating(
@@ -81,7 +87,7 @@ def draw_oscillating(
     return ax, (f'Heat map of {len(last_epoch(table))} layers over {table.epoch.max()} epochs: {share_text(ends[0])} of all weights oscillate after the first epoch, {share_text(ends[1])} after the last; '
                 f'most in {", ".join(f"{r.layer} ({r.kind}) {share_text(r.oscillating)}" for r in worst.itertuples())}.')
 
-# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-012
+# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-014
 def within(
     edges:list[float],  # Of the bins, -0.5 to 0.5
     counts:list[int],   # Weights in each
@@ -92,6 +98,7 @@ def within(
     steps = .5-abs(np.array(edges[1:])+edges[:-1])/2
     return float(np.array(counts)[(near < steps) & (steps < far)].sum()/sum(counts)) if sum(counts) else math.nan
 
+# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-015
 def plot_distance(
     edges:list[float],    # Of the bins, -0.5 to 0.5
     start:list[int],      # Weights in each bin before training
@@ -99,14 +106,18 @@ def plot_distance(
     ax:Axes,              # Where to draw
 ) -> Axes: # The same
     "Histogram of the distance between latent weights and their nearest levels."
-    for side in (-1, 1): ax.axvspan(.4*side, .5*side, color='#8A93A0', alpha=.16, lw=0, label='within 0.1 of a threshold' if side > 0 else None)
+    for side in (-1, 1):
+        ax.axvspan(.4*side, .5*side, color='#8A93A0', alpha=.16, lw=0,
+                   label='within 0.1 of a threshold' if side > 0 else None)
     for counts, look, fill in ((end, LOOKS['qat_raw'], True), (start, LOOKS['fp'], False)):
-        ax.stairs(100*np.array(counts)/max(1, sum(counts)), edges, color=look.color, fill=fill, alpha=.75 if fill else 1, lw=1., label='at the end' if fill else 'before training')
+        ax.stairs(100*np.array(counts)/max(1, sum(counts)), edges, color=look.color, fill=fill,
+                  alpha=.75 if fill else 1, lw=1., label='at the end' if fill else 'before training')
     ax.set_xticks([-.5, 0, .5], ['−0.5', '0', '0.5'])
     ax.set_xlabel('distance to the nearest level, steps')
     ax.set_xlim(-.5, .5)
     return ax
 
+# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-016
 def pooled(
     shapes:list[dict], # Layers, each with start and end
 ) -> tuple[list[int],list[int]]: # Counts before training and at the end
@@ -120,10 +131,11 @@ def distance_message(
 ) -> str: # For titles
     "Whether weights gather at thresholds."
     old, new, beside = within(edges, start), within(edges, end), within(edges, end, .1, .2)
-    shape = 'Weights gather at the thresholds' if new > 1.15*beside else 'Weights have left the thresholds' if new < .8*old else 'Weights do not gather at the thresholds'
+    shape = ('Weights gather at the thresholds' if new > 1.15*beside else 'Weights have left the thresholds'
+             if new < .8*old else 'Weights do not gather at the thresholds')
     return f'{shape}: {share_text(new)} within 0.1 steps, {share_text(old)} before training, 20% if evenly spread'
 
-# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-014
+# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-018
 def plot_thresholds(
     distance:dict,   # `distance` of `read_histories`
     axes:list[Axes], # One panel, or two
@@ -132,13 +144,17 @@ def plot_thresholds(
     "All layers together, and one of them."
     edges, all_of_them = distance['edges'], pooled(distance['layers'])
     alone = [s for s in distance['layers'] if s['layer'] == layer]
-    for ax, (start, end), name in zip(axes, (all_of_them, pooled(alone)), (f'all {len(distance["layers"])} layers', layer)):
-        plot_distance(edges, start, end, ax).set_title(f'{name}: {share_text(within(edges, end))}', fontsize='small', loc='left', color=INK)
+    for ax, (start, end), name in zip(axes, (all_of_them, pooled(alone)),
+                                      (f'all {len(distance["layers"])} layers', layer)):
+        plot_distance(edges, start, end, ax).set_title(f'{name}: {share_text(within(edges, end))}', fontsize='small',
+                                                       loc='left', color=INK)
     axes[0].set_ylabel('weights a bin, %')
-    axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc='outside lower left', ncols=3)  # above them it would cover the title
+    # above them it would cover the title
+    axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc='outside lower left', ncols=3)
     figure_title(axes[0], distance_message(edges, *all_of_them))
     return axes[0]
 
+# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-019
 def draw_thresholds(
     histories:dict|None,     # From `read_histories`
     table:pd.DataFrame|None, # From `read_oscillation`: names the most restless layer
@@ -147,12 +163,15 @@ def draw_thresholds(
     if histories is None or not histories['distance']['layers']: return None
     shapes, edges = histories['distance']['layers'], histories['distance']['edges']
     restless = None if table is None else most_restless(table)
-    layer = max(shapes, key=lambda s: np.nan_to_num(within(edges, s['end'])))['layer'] if restless is None or restless.layer not in {s['layer'] for s in shapes} else restless.layer
+    layer = max(shapes, key=lambda s: np.nan_to_num(within(edges, s['end'])))[
+        'layer'] if restless is None or restless.layer not in {s['layer'] for s in shapes} else restless.layer
     ax = plot_thresholds(histories['distance'], list(new_axes(2.9, columns=2)), layer)
     start, end = (within(edges, counts) for counts in pooled([s for s in shapes if s['layer'] == layer]))
-    return ax, f'Histograms of the distance to the nearest level, before training and at the end. {flat_title(ax)}. {layer} alone: {share_text(end)} at the end, {share_text(start)} before training.'
+    return (ax,
+            f'Histograms of the distance to the nearest level, before training and at the end. {flat_title(ax)}. '
+            f'{layer} alone: {share_text(end)} at the end, {share_text(start)} before training.')
 
-# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-017
+# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-022
 SHOWN = 160  # looks
 
 def flips(
@@ -162,6 +181,7 @@ def flips(
     changes = [b-a for a, b in zip(integer, integer[1:]) if b != a]
     return sum(a*b < 0 for a, b in zip(changes, changes[1:]))
 
+# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-023
 def plot_trajectory(
     weight:dict,  # One of `trajectory.weights`
     steps:range,  # Step of each look
@@ -172,35 +192,43 @@ def plot_trajectory(
     low, high = position.min(), position.max()
     room = max(.15*(high-low), .01-(high-low)/2)  # at least 0.02 steps are shown, or a weight at rest would look busy
     rise = (integer-integer.min())/max(1, np.ptp(integer))
-    ax.fill_between(steps, low-room, low-room + rise*(high-low+2*room), step='post', color='#DDE2E8', lw=0, label='rounded up')
+    ax.fill_between(steps, low-room, low-room + rise*(high-low+2*room), step='post', color='#DDE2E8', lw=0,
+                    label='rounded up')
     ax.plot(steps, position, color=LOOKS['qat_raw'].color, lw=1.3, label='latent weight')
     ax.plot([], [], color=INK, ls='--', lw=.9, label='threshold')
-    for level in range(math.ceil(low-room-.5), math.floor(high+room-.5)+1): ax.axhline(level+.5, color=INK, ls='--', lw=.9)
+    for level in range(math.ceil(low-room-.5), math.floor(high+room-.5)+1):
+        ax.axhline(level+.5, color=INK, ls='--', lw=.9)
     ax.set_ylim(low-room, high+room)
     ax.yaxis.set_major_locator(MaxNLocator(2))
     ax.ticklabel_format(axis='y', useOffset=False)
     ax.set_xlim(steps[0], max(steps[-1], steps[0]+1))
     levels = ' and '.join(f'{v:g}' for v in sorted({integer.min(), integer.max()})).replace('-', '−')
-    ax.text(1.015, .5, f'weight {weight["index"]:,}\n{levels}\nturns {flips(integer.tolist())}×', transform=ax.transAxes, va='center', fontsize='small', color=INK)
+    ax.text(1.015, .5, f'weight {weight["index"]:,}\n{levels}\nturns {flips(integer.tolist())}×',
+            transform=ax.transAxes, va='center', fontsize='small', color=INK)
     return ax
 
-# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-019
+# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-025
 def trajectory_message(
     trajectory:dict, # `trajectory` of `read_histories`
 ) -> str: # For titles
     "How often these weights turn back."
     turns = [flips(w['integer'][-SHOWN:]) for w in trajectory['weights']]
     looks = len(trajectory['weights'][0]['integer'][-SHOWN:])
-    often = 'do not turn back' if max(turns) == 0 else f'turn back {min(turns)} to {max(turns)} times' if min(turns) < max(turns) else f'turn back {max(turns)}× each'
+    often = 'do not turn back' if max(turns) == 0 else f'turn back {min(turns)} to {max(turns)} times' if min(
+        turns) < max(turns) else f'turn back {max(turns)}× each'
     return f'The {len(turns)} most restless weights of {trajectory["layer"]} {often} in the last {looks} looks'
 
+# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-026
 def plot_trajectories(
     trajectory:dict,  # `trajectory` of `read_histories`
     axes:list[Axes],  # One a weight
 ) -> Axes: # The first
     "Restless weights below each other."
     for ax, weight in zip(axes, trajectory['weights']):
-        plot_trajectory(weight, range(trajectory['first_step'], trajectory['first_step']+trajectory['interval']*len(weight['position']), trajectory['interval']), ax)
+        plot_trajectory(weight,
+                        range(trajectory['first_step'],
+                              trajectory['first_step']+trajectory['interval']*len(weight['position']),
+                              trajectory['interval']), ax)
     every = f', one look in {trajectory["interval"]}' if trajectory['interval'] > 1 else ''
     axes[-1].set_xlabel(f'step of the training{every}')
     axes[-1].xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -209,17 +237,19 @@ def plot_trajectories(
     figure_title(axes[0], trajectory_message(trajectory))
     return axes[0]
 
+# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-027
 def draw_trajectories(
     histories:dict|None, # From `read_histories`
 ) -> tuple[Axes,str]|None: # With the alt text; None: no weight was followed
     "The ways in their own figure."
     trajectory = histories and histories['trajectory']
     if not trajectory or not trajectory['weights']: return None
-    ax = plot_trajectories(trajectory, list(np.atleast_1d(new_axes(1.2+.56*len(trajectory['weights']), rows=len(trajectory['weights'])))))
+    ax = plot_trajectories(
+        trajectory, list(np.atleast_1d(new_axes(1.2+.56*len(trajectory['weights']), rows=len(trajectory['weights'])))))
     turns = '; '.join(f'weight {w["index"]} turns {flips(w["integer"][-SHOWN:])} times' for w in trajectory['weights'])
     return ax, f'Latent weights around their thresholds, epoch {trajectory["epoch"]}. {flat_title(ax)}: {turns}.'
 
-# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-022
+# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-030
 def plot_frozen(
     table:pd.DataFrame, # From `read_oscillation`
     ax:Axes,            # Where to draw
@@ -227,10 +257,13 @@ def plot_frozen(
     "Share of frozen weights over epochs, of all layers and by kind."
     epochs = sorted(table.epoch.unique())
     kinds = [k for k in KINDS if k in set(table.kind)]
-    groups = [(Look('all', '#000000', '-'), table), *((KINDS[k], table[table.kind == k]) for k in kinds if len(kinds) > 1)]
+    groups = [(Look('all', '#000000', '-'), table),
+              *((KINDS[k], table[table.kind == k]) for k in kinds if len(kinds) > 1)]
     for look, rows in groups:
         share = [100*of_weights(rows[rows.epoch == e], 'frozen') for e in epochs]
-        ax.plot(epochs, share, color=look.color, ls=look.dash, marker=look.marker, ms=4, markevery=max(1, len(epochs)//12), lw=2 if look.label == 'all' else 1.4, label=f'{look.label} {share_text(share[-1]/100)}')
+        ax.plot(epochs, share, color=look.color, ls=look.dash, marker=look.marker, ms=4,
+                markevery=max(1, len(epochs)//12), lw=2 if look.label == 'all' else 1.4,
+                label=f'{look.label} {share_text(share[-1]/100)}')
     ax.set_ylim(0, max(1., 1.08*ax.get_ylim()[1]))
     ax.set_ylabel('frozen, % of the weights')
     epoch_axis(ax, epochs[0], epochs[-1])
@@ -238,6 +271,7 @@ def plot_frozen(
     figure_title(ax, frozen_message(table))
     return ax
 
+# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-031
 def frozen_message(
     table:pd.DataFrame, # From `read_oscillation`
 ) -> str: # For titles
@@ -245,7 +279,8 @@ def frozen_message(
     rows = last_epoch(table)
     if not (rows.frozen > 0).any(): return 'No weight was frozen'
     worst = rows.loc[rows.frozen.idxmax()]
-    return f'{share_text(of_weights(rows, "frozen"))} of the weights are frozen at the end; most of all {share_text(worst.frozen)} in {worst.layer}'
+    return (f'{share_text(of_weights(rows, "frozen"))} of the weights are frozen at the end; most of all '
+            f'{share_text(worst.frozen)} in {worst.layer}')
 
 def draw_frozen(
     table:pd.DataFrame|None, # From `read_oscillation`
@@ -257,7 +292,7 @@ def draw_frozen(
     ends = '; '.join(line.get_label() for line in ax.lines)
     return ax, f'Share of frozen weights over {table.epoch.max()} epochs. {flat_title(ax)}. At the end: {ends}.'
 
-# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-026
+# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-035
 def memory(
     momentum:float,  # Of the frequency
     threshold:float, # Frequency above which a weight counts as oscillating

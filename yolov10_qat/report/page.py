@@ -32,6 +32,7 @@ from ..runs.diagnosis import moved_text
 # %% ../../nbs/70_report/14_page.ipynb #14_page-005
 def _draw_all(run:Run, folder:Path) -> dict[str,dict]: return keep_figures(_figures(run), folder/'figures')
 
+# %% ../../nbs/70_report/14_page.ipynb #14_page-006
 def render(
     run_root:Path|str,       # Folder of a run, finished or not
     out:Path|str|None=None,  # Folder of the page, for which files it lists and where the figures go; None: the same
@@ -46,12 +47,13 @@ def render(
         run=run, s=run.summary, floating=_floating(run), verdict=verdict(run), moved=[(m, *moved_text(m)) for m in run.summary.diagnosis.moved] if run.summary.diagnosis else [], gain=gain_sentence(run.summary.metrics.qc_gain), resume=resume_command(run), card=card(run), rungs=rows, few_images=0 < min((r['images'] for r in rows), default=0) < 1000,
         present={e.path for e in run.summary.exports if (folder/e.path).is_file()}, figures=_draw_all(run, folder), classes=[] if changes is None else changes.to_dict('records'), FEW=FEW, few=few, last=last_rung(run) and LOOKS[last_rung(run).rung].label,
         examples=shown, examples_sentence=sentence, splits=split_rows(run.provenance['splits']) if run.provenance else [], sources=source_rows(run.provenance, Path(run.config.run_root) if run.config else run.root) if run.provenance else [], parameters=parameter_rows(run.config) if run.config else [],
-        restless=restless_rows(run.oscillation), memory=memory(run.histories['momentum'], run.histories['threshold']) if run.histories else 0, bits=_bits(run),
+        restless=restless_rows(run.oscillation), memory=memory(
+            run.histories['momentum'], run.histories['threshold']) if run.histories else 0, bits=_bits(run),
         command=reproduce_command(run.config) if run.config else None, artefacts=artefact_rows(folder),
         timings=[(k, v) for k, v in run.summary.timings.items() if k != 'total'], total=_total(run.summary.timings))
     return write_atomic(folder/'report.html', html)
 
-# %% ../../nbs/70_report/14_page.ipynb #14_page-008
+# %% ../../nbs/70_report/14_page.ipynb #14_page-009
 def write_summary_md(
     run_root:Path|str,       # Folder of a run, finished or not
     out:Path|str|None=None,  # Folder of the file; None: the same
@@ -61,14 +63,19 @@ def write_summary_md(
     found, error = verdict(run), run.summary.error
     lines = [f'# {found.headline}', '', *(f'{t}\n' for t in found.sentences)]
     if found.word == 'INCOMPLETE':
-        why = f'{error.type}: {error.message}' if error else 'No error was recorded: the run still goes on, or its process was killed.'
+        why = (f'{error.type}: {error.message}' if error
+               else 'No error was recorded: the run still goes on, or its process was killed.')
         lines += [why, '', f'Continue: `{resume_command(run)}`', '']
     if gain := gain_sentence(run.summary.metrics.qc_gain): lines += [gain, '']
-    if d := run.summary.diagnosis: lines += [*(f'{t}\n' for t in d.sentences), *(f'- Try next: {a.text} ({a.because})' for a in d.advice), '']
+    if d := run.summary.diagnosis:
+        lines += [*(f'{t}\n' for t in d.sentences), *(f'- Try next: {a.text} ({a.because})' for a in d.advice), '']
     rows = rung_rows(run)
-    if rows: lines += ['| state | head | source | images | AP | AP50 | AP75 | to FP32 |', '|---|---|---|--:|--:|--:|--:|--:|']
+    if rows:
+        lines += ['| state | head | source | images | AP | AP50 | AP75 | to FP32 |',
+                  '|---|---|---|--:|--:|--:|--:|--:|']
     for r in rows:
-        cells = [r['label'], r['head'], r['metrics_source'], f'{r["images"]:,}', ap_text(r['AP']), ap_text(r['AP50']), ap_text(r['AP75']), signed_text(r['difference'])]
+        cells = [r['label'], r['head'], r['metrics_source'], f'{r["images"]:,}', ap_text(r['AP']), ap_text(r['AP50']),
+                 ap_text(r['AP75']), signed_text(r['difference'])]
         lines.append(f'| {" | ".join(cells)} |')
     lines += ['', *(f'- {name}: {value}' for name, value in card(run))]
     return write_atomic(Path(out or run.root)/'summary.md', '\n'.join(lines).strip()+'\n')

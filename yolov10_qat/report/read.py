@@ -55,6 +55,7 @@ def read_correction(
     if missing or table.empty: raise ValueError(f"no rows, or no column {', '.join(missing)}")
     return table
 
+# %% ../../nbs/70_report/07_read.ipynb #07_read-007
 def read_run(
     run_root:Path|str, # Folder of a run, finished or not
 ) -> Run: # What could be read
@@ -63,7 +64,8 @@ def read_run(
     def attempt(read:Callable, file:Path|None):
         if file is None or not file.is_file(): return None
         try: return read(file)
-        except ValueError as e: problems.append(f"{file.relative_to(root)} cannot be read and is left out: {' '.join(str(e).split())}")
+        except ValueError as e: problems.append(f"{file.relative_to(root)} cannot be read and is left out: "
+                                                f"{' '.join(str(e).split())}")
     summary = load_summary(root)
     newest = max(root.glob('ultralytics/*/results.csv'), key=lambda p: p.stat().st_mtime, default=None)
     results = attempt(read_results, newest)
@@ -77,7 +79,7 @@ def read_run(
     _complete(run)
     return run
 
-# %% ../../nbs/70_report/07_read.ipynb #07_read-007
+# %% ../../nbs/70_report/07_read.ipynb #07_read-008
 def _complete(
     run:Run, # Its summary is brought up to what the other files say
 ):
@@ -89,10 +91,12 @@ def _complete(
     found = {(rung, head, source): Rung(rung=rung, head=head, metrics_source=source, images=e['images'], **e[source])
              for (rung, head), e in run.evaluations.items() for source in ('pycocotools', 'ultralytics_val', 'onnxruntime') if e.get(source)}
     found |= {(r.rung, r.head, r.metrics_source): r for r in metrics.rungs}
-    metrics.rungs = sorted(found.values(), key=lambda r: (r.head != 'one2one', r.metrics_source != 'pycocotools', RUNGS.index(r.rung)))
+    metrics.rungs = sorted(found.values(),
+                           key=lambda r: (r.head != 'one2one', r.metrics_source != 'pycocotools', RUNGS.index(r.rung)))
 
 def _floating(run:Run) -> bool: return run.summary.quantization is not None and run.summary.quantization.mode == FLOAT
 
+# %% ../../nbs/70_report/07_read.ipynb #07_read-009
 def primary_rungs(
     run:Run, # A run
 ) -> list[Rung]: # In the order of `RUNGS`

@@ -25,7 +25,8 @@ def reproduce_command(
 ) -> str: # One line for a shell
     "The command line of a run."
     shown = portable_config(config)
-    words, changed = ['run', '--profile', config.profile], changed_fields(shown) | {'run_root': f'{shown.run_root}-again'}
+    words, changed = ['run', '--profile', config.profile], changed_fields(shown) | {
+        'run_root': f'{shown.run_root}-again'}
     if config.profile == 'scratch':  # its twins have commands of their own
         words = ['scratch', 'qat-w4a16' if config.quantize else 'fp16']
         changed = {k: v for k, v in changed.items() if k != 'quantize'} | {'run_root': 'scratch-again'}
@@ -34,13 +35,14 @@ def reproduce_command(
         words += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f'--{flag}', str(value)]
     return shlex.join(['yolov10-qat', *words])
 
+# %% ../../nbs/70_report/13_rows.ipynb #13_rows-006
 def resume_command(
     run:Run, # A run that did not come to its end
 ) -> str: # One line for a shell
     "The command that continues a run."
     return shlex.join(['yolov10-qat', 'run', '--resume', '--run-root', str(run.root)])
 
-# %% ../../nbs/70_report/13_rows.ipynb #13_rows-008
+# %% ../../nbs/70_report/13_rows.ipynb #13_rows-009
 def rung_rows(
     run:Run, # A run
 ) -> list[dict]: # One a scored state, primary ones first; APs, image count and the difference to FP32 of the same head and source
@@ -49,9 +51,12 @@ def rung_rows(
     for r in run.summary.metrics.rungs:
         fp = find_rung(run.summary, 'fp', r.head, r.metrics_source)
         difference = r.AP-fp.AP if fp and fp.AP is not None and r.AP is not None and r.rung != 'fp' else None
-        rows.append(r.model_dump() | dict(label=LOOKS[r.rung].label, color=LOOKS[r.rung].color, difference=difference, primary=(r.head, r.metrics_source) == ('one2one', 'pycocotools')))
+        rows.append(r.model_dump()
+                    | dict(label=LOOKS[r.rung].label, color=LOOKS[r.rung].color, difference=difference,
+                           primary=(r.head, r.metrics_source) == ('one2one', 'pycocotools')))
     return rows
 
+# %% ../../nbs/70_report/13_rows.ipynb #13_rows-010
 def card(
     run:Run, # A run
 ) -> list[tuple[str,str]]: # Name and value
@@ -67,26 +72,38 @@ def card(
         gathered = batches_gathered(s.training.overrides.get('nbs', c.batch), c.batch) if s.training else 1
         steps = f', {done*math.ceil(math.ceil(s.dataset.train_images/c.batch)/gathered):,} steps of {gathered*c.batch} images' if s.dataset else ''
         rows.append(('Training', f'{done} of {c.epochs} epochs{steps}'))
-        if len(word_lengths(c)) > 1: rows.append(('Word length', ', '.join(f'{"floating point" if bits == FLOAT_BITS else f"{bits} bit"} from epoch {epoch+1}' for epoch, bits in word_lengths(c))))
+        if len(word_lengths(c)) > 1:
+            rows.append(
+                ('Word length',
+                 ', '.join(f'{"floating point" if bits == FLOAT_BITS else f"{bits} bit"} from epoch {epoch+1}'
+                           for epoch, bits in word_lengths(c))))
     rows += [('Told to go on', f'after epoch {r.after}, from {r.before} to {r.epochs} epochs') for r in s.raised]
-    if s.method and s.method.qc.enabled: rows.append(('QC', f'{s.method.qc.epochs} epoch{"s" if s.method.qc.epochs != 1 else ""} at {s.method.qc.lr:g}, scope {s.method.qc.scope}'))
+    if s.method and s.method.qc.enabled:
+        rows.append(
+            ('QC',
+             f'{s.method.qc.epochs} epoch{"s" if s.method.qc.epochs != 1 else ""} at {s.method.qc.lr:g}, scope '
+             f'{s.method.qc.scope}'))
     if s.dataset: rows.append(('Images', f'{s.dataset.train_images:,} train, {s.dataset.val_images:,} validation'))
     if s.timings: rows.append(('Time', time_text(_total(s.timings))))
     if c: rows.append(('Device', c.device))
     if s.model: rows.append(('Base', Path(s.model.checkpoint).name))
     return [*rows, ('Date', s.created_at[:16].replace('T', ' '))]
 
+# %% ../../nbs/70_report/13_rows.ipynb #13_rows-011
 def _total(timings:dict[str,float]) -> float: return timings.get('total', sum(timings.values()))
 
-# %% ../../nbs/70_report/13_rows.ipynb #13_rows-010
+# %% ../../nbs/70_report/13_rows.ipynb #13_rows-013
 def parameter_rows(
     config:RunConfig, # A resolved configuration
 ) -> list[dict]: # name, value, default, changed, help; changed ones first
     "Every parameter of a run."
     changed, plain, shown = changed_fields(config), RunConfig(profile=config.profile), portable_config(config)
-    rows = [dict(name=k, value=getattr(shown, k), default=getattr(plain, k), changed=k in changed, help=field.description) for k, field in RunConfig.model_fields.items()]
+    rows = [
+        dict(name=k, value=getattr(shown, k), default=getattr(plain, k), changed=k in changed, help=field.description)
+        for k, field in RunConfig.model_fields.items()]
     return sorted(rows, key=lambda r: not r['changed'])
 
+# %% ../../nbs/70_report/13_rows.ipynb #13_rows-014
 def split_rows(
     splits:dict[str,dict], # `splits` of provenance.json: facts of train and of val
 ) -> list[tuple[str,str,str]]: # What, train, val; rows that are 0 in both are left out
@@ -97,23 +114,26 @@ def split_rows(
     rows = [(name, *(f.get(key, 0) for f in facts)) for name, key in counts.items()]
     rows.append(('image files left out', *(len(f.get('faults', {})) for f in facts)))
     reasons = dict.fromkeys(reason for f in facts for reason in f.get('skipped', {}))
-    rows += [(f'not learned from: {r}', *(f.get('skipped', {}).get(r, {}).get('count', 0) for f in facts)) for r in reasons]
+    rows += [(f'not learned from: {r}', *(f.get('skipped', {}).get(r, {}).get('count', 0) for f in facts))
+             for r in reasons]
     return [(name, f'{a:,}', f'{b:,}') for name, a, b in rows if a or b]
 
+# %% ../../nbs/70_report/13_rows.ipynb #13_rows-015
 def source_rows(
     provenance:dict, # provenance.json
     root:Path,       # Run root when it was made
 ) -> list[tuple[str,str]]: # What, value
     "Where the data comes from and how it was chosen."
     request, chosen = provenance.get('request', {}), provenance.get('selection', {})
-    rows = [('COCO root', relative_inside(root, request.get('coco_root'))), ('Fingerprint', provenance.get('fingerprint'))]
+    rows = [('COCO root', relative_inside(root, request.get('coco_root'))),
+            ('Fingerprint', provenance.get('fingerprint'))]
     for key, name in (('train', 'Training'), ('val', 'Validation')):
         source = provenance.get('sources', {}).get(key, {})
         rows += [(f'{name} images', f"{request.get(f'{key}_split')}, {chosen.get(key)}" + (f", seed {chosen.get('seed')}" if key == 'train' else '')),
                  (f'{name} annotations', f"{source.get('file')}, {size_text(source.get('bytes', 0))}, sha256 {source.get('sha256')}")]
     return [*rows, ('Classes', f"{len(provenance.get('classes', []))}")]
 
-# %% ../../nbs/70_report/13_rows.ipynb #13_rows-012
+# %% ../../nbs/70_report/13_rows.ipynb #13_rows-017
 ARTEFACTS = {
     'run.ipynb': 'executed notebook', 'run.log': 'log', 'summary.md': 'short summary', 'run_summary.json': 'result for machines', 'run_config.yaml': 'every parameter', 'recipe.yaml': 'optimizer and augmentation',
     'ultralytics/*/weights/*.pt': 'checkpoint', 'ultralytics/*/results.csv': 'losses and scores of each epoch', 'ultralytics/*/args.yaml': "trainer's arguments",
@@ -130,4 +150,6 @@ def artefact_rows(
     "Files that a reader may want to open."
     root = Path(run_root)
     files = [(what, p) for pattern, what in ARTEFACTS.items() for p in sorted(root.glob(pattern)) if p.is_file()]
-    return [dict(what=what, path=p.relative_to(root).as_posix(), href=quote(p.relative_to(root).as_posix()), size=p.stat().st_size) for what, p in files]
+    return [
+        dict(what=what, path=p.relative_to(root).as_posix(), href=quote(p.relative_to(root).as_posix()),
+             size=p.stat().st_size) for what, p in files]

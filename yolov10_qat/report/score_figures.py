@@ -35,7 +35,8 @@ def plot_ladder(
     ax.tick_params(axis='y', length=0)
     ax.set_xlabel(f'AP (mAP50-95, 0 to 1), {rungs[0].head}, {rungs[0].metrics_source}, {rungs[0].images:,} images')
     first, last = rungs[0], rungs[-1]
-    share = f', {last.AP/first.AP:.0%} of {LOOKS[first.rung].label}' if first is not last and first.AP and last.AP is not None else ''
+    share = (f', {last.AP/first.AP:.0%} of {LOOKS[first.rung].label}' if first is not last and first.AP
+             and last.AP is not None else '')
     figure_title(ax, f'{LOOKS[last.rung].label} has AP {ap_text(last.AP)}{share}')
     return ax
 
@@ -50,6 +51,7 @@ def curves(
     ema, raw = ('float_ema', 'float_raw') if floating else ('qat_ema', 'qat_raw')
     return {ema: table[PRIMARY], raw: table[RAW]} if RAW in table else {raw: table[PRIMARY]}
 
+# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-008
 def plot_map(
     table:pd.DataFrame,        # `results.csv`
     ax:Axes,                   # Where to draw
@@ -58,14 +60,21 @@ def plot_map(
     floating:bool=False,       # Of a run in floating point
 ) -> Axes: # The same
     "mAP after each epoch against floating point and plain rounding; below half of the best is shaded."
-    if PRIMARY not in table or table[PRIMARY].isna().all(): raise ValueError('no epoch has a score; draw nothing and say so')
+    if PRIMARY not in table or table[PRIMARY].isna().all():
+        raise ValueError('no epoch has a score; draw nothing and say so')
     for rung, values in curves(table, floating).items():
         look = LOOKS[rung]
-        ax.plot(table.epoch, values, color=look.color, ls=look.dash, marker=look.marker, ms=4.5, markevery=max(1, len(table)//12), label=f'{look.label} {ap_text(values.iloc[-1])}')
+        ax.plot(table.epoch, values, color=look.color, ls=look.dash, marker=look.marker, ms=4.5,
+                markevery=max(1, len(table)//12), label=f'{look.label} {ap_text(values.iloc[-1])}')
     for rung, value in lines.items():
-        ax.axhline(value, color=LOOKS[rung].color, ls=LOOKS[rung].dash, lw=1.3, label=f'{LOOKS[rung].label} {ap_text(value)}')
+        ax.axhline(value, color=LOOKS[rung].color, ls=LOOKS[rung].dash, lw=1.3,
+                   label=f'{LOOKS[rung].label} {ap_text(value)}')
     _collapse_zone(ax, max(last_phase(table)[PRIMARY].max(), corrected or 0.))
-    ax.set_ylim(0, max(1e-3, 1.08*max([*(v.max() for v in curves(table).values() if v.notna().any()), *lines.values(), corrected or 0.])))
+    ax.set_ylim(0,
+                max(1e-3,
+                    1.08*max(
+                        [*(v.max() for v in curves(table).values() if v.notna().any()), *lines.values(),
+                         corrected or 0.])))
     ax.set_ylabel('mAP50-95 (0 to 1)')
     epoch_axis(ax, table.epoch.iloc[0], table.epoch.iloc[-1])
     _phases(ax, table)
@@ -74,23 +83,28 @@ def plot_map(
     figure_title(ax, map_message(table, lines, corrected, floating))
     return ax
 
+# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-009
 def _phases(ax:Axes, table:pd.DataFrame):
     if 'bits' not in table: return
     for i in range(1, len(table)):
         if table.bits.iloc[i] == table.bits.iloc[i-1]: continue
         ax.axvline(table.epoch.iloc[i]-.5, color='#8A93A0', ls=(0, (1, 2)), lw=1.2)
-        ax.text(table.epoch.iloc[i]-.4, .99, f'{table.bits.iloc[i]} bit', transform=ax.get_xaxis_transform(), va='top', fontsize='small', color='#5B6472')
+        ax.text(table.epoch.iloc[i]-.4, .99, f'{table.bits.iloc[i]} bit', transform=ax.get_xaxis_transform(), va='top',
+                fontsize='small', color='#5B6472')
 
 def _corrected_point(ax:Axes, last:int, value:float):
     look = LOOKS['qc']
-    ax.plot([last+.6], [value], color=look.color, ls='', marker=look.marker, ms=7, label=f'{look.label} {ap_text(value)}')
+    ax.plot([last+.6], [value], color=look.color, ls='', marker=look.marker, ms=7,
+            label=f'{look.label} {ap_text(value)}')
     ax.set_xlim(right=last+.95)
 
 def _collapse_zone(ax:Axes, best:float):
     if not best > 0: return
     ax.axhspan(0, COLLAPSE_RATIO*best, color='#8A93A0', alpha=.13, lw=0)
-    ax.text(.99, COLLAPSE_RATIO*best, 'below half of the best: collapsed ', transform=ax.get_yaxis_transform(), ha='right', va='top', fontsize='small', color='#5B6472')
+    ax.text(.99, COLLAPSE_RATIO*best, 'below half of the best: collapsed ', transform=ax.get_yaxis_transform(),
+            ha='right', va='top', fontsize='small', color='#5B6472')
 
+# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-010
 def map_message(
     table:pd.DataFrame,     # `results.csv` with at least one score
     lines:dict[str,float],  # As in `plot_map`
@@ -101,13 +115,14 @@ def map_message(
     rung, values = next(iter(curves(table, floating).items()))
     label, best, count = LOOKS[rung].label, values.max(), len(table)
     at = table.epoch[values.idxmax()]
-    if count == 1 or not best > 0: message = f'{label} has {ap_text(best)} after {count} epoch{"s" if count > 1 else ""}'
+    if count == 1 or not best > 0:
+        message = f'{label} has {ap_text(best)} after {count} epoch{"s" if count > 1 else ""}'
     elif at == table.epoch.iloc[-1]: message = f'{label} is best with {ap_text(best)} in the last epoch'
     else: message = f'{label} is best with {ap_text(best)} in epoch {at} and ends at {ap_text(values.iloc[-1])}'
     if corrected is not None: message += f'; QC makes it {ap_text(corrected)}'
     return message + (f'; FP32 has {ap_text(lines["fp"])}' if 'fp' in lines else '')
 
-# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-013
+# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-016
 def loss_columns(
     table:pd.DataFrame, # `results.csv`
     split:str,          # train or val
@@ -117,6 +132,7 @@ def loss_columns(
     names = [c for c in table if re.fullmatch(rf'{split}/{part}_\w+', c)]
     return table[names].sum(axis=1, skipna=False) if names else None
 
+# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-017
 def plot_loss(
     table:pd.DataFrame, # `results.csv`
     ax:Axes,            # Where to draw
@@ -126,12 +142,13 @@ def plot_loss(
     for split in ('train', 'val'):
         values, look = loss_columns(table, split, part), LOOKS[split]
         if values is not None:
-            ax.plot(table.epoch, values, color=look.color, ls=look.dash, marker=look.marker, ms=3.5, markevery=max(1, len(table)//12), label=look.label)
+            ax.plot(table.epoch, values, color=look.color, ls=look.dash, marker=look.marker, ms=3.5,
+                    markevery=max(1, len(table)//12), label=look.label)
     ax.set_ylabel(f'{part} loss')
     epoch_axis(ax, table.epoch.iloc[0], table.epoch.iloc[-1])
     return ax
 
-# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-014
+# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-018
 def plot_lr(
     table:pd.DataFrame, # `results.csv`
     ax:Axes,            # Where to draw
@@ -141,16 +158,19 @@ def plot_lr(
     if rates.empty: raise ValueError('the table has no lr/ column; draw nothing and say so')
     unit = math.floor(math.log10(max(rates.max().max(), 1e-12)))
     for name, style in zip(rates, ('-', '--', ':', '-.', (0, (7, 3)))):
-        ax.plot(table.epoch, rates[name]/10**unit, color='#3C4654', ls=style, marker='.', markevery=max(1, len(table)//12), label=name)
+        ax.plot(table.epoch, rates[name]/10**unit, color='#3C4654', ls=style, marker='.',
+                markevery=max(1, len(table)//12), label=name)
     if len(rates.columns) > 1: figure_legend(ax)
     ax.set_ylim(bottom=0)
     ax.set_ylabel(f'learning rate (1e{unit})')
     epoch_axis(ax, table.epoch.iloc[0], table.epoch.iloc[-1])
     first, last = rates.iloc[0, 0], rates.iloc[-1, 0]
-    figure_title(ax, f'The learning rate goes from {first:.2g} to {last:.2g}' if len(table) > 1 else f'The learning rate is {first:.2g}')
+    figure_title(ax,
+                 f'The learning rate goes from {first:.2g} to {last:.2g}' if len(table) > 1
+                 else f'The learning rate is {first:.2g}')
     return ax
 
-# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-017
+# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-021
 def plot_qc_loss(
     history:pd.DataFrame, # qc/history.csv
     ax:Axes,              # Where to draw
@@ -158,13 +178,15 @@ def plot_qc_loss(
     "Sum of the losses after each step of QC."
     total = _qc_loss(history)
     ax.plot(history.step, total, color=LOOKS['qc'].color, alpha=.35, lw=1, label='loss of a batch')
-    ax.plot(history.step, total.rolling(max(1, len(total)//10), min_periods=1).mean(), color=LOOKS['qc'].color, label='running mean')
+    ax.plot(history.step, total.rolling(max(1, len(total)//10), min_periods=1).mean(), color=LOOKS['qc'].color,
+            label='running mean')
     ax.set_ylabel('loss')
     ax.grid(axis='y')
     return ax
 
 def _qc_loss(history:pd.DataFrame) -> pd.Series: return history[[c for c in history if c.endswith('_loss')]].sum(axis=1)
 
+# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-022
 def plot_movement(
     history:pd.DataFrame, # qc/history.csv
     ax:Axes,              # Where to draw
@@ -172,13 +194,15 @@ def plot_movement(
     "How far scale and shift of the channels have moved from the identity."
     for name, label, dash in (('gamma', '|gamma − 1|', '-'), ('beta', '|beta|', '--')):
         for kind, alpha, marker in (('mean', 1, 'o'), ('max', .45, '')):
-            ax.plot(history.step, history[f'{name}_{kind}'], color=LOOKS['qc'].color, ls=dash, alpha=alpha, marker=marker, ms=3.5, markevery=max(1, len(history)//12), label=f'{label} {kind}')
+            ax.plot(history.step, history[f'{name}_{kind}'], color=LOOKS['qc'].color, ls=dash, alpha=alpha,
+                    marker=marker, ms=3.5, markevery=max(1, len(history)//12), label=f'{label} {kind}')
     ax.set_ylim(bottom=0)
     ax.set_ylabel('over all channels')
     ax.set_xlabel('step of QC')
     ax.grid(axis='y')
     return ax
 
+# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-023
 def qc_message(
     history:pd.DataFrame, # qc/history.csv
 ) -> str: # For titles
@@ -187,7 +211,7 @@ def qc_message(
     moved = f'QC moves scales by {last.gamma_mean:.2g} and shifts by {last.beta_mean:.2g} on average'
     return f'{moved}; the loss goes from {total.head(fifth).mean():.2f} to {total.tail(fifth).mean():.2f}'
 
-# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-020
+# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-026
 FEW = 20  # boxes; below this the AP of a class is noise
 
 def class_changes(
@@ -201,7 +225,7 @@ def class_changes(
     table = pd.DataFrame(rows, columns=['category_id', 'name', 'instances', 'images', 'before', 'after'])
     return table.assign(change=table.after-table.before).sort_values('change', ignore_index=True)
 
-# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-022
+# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-028
 def class_message(
     changes:pd.DataFrame, # From `class_changes`, not empty
 ) -> str: # For titles and alt texts
@@ -210,8 +234,10 @@ def class_message(
     lost = f'{(changes.change < 0).sum()} of {len(changes)} classes lost AP'
     if sure.empty: return f'{lost}; none has {FEW} boxes, so each by itself is noise'
     worst = sure.iloc[0]
-    return f'{lost}; of those with {FEW} boxes or more, {worst["name"]} changed worst: {ap_text(worst.before)} to {ap_text(worst.after)} ({worst.instances:,} boxes)'
+    return (f'{lost}; of those with {FEW} boxes or more, {worst["name"]} changed worst: {ap_text(worst.before)} to '
+            f'{ap_text(worst.after)} ({worst.instances:,} boxes)')
 
+# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-029
 def plot_classes(
     changes:pd.DataFrame, # From `class_changes`, not empty
     ax:Axes,              # Where to draw
@@ -225,9 +251,14 @@ def plot_classes(
     bars = ax.barh(places, shown.change, color=LOOKS[rung].color, height=.7)
     for bar, count in zip(bars, shown.instances):
         if count < FEW: bar.set(alpha=.4, hatch='////', edgecolor='white', linewidth=0)
-    ax.bar_label(bars, [f'{b:.2f} → {a:.2f}' for b, a in zip(shown.before, shown.after)], padding=4, fontsize='small', color='#3C4654')
-    ax.set_yticks(places, [f'{textwrap.shorten(str(n), 26, placeholder="…") or str(n)[:25]} · {c:,} boxes' for n, c in zip(shown.name, shown.instances)])
-    if cut > 0: ax.text(.5, top, f'… {cut} classes between …', transform=ax.get_yaxis_transform(), ha='center', va='center', fontsize='small', color='#5B6472')
+    ax.bar_label(bars, [f'{b:.2f} → {a:.2f}' for b, a in zip(shown.before, shown.after)], padding=4, fontsize='small',
+                 color='#3C4654')
+    ax.set_yticks(places,
+                  [f'{textwrap.shorten(str(n), 26, placeholder="…") or str(n)[:25]} · {c:,} boxes' for n,
+                   c in zip(shown.name, shown.instances)])
+    if cut > 0:
+        ax.text(.5, top, f'… {cut} classes between …', transform=ax.get_yaxis_transform(), ha='center', va='center',
+                fontsize='small', color='#5B6472')
     ax.axvline(0, color='#3C4654', lw=.8)
     ax.invert_yaxis()
     ax.margins(x=.3)
@@ -236,24 +267,30 @@ def plot_classes(
     figure_title(ax, class_message(changes))
     return ax
 
-# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-025
-PARTS = {'codes': ('integers', '#3C4654'), 'scales': ('scales', '#009E73'), 'floats': ('other numbers', '#E69F00'), 'structure': ('structure', '#B9C0C9')}
+# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-032
+PARTS = {'codes': ('integers', '#3C4654'), 'scales': ('scales', '#009E73'), 'floats': ('other numbers', '#E69F00'),
+         'structure': ('structure', '#B9C0C9')}
 
 def size_bars(
     exports:list[Exported], # Of a run, not empty
 ) -> dict[str,dict[str,int]]: # Name of a bar -> bytes of its parts, keys of `PARTS`, or of the whole (`file`)
     "The files of a run, and what ONNX in 16 and 32 bits takes."
-    bars = {f'{e.format}, {e.output}' if e.format != 'packed' else e.format: {part: getattr(e.sizes, part) for part in PARTS} for e in exports}
+    bars = {f'{e.format}, {e.output}' if e.format != 'packed'
+            else e.format: {part: getattr(e.sizes, part) for part in PARTS} for e in exports}
     largest = max(exports, key=lambda e: e.sizes.fp32_file).sizes
     return bars | {'in FP16': dict(file=largest.fp16_file), 'in FP32': dict(file=largest.fp32_file)}
 
+# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-033
 def size_message(
     exports:list[Exported], # Of a run, not empty
 ) -> str: # For titles
     "How small the smallest file is."
     least = min(exports, key=lambda e: e.sizes.file)
-    return f'{Path(least.path).name} takes {size_text(least.sizes.file)}: {least.sizes.fp32_file/least.sizes.file:.1f} times less than FP32, {least.sizes.fp16_file/least.sizes.file:.1f} times less than FP16'
+    return (f'{Path(least.path).name} takes {size_text(least.sizes.file)}: '
+            f'{least.sizes.fp32_file/least.sizes.file:.1f} times less than FP32, '
+            f'{least.sizes.fp16_file/least.sizes.file:.1f} times less than FP16')
 
+# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-034
 def plot_sizes(
     bars:dict[str,dict[str,int]], # From `size_bars`
     ax:Axes,                      # Where to draw

@@ -35,7 +35,8 @@ def plot_sensitivity(
         mine = [i for i, k in enumerate(rows.kind) if k == kind]
         if mine: ax.barh(mine, rows.ap_drop_alone.iloc[mine], height=.7, color=look.color, label=look.label)
     for place, row in enumerate(rows.itertuples()):
-        ax.annotate(f'{signed_text(-row.ap_drop_alone)} · {size_text(row.bytes)}', (max(0., row.ap_drop_alone), place), xytext=(4, 0), textcoords='offset points', va='center', fontsize='small', color=INK)
+        ax.annotate(f'{signed_text(-row.ap_drop_alone)} · {size_text(row.bytes)}', (max(0., row.ap_drop_alone), place),
+                    xytext=(4, 0), textcoords='offset points', va='center', fontsize='small', color=INK)
     ax.set_yticks(range(len(rows)), rows.part, fontsize='small')
     ax.invert_yaxis()
     ax.margins(x=.38)
@@ -43,9 +44,12 @@ def plot_sensitivity(
     ax.set_xlabel(f'AP lost alone at {bits} bit')
     figure_legend(ax)
     worst = rows.iloc[0]
-    figure_title(ax, f'{worst.part} alone at {bits} bit costs {ap_text(worst.ap_drop_alone)} AP; {size_text(worst.bytes)} more would keep it at 8 bit')
+    figure_title(ax,
+                 f'{worst.part} alone at {bits} bit costs {ap_text(worst.ap_drop_alone)} AP; '
+                 f'{size_text(worst.bytes)} more would keep it at 8 bit')
     return ax
 
+# %% ../../nbs/70_report/06_sensitivity_figures.ipynb #06_sensitivity_figures-006
 def most_sensitive(
     table:pd.DataFrame, # From `read_sensitivity`
     top:int=15,         # Layers at most
@@ -64,23 +68,29 @@ def draw_sensitivity(
     worst = '; '.join(f'{r.part} {ap_text(r.ap_drop_alone)} ({size_text(r.bytes)})' for r in rows.head(5).itertuples())
     return ax, f'AP lost with one layer alone at {bits} bit, and the bytes to keep it at 8 bit: {worst}.'
 
-# %% ../../nbs/70_report/06_sensitivity_figures.ipynb #06_sensitivity_figures-008
+# %% ../../nbs/70_report/06_sensitivity_figures.ipynb #06_sensitivity_figures-009
 def trade_points(
     keep:dict, # From `read_keep_layers`
 ) -> list[dict]: # Those with an AP, fewest bits first
     "Keep-lists that were scored."
     return sorted((t for t in keep['trade'] if t['ap'] is not None), key=lambda t: t['average_bits'])
 
+# %% ../../nbs/70_report/06_sensitivity_figures.ipynb #06_sensitivity_figures-010
 def plot_trade(
     keep:dict, # From `read_keep_layers`
     ax:Axes,   # Where to draw
 ) -> Axes: # The same
     "AP over average bits a weight, for nested keep-lists; the chosen one is marked."
     points, chosen = trade_points(keep), chosen_point(keep)
-    ax.plot([t['average_bits'] for t in points], [t['ap'] for t in points], color=LOOKS['ptq'].color, marker='.', ms=7, lw=1.3)
+    ax.plot([t['average_bits'] for t in points], [t['ap'] for t in points], color=LOOKS['ptq'].color, marker='.', ms=7,
+            lw=1.3)
     for i, t in enumerate(points):
-        if t is chosen or len(points) < 12 or i % (len(points)//8) == 0: ax.annotate(f'{t["layers"]}', (t['average_bits'], t['ap']), xytext=(5, -10), textcoords='offset points', fontsize='small', color=INK)
-    if chosen: ax.plot([chosen['average_bits']], [chosen['ap']], ls='', marker='o', ms=11, mfc='none', mec='#000000', mew=1.6, label=_chosen_text(keep, chosen))
+        if t is chosen or len(points) < 12 or i % (len(points)//8) == 0:
+            ax.annotate(f'{t["layers"]}', (t['average_bits'], t['ap']), xytext=(5, -10), textcoords='offset points',
+                        fontsize='small', color=INK)
+    if chosen:
+        ax.plot([chosen['average_bits']], [chosen['ap']], ls='', marker='o', ms=11, mfc='none', mec='#000000', mew=1.6,
+                label=_chosen_text(keep, chosen))
     ax.set_xlabel(f'average bits a weight; numbers: layers kept at {keep["bits"]} bit')
     ax.set_ylabel('AP without training (0 to 1)')
     ax.margins(x=.06, y=.14)
@@ -89,6 +99,7 @@ def plot_trade(
     figure_title(ax, trade_message(points, chosen))
     return ax
 
+# %% ../../nbs/70_report/06_sensitivity_figures.ipynb #06_sensitivity_figures-011
 def _layers_text(count:int) -> str: return f'{count} layer' + ('' if count == 1 else 's')
 
 def _chosen_text(keep:dict, chosen:dict) -> str:
@@ -101,13 +112,15 @@ def chosen_point(
     "Where on the curve the chosen list is."
     return next((t for t in trade_points(keep) if t['layers'] == len(keep['layers'])), None)
 
+# %% ../../nbs/70_report/06_sensitivity_figures.ipynb #06_sensitivity_figures-012
 def trade_message(
     points:list[dict], # From `trade_points`
     chosen:dict|None,  # From `chosen_point`
 ) -> str: # For titles
     "What the chosen list buys."
     first, end = points[0], chosen or points[-1]
-    return f'With {_layers_text(end["layers"])} kept, {end["average_bits"]:.2f} bits a weight on average, AP goes from {ap_text(first["ap"])} to {ap_text(end["ap"])}'
+    return (f'With {_layers_text(end["layers"])} kept, {end["average_bits"]:.2f} bits a weight on average, AP goes '
+            f'from {ap_text(first["ap"])} to {ap_text(end["ap"])}')
 
 def draw_trade(
     keep:dict|None, # From `read_keep_layers`
@@ -115,4 +128,6 @@ def draw_trade(
     "The curve in its own figure."
     if keep is None or len(trade_points(keep)) < 2: return None
     ax = plot_trade(keep, new_axes(3.1))
-    return ax, f'AP over average bits. {flat_title(ax)}. All: {", ".join(f"""{t["average_bits"]:.2f} bits {ap_text(t["ap"])}""" for t in trade_points(keep))}.'
+    return (ax,
+            f'AP over average bits. {flat_title(ax)}. All: '
+            f'{", ".join(f"""{t["average_bits"]:.2f} bits {ap_text(t["ap"])}""" for t in trade_points(keep))}.')

@@ -44,6 +44,7 @@ def share_text(
     if value is None or math.isnan(value): return '–'
     return f'{value:.0%}' if value >= .0995 or not value else f'{value:.1%}' if value >= .0005 else 'below 0.1%'
 
+# %% ../../nbs/70_report/01_style.ipynb #01_style-006
 def size_text(
     size:int, # Bytes
 ) -> str: # `4.1 kB`
@@ -61,7 +62,7 @@ def time_text(
     minutes, rest = divmod(round(seconds), 60)
     return f'{minutes} min {rest} s' if minutes < 60 else f'{minutes//60} h {minutes%60} min'
 
-# %% ../../nbs/70_report/01_style.ipynb #01_style-008
+# %% ../../nbs/70_report/01_style.ipynb #01_style-009
 class Look(NamedTuple):
     "How one thing looks in every figure."
     label:str       # in legends and tables
@@ -69,6 +70,7 @@ class Look(NamedTuple):
     dash:Any = '-'  # matplotlib line style
     marker:str = '' # matplotlib marker
 
+# %% ../../nbs/70_report/01_style.ipynb #01_style-010
 LOOKS = {
     'fp':             Look('FP32', '#000000', (0, (7, 3))),
     'ptq':            Look('PTQ', '#D55E00', (0, (2, 2))),
@@ -88,7 +90,7 @@ RC = {'font.size': 9.5, 'figure.titlesize': 10.5, 'figure.titleweight': 'bold', 
       'grid.color': '#E3E7EC', 'legend.frameon': False, 'legend.handlelength': 2.6, 'legend.borderaxespad': 0, 'text.parse_math': False,
       'svg.fonttype': 'path', 'svg.hashsalt': 'yolov10-qat'}
 
-# %% ../../nbs/70_report/01_style.ipynb #01_style-011
+# %% ../../nbs/70_report/01_style.ipynb #01_style-013
 def new_axes(
     height:float,  # Inches
     rows:int=1,    # Panels below each other, over one x axis
@@ -103,9 +105,12 @@ def figure_legend(
     "Set the legend above the axes, in one row or two."
     labels = ax.get_legend_handles_labels()[1]
     wanted = len(labels) if len(labels) <= 3 else (len(labels)+1)//2
-    def width(columns): return sum(8+max(map(len, part)) for part in np.array_split(labels, columns))  # in characters, a handle counted as eight
-    ax.legend(loc='lower left', bbox_to_anchor=(0, 1.02), ncols=max((n for n in range(1, wanted+1) if width(n) <= 64), default=1), columnspacing=1.4)
+    # in characters, a handle counted as eight
+    def width(columns): return sum(8+max(map(len, part)) for part in np.array_split(labels, columns))
+    ax.legend(loc='lower left', bbox_to_anchor=(0, 1.02),
+              ncols=max((n for n in range(1, wanted+1) if width(n) <= 64), default=1), columnspacing=1.4)
 
+# %% ../../nbs/70_report/01_style.ipynb #01_style-014
 def figure_title(
     ax:Axes,     # In the figure
     message:str, # What the figure says; 10.3 bold characters fit into an inch
@@ -120,6 +125,7 @@ def flat_title(
     "What `figure_title` set."
     return ' '.join(ax.figure.get_suptitle().split())
 
+# %% ../../nbs/70_report/01_style.ipynb #01_style-015
 def epoch_axis(
     ax:Axes,     # With curves over epochs
     first:float, # First epoch drawn
@@ -131,7 +137,7 @@ def epoch_axis(
     ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     ax.grid(axis='y')
 
-# %% ../../nbs/70_report/01_style.ipynb #01_style-015
+# %% ../../nbs/70_report/01_style.ipynb #01_style-019
 def data_uri(
     mime:str,   # image/png, image/svg+xml
     data:bytes, # The file
@@ -139,7 +145,10 @@ def data_uri(
     "A file inside a page."
     return f'data:{mime};base64,{base64.b64encode(data).decode()}'
 
-def _save(figure:Figure, path:Path, kind:str): replace_file(path, lambda part: figure.savefig(part, format=kind, dpi=192, metadata={'Date': None} if kind == 'svg' else None))
+def _save(figure:Figure, path:Path, kind:str):
+    replace_file(path,
+                 lambda part: figure.savefig(part, format=kind, dpi=192,
+                                             metadata={'Date': None} if kind == 'svg' else None))
 
 def _embed(figure:Figure) -> str:
     out = io.BytesIO()
@@ -147,6 +156,7 @@ def _embed(figure:Figure) -> str:
     figure.savefig(out, format='svg', metadata={'Date': None})
     return data_uri('image/svg+xml', out.getvalue())
 
+# %% ../../nbs/70_report/01_style.ipynb #01_style-020
 def keep_figures(
     found:Iterable[tuple[str,str,str,Figure]], # Name, title, alt text, figure
     folder:Path,                               # Where the files go, made if need be
@@ -156,21 +166,24 @@ def keep_figures(
     drawn = {}
     for name, title, alt, figure in found:
         with rc_context(RC), warnings.catch_warnings():
-            warnings.filterwarnings('ignore', message='Glyph')  # a class name in a script that the font lacks: the table has it
+            # a class name in a script that the font lacks: the table has it
+            warnings.filterwarnings('ignore', message='Glyph')
             _save(figure, folder/f'{name}.png', 'png')
             layout = figure.get_layout_engine()
             figure.set_layout_engine('none')  # it is laid out: once is enough
             _save(figure, folder/f'{name}.svg', 'svg')
             figure.set_layout_engine(layout)
             width, height = figure.get_size_inches()*96
-            drawn[name] = dict(name=name, title=title, alt=alt, uri=_embed(figure), width=round(width), height=round(height))
+            drawn[name] = dict(name=name, title=title, alt=alt, uri=_embed(figure), width=round(width),
+                               height=round(height))
     return drawn
 
-# %% ../../nbs/70_report/01_style.ipynb #01_style-018
+# %% ../../nbs/70_report/01_style.ipynb #01_style-023
 def page_template(
     name:str, # File in templates/; what is put into it is escaped, but for Markdown
 ) -> Any: # jinja2 template with the formats of this module as filters
     "A page that ships with the package."
-    environment = Environment(loader=PackageLoader('yolov10_qat'), autoescape=not name.endswith('.md.j2'), trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(loader=PackageLoader('yolov10_qat'), autoescape=not name.endswith('.md.j2'),
+                              trim_blocks=True, lstrip_blocks=True)
     environment.filters |= dict(ap=ap_text, signed=signed_text, share=share_text, size=size_text, time=time_text)
     return environment.get_template(name)

@@ -16,24 +16,31 @@ import msgspec
 import pandas as pd
 
 # %% ../../nbs/70_report/02_tracking_tables.ipynb #02_tracking_tables-005
-TRACKED = ('weights', 'changed', 'oscillating', 'frequency', 'near', 'frozen', 'scale', 'scale_drift', 'bn_kl', 'dampening')
-ALONE = ('ap_alone', 'loss_alone', 'ap_drop_alone', 'loss_rise_alone', 'ap_spared', 'loss_spared', 'ap_gain_spared', 'loss_fall_spared')
+TRACKED = ('weights', 'changed', 'oscillating', 'frequency', 'near', 'frozen', 'scale', 'scale_drift', 'bn_kl',
+           'dampening')
+ALONE = ('ap_alone', 'loss_alone', 'ap_drop_alone', 'loss_rise_alone', 'ap_spared', 'loss_spared', 'ap_gain_spared',
+         'loss_fall_spared')
 
+# %% ../../nbs/70_report/02_tracking_tables.ipynb #02_tracking_tables-006
 def _read_table(path:Path, words:tuple[str,...], numbers:tuple[str,...], maybe:tuple[str,...]=()) -> pd.DataFrame|None:
     if not path.is_file(): return None
     try: table = pd.read_csv(path)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e: raise ValueError(f'{path.name} is not a table: {e}') from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError,
+            UnicodeDecodeError) as e: raise ValueError(f'{path.name} is not a table: {e}') from None
     missing = [c for c in (*words, *maybe, *numbers) if c not in table]
     if missing: raise ValueError(f"{path.name} has no column {', '.join(missing)}")
     if table.empty: raise ValueError(f'{path.name} has no rows')
-    if path.read_text(encoding='utf-8').rstrip('\r\n').rpartition('\n')[2].count(',') < len(table.columns)-1: raise ValueError(f'{path.name} ends in the middle of a row')
+    if path.read_text(encoding='utf-8').rstrip('\r\n').rpartition('\n')[2].count(',') < len(table.columns)-1:
+        raise ValueError(f'{path.name} ends in the middle of a row')
     if table[list(words)].isna().any(axis=None): raise ValueError(f"{path.name} has a row without {' or '.join(words)}")
     for name in numbers:
         values = pd.to_numeric(table[name], errors='coerce')
-        if (odd := table[name][values.isna() & table[name].notna()]).size: raise ValueError(f"{path.name} has {odd.iloc[0]!r} in column {name}; a number belongs there")
+        if (odd := table[name][values.isna() & table[name].notna()]).size:
+            raise ValueError(f"{path.name} has {odd.iloc[0]!r} in column {name}; a number belongs there")
         table[name] = values.replace([math.inf, -math.inf], math.nan)
     return table
 
+# %% ../../nbs/70_report/02_tracking_tables.ipynb #02_tracking_tables-007
 def read_oscillation(
     path:Path|str, # `oscillation.csv` of a run root
 ) -> pd.DataFrame|None: # One row an epoch and layer, layers in network order, empty cells NaN; None: no such file
@@ -41,13 +48,16 @@ def read_oscillation(
     path = Path(path)
     table = _read_table(path, ('layer', 'kind'), ('epoch', *TRACKED))
     if table is None: return None
-    if table.epoch.isna().any() or (table.epoch % 1 != 0).any(): raise ValueError(f'{path.name} has a row whose epoch is no whole number')
+    if table.epoch.isna().any() or (table.epoch % 1 != 0).any():
+        raise ValueError(f'{path.name} has a row whose epoch is no whole number')
     layers = table[table.epoch == table.epoch.min()].layer.tolist()
     for epoch, rows in table.groupby('epoch'):
-        if rows.layer.tolist() != layers: raise ValueError(f'{path.name}: epoch {epoch:g} has {len(rows)} rows that are not the {len(layers)} layers of the first one')
+        if rows.layer.tolist() != layers:
+            raise ValueError(f'{path.name}: epoch {epoch:g} has {len(rows)} rows that are not the {len(layers)} '
+                             'layers of the first one')
     return table.astype({'epoch': int})
 
-# %% ../../nbs/70_report/02_tracking_tables.ipynb #02_tracking_tables-009
+# %% ../../nbs/70_report/02_tracking_tables.ipynb #02_tracking_tables-011
 class Shape(TypedDict):
     layer:str        # module path
     kind:str         # conv, depthwise, pointwise or dfl
@@ -64,6 +74,7 @@ class Restless(TypedDict):
     position:list[float]  # latent weight, one a look
     integer:list[int]     # the level it was rounded to
 
+# %% ../../nbs/70_report/02_tracking_tables.ipynb #02_tracking_tables-012
 class Trajectory(TypedDict):
     layer:str
     kind:str
@@ -81,6 +92,7 @@ class Histories(TypedDict):
     distance:Distance
     trajectory:Trajectory|None
 
+# %% ../../nbs/70_report/02_tracking_tables.ipynb #02_tracking_tables-013
 class Trade(TypedDict):
     layers:int          # kept at 8 bit
     bytes:int           # more than at low bits
@@ -97,6 +109,7 @@ class Keep(TypedDict):
     measured:dict|None # on what
     trade:list[Trade]  # nested keep-lists that were scored
 
+# %% ../../nbs/70_report/02_tracking_tables.ipynb #02_tracking_tables-014
 def _read_object(path:Path, form:type, defaults:dict={}) -> dict|None:
     if not path.is_file(): return None
     try: return msgspec.convert(defaults | json.loads(path.read_text(encoding='utf-8')), form)
@@ -110,11 +123,13 @@ def read_histories(
     found = _read_object(path, Histories)
     if found is None: return None
     bins, paths = len(found['distance']['edges'])-1, (found['trajectory'] or {}).get('weights', [])
-    if any(len(s[when]) != bins for s in found['distance']['layers'] for when in ('start', 'end')): raise ValueError(f'{path.name} has a layer without {bins} bins')
-    if any(not 0 < len(w['position']) == len(w['integer']) for w in paths): raise ValueError(f'{path.name} has a trajectory whose positions and integers do not pair up')
+    if any(len(s[when]) != bins for s in found['distance']['layers'] for when in ('start', 'end')):
+        raise ValueError(f'{path.name} has a layer without {bins} bins')
+    if any(not 0 < len(w['position']) == len(w['integer']) for w in paths):
+        raise ValueError(f'{path.name} has a trajectory whose positions and integers do not pair up')
     return found
 
-# %% ../../nbs/70_report/02_tracking_tables.ipynb #02_tracking_tables-011
+# %% ../../nbs/70_report/02_tracking_tables.ipynb #02_tracking_tables-016
 def read_batchnorm(
     path:Path|str, # `batchnorm.csv` of a run root
 ) -> pd.DataFrame|None: # One row a batch norm, network order; None: no such file
@@ -125,7 +140,8 @@ def read_sensitivity(
     path:Path|str, # `sensitivity.csv` of a run root
 ) -> pd.DataFrame|None: # One row a part of the network; None: no such file
     "What each part of the network costs at low bits."
-    return _read_table(Path(path), ('part', 'group'), ('weights', 'bytes', *ALONE), maybe=('kind',))  # a group has no kind
+    # a group has no kind
+    return _read_table(Path(path), ('part', 'group'), ('weights', 'bytes', *ALONE), maybe=('kind',))
 
 def read_keep_layers(
     path:Path|str, # `keep-layers.json` of a run root

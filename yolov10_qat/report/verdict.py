@@ -26,9 +26,11 @@ def _fp_share(run:Run) -> float|None:
     return last.AP/fp.AP if fp and last and fp.AP and last.AP is not None and last.rung != 'ptq' else None
 
 def _images(run:Run) -> str:
-    count = run.summary.dataset.val_images if run.summary.dataset else next((r.images for r in run.summary.metrics.rungs), None)
+    count = run.summary.dataset.val_images if run.summary.dataset else next(
+        (r.images for r in run.summary.metrics.rungs), None)
     return f'{count:,} validation images' if count else 'an unknown number of validation images'
 
+# %% ../../nbs/70_report/09_verdict.ipynb #09_verdict-006
 def gate_sentence(
     summary:RunSummary, # A run
 ) -> str: # Empty when the run needed no gate
@@ -38,9 +40,10 @@ def gate_sentence(
     if g.allowed: return f'Started through the gate: {" ".join(g.reasons)}'
     return f'Started without a passing gate (--ungated): {" ".join(g.reasons)}'
 
-def _weights(run:Run) -> str: return 'EMA weights' if run.config and 'ema' in method_parts(run.config.method) else 'raw weights'
+def _weights(run:Run) -> str:
+    return 'EMA weights' if run.config and 'ema' in method_parts(run.config.method) else 'raw weights'
 
-# %% ../../nbs/70_report/09_verdict.ipynb #09_verdict-006
+# %% ../../nbs/70_report/09_verdict.ipynb #09_verdict-007
 def history_sentence(
     run:Run, # A run
 ) -> str: # Best, final and their ratio, with image count, head and source
@@ -51,12 +54,14 @@ def history_sentence(
     if not m.best_value > 0:
         return f'mAP50-95 was 0 after every finished epoch{"" if run.summary.status == "incomplete" else ", so there was nothing to lose: a degenerate result"}. {source}'
     best_at = f'at epoch {m.best_epoch}' if m.best_epoch else 'after QC'
-    end = ('last ' if run.summary.status == 'incomplete' else 'final ') + ap_text(m.final_value) + (' after QC' if find_rung(run.summary, 'qc') else '')
+    end = ('last ' if run.summary.status == 'incomplete'
+           else 'final ') + ap_text(m.final_value) + (' after QC' if find_rung(run.summary, 'qc') else '')
     ratio = 'no number' if s.final_over_best_ratio is None else f'{s.final_over_best_ratio:.2f}'
     side = 'below' if s.collapsed else 'not below'
     return (f'Best mAP50-95 {ap_text(m.best_value)} {best_at}, {end}: '
             f'a ratio of {ratio}, {side} the threshold of {s.collapse_threshold_ratio:g}. {source}')
 
+# %% ../../nbs/70_report/09_verdict.ipynb #09_verdict-008
 def fp_sentence(
     run:Run, # A run
 ) -> str: # Empty when no trained state was scored
@@ -68,7 +73,7 @@ def fp_sentence(
     return (f'{LOOKS[last.rung].label} has AP {ap_text(last.AP)}, {share:.0%} of the {ap_text(fp.AP)} of FP32{alone}. '
             f'{last.images:,} validation images, one2one head, pycocotools.')
 
-# %% ../../nbs/70_report/09_verdict.ipynb #09_verdict-008
+# %% ../../nbs/70_report/09_verdict.ipynb #09_verdict-010
 def gain_sentence(
     gain:QcGain|None, # From a summary
 ) -> str: # Empty when the run has no QC
@@ -78,7 +83,7 @@ def gain_sentence(
     return (f'The gain of QC is {word}: {signed_text(gain.difference)} AP from {LOOKS[gain.before].label}, {gain.level:.0%} interval {signed_text(gain.low)} to {signed_text(gain.high)}. '
             f'{gain.images:,} validation images, drawn {gain.resamples} times with replacement; {gain.head} head, {gain.metrics_source}.')
 
-# %% ../../nbs/70_report/09_verdict.ipynb #09_verdict-010
+# %% ../../nbs/70_report/09_verdict.ipynb #09_verdict-012
 def verdict(
     run:Run, # A run
 ) -> Verdict: # For the head of the page
@@ -92,8 +97,10 @@ def verdict(
     if s.status == 'completed-success':
         far = share is not None and share < .5
         if far: sentences.append('Stable says that training kept what it had reached, not that this is near FP32.')
-        return Verdict('STABLE', 'warn' if far else 'ok', 'STABLE' if share is None else f'STABLE at {share:.0%} of FP32', sentences)
+        return Verdict('STABLE', 'warn' if far else 'ok',
+                       'STABLE' if share is None else f'STABLE at {share:.0%} of FP32', sentences)
     if s.stability.collapsed:
         ratio = s.stability.final_over_best_ratio
-        return Verdict('COLLAPSED', 'bad', 'COLLAPSED' if ratio is None else f'COLLAPSED to {ratio:.0%} of its best', sentences)
+        return Verdict('COLLAPSED', 'bad', 'COLLAPSED' if ratio is None else f'COLLAPSED to {ratio:.0%} of its best',
+                       sentences)
     return Verdict('NEVER LEARNED', 'bad', 'NEVER LEARNED (degenerate)', sentences)

@@ -36,6 +36,7 @@ class Category(msgspec.Struct):
     id:int
     name:str
 
+# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-006
 class Truth(msgspec.Struct):
     "What the report needs of an annotation file; polygons are skipped while reading."
     images:list[Photo]
@@ -51,7 +52,7 @@ def iou(
     h = min(a[1]+a[3], b[1]+b[3]) - max(a[1], b[1])
     return 0. if w <= 0 or h <= 0 else w*h/(a[2]*a[3] + b[2]*b[3] - w*h)
 
-# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-006
+# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-007
 def match(
     truth:list[Box], # Annotated objects of one image
     found:list[Box], # Detections in it
@@ -68,7 +69,7 @@ def match(
             rest.remove(best)
     return hits
 
-# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-008
+# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-009
 class Example(NamedTuple):
     "One validation image as two states see it."
     file:str                     # file_name in the annotations
@@ -89,6 +90,7 @@ def _by_image(boxes:list[Box]) -> dict[int,list[Box]]:
     for box in boxes: grouped.setdefault(box.image_id, []).append(box)
     return grouped
 
+# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-010
 def losers(
     truth:Truth,       # Annotations of the validation images
     before:list[Box],  # Detections of floating point, from `read_detections`
@@ -104,10 +106,11 @@ def losers(
     lost = [e for e in rows if len(e.hits_after) < len(e.hits_before)]
     return sorted(lost, key=lambda e: len(e.hits_after)-len(e.hits_before))
 
-# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-011
+# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-013
 LIMIT = 520, 400  # pixels, width and height of an example picture
 ENLARGED = 2.5    # at most: labels would hide a small picture
 
+# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-014
 def draw_boxes(
     picture:Image.Image,   # RGB
     scale:float,           # Pixels of `picture` a pixel of the original
@@ -128,6 +131,7 @@ def draw_boxes(
         frame(box, color, 2 if j in hits else 1)
     return picture
 
+# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-015
 def draw_labels(
     picture:Image.Image,   # RGB
     scale:float,           # Pixels of `picture` a pixel of the original
@@ -144,17 +148,21 @@ def draw_labels(
         if any(iou(place, other) > 0 for other in taken): continue
         taken.append(place)
         pen.rectangle((place[0], place[1], place[0]+width, place[1]+height), fill=color)
-        pen.text((place[0]+3, place[1]+1), text, font=font, fill='black' if color == LOOKS['qat_raw'].color else 'white')
+        pen.text((place[0]+3, place[1]+1), text, font=font,
+                 fill='black' if color == LOOKS['qat_raw'].color else 'white')
     return picture
 
-# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-013
-def _shot(picture:Image.Image, truth:list[Box], lost:set[int], found:list[Box], hits:dict[int,int], names:dict[int,str], color:str) -> dict:
+# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-017
+def _shot(picture:Image.Image, truth:list[Box], lost:set[int], found:list[Box], hits:dict[int,int], names:dict[int,str],
+          color:str) -> dict:
     scale = min(ENLARGED, LIMIT[0]/picture.width, LIMIT[1]/picture.height)
     small = picture.resize([max(1, round(v*scale)) for v in picture.size], Image.Resampling.BILINEAR)
-    draw_labels(draw_boxes(small, scale, truth, lost, found, hits, color), scale, [found[j] for j in hits], names, color)
+    draw_labels(draw_boxes(small, scale, truth, lost, found, hits, color), scale, [found[j] for j in hits], names,
+                color)
     small.save(out := io.BytesIO(), 'JPEG', quality=70, optimize=True)
     return dict(uri=data_uri('image/jpeg', out.getvalue()), width=small.width, height=small.height)
 
+# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-018
 def shots(
     picture:Image.Image,  # The photo, RGB
     example:Example,      # What two states see in it
@@ -164,14 +172,16 @@ def shots(
     "The picture as floating point and as another state see it."
     pair = []
     lost = set(example.hits_before.values())-set(example.hits_after.values())
-    for state, missing, found, hits in (('fp', set(), example.before, example.hits_before), (rung, lost, example.after, example.hits_after)):
+    for state, missing, found, hits in (('fp', set(), example.before, example.hits_before),
+                                        (rung, lost, example.after, example.hits_after)):
         seen = ', '.join(sorted({names.get(found[j].category_id, '?') for j in hits})) or 'none of them'
-        alt = f'{example.file}: {LOOKS[state].label} finds {len(hits)} of {len(example.truth)} annotated objects ({seen}).'
+        alt = (f'{example.file}: {LOOKS[state].label} finds {len(hits)} of {len(example.truth)} annotated objects '
+               f'({seen}).')
         drawn = _shot(picture, example.truth, missing, found, hits, names, LOOKS[state].color)
         pair.append(drawn | dict(alt=alt, label=LOOKS[state].label, hits=len(hits), objects=len(example.truth)))
     return pair
 
-# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-014
+# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-019
 def examples(
     run:Run,      # A run
     count:int=6,  # Pictures at most
@@ -179,15 +189,19 @@ def examples(
     "The images that lost most, as floating point and as the last state sees them."
     last = last_rung(run)
     if not last: return [], 'Detections of two states are needed, and no state but floating point was scored.'
-    files = [run.root/'dataset/annotations/instances_val.json', *(run.root/f'evaluation/{rung}-one2one-detections.json' for rung in ('fp', last.rung))]
+    files = [run.root/'dataset/annotations/instances_val.json',
+             *(run.root/f'evaluation/{rung}-one2one-detections.json' for rung in ('fp', last.rung))]
     missing = [str(f.relative_to(run.root)) for f in files if not f.is_file()]
     if missing: return [], f'There are no examples, because {", ".join(missing)} is missing.'
     try: truth, before, after = msgspec.json.decode(files[0].read_bytes(), type=Truth), *map(read_detections, files[1:])
     except msgspec.DecodeError as e: return [], f'There are no examples, because their annotations or detections cannot be read: {e}.'
     lost, label = losers(truth, before, after), LOOKS[last.rung].label
-    if not lost: return [], f'In none of the {len(truth.images):,} validation images does {label} find fewer objects than FP32.'
+    if not lost:
+        return [], f'In none of the {len(truth.images):,} validation images does {label} find fewer objects than FP32.'
     names = {c.id: c.name for c in truth.categories}
     shown = [e for e in lost if (run.root/'dataset/images/val'/e.file).is_file()][:count]
     def open_photo(e): return ImageOps.exif_transpose(Image.open(run.root/'dataset/images/val'/e.file)).convert('RGB')
     drawn = [dict(file=e.file, shots=shots(open_photo(e), e, names, last.rung)) for e in shown]
-    return drawn, f'{label} finds fewer objects than FP32 in {len(lost):,} of {len(truth.images):,} validation images (same class, IoU at least {IOU}, score at least {SCORE}).'
+    return (drawn,
+            f'{label} finds fewer objects than FP32 in {len(lost):,} of {len(truth.images):,} validation images '
+            f'(same class, IoU at least {IOU}, score at least {SCORE}).')

@@ -34,7 +34,8 @@ def fall(
     peak, end = scores[best], scores[-1]
     lost = 0. if not peak > 0 else 1. if math.isnan(end) else 1-end/peak
     below = next((e for e, s in zip(epochs[best:], scores[best:]) if peak > 0 and not s >= COLLAPSE_RATIO*peak), None)
-    return Diagnosis(peak_epoch=epochs[best], peak=peak, end=None if math.isnan(end) else end, end_epoch=epochs[-1], lost=lost, fell_in_epochs=None if below is None else below-epochs[best])
+    return Diagnosis(peak_epoch=epochs[best], peak=peak, end=None if math.isnan(end) else end, end_epoch=epochs[-1],
+                     lost=lost, fell_in_epochs=None if below is None else below-epochs[best])
 
 # %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-010
 FACTOR = 1.5  # change of a measure that is worth a word
@@ -47,21 +48,29 @@ class Measure(NamedTuple):
     text:str      # format of a value
     floor:float=0 # below it nothing is worth a word
 
+# %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-011
 MEASURES = {
-    'oscillating': Measure('oscillating weights', 'share of all quantised weights with an oscillation frequency above {}', '{:.1%}', .1),
-    'worst': Measure('oscillating weights in', 'the same in the layer with the largest share at the end', '{:.1%}', .25),
-    'drift': Measure('scale drift in', 'mean of |log2(grid step / grid step before training)| over the channels, in the layer with the largest at the end', '{:.2f}', .25),
-    'kl': Measure('batch-norm KL in', 'KL divergence between stored and true batch-norm statistics, mean over the channels, in the layer with the largest at the end', '{:.2f}', .5),
+    'oscillating': Measure('oscillating weights',
+                           'share of all quantised weights with an oscillation frequency above {}', '{:.1%}', .1),
+    'worst': Measure('oscillating weights in', 'the same in the layer with the largest share at the end', '{:.1%}',
+                     .25),
+    'drift': Measure('scale drift in',
+                     'mean of |log2(grid step / grid step before training)| over the channels, in the layer with the '
+                     'largest at the end', '{:.2f}', .25),
+    'kl': Measure('batch-norm KL in',
+                  'KL divergence between stored and true batch-norm statistics, mean over the channels, in the layer '
+                  'with the largest at the end', '{:.2f}', .5),
     'rate': Measure('learning rate', 'of the epoch, median over the parameter groups', '{:.2g}'),
     'loss': Measure('training loss', 'sum of all losses, mean over the epoch', '{:.3g}'),
     'gap': Measure('EMA minus raw', 'score of the average minus score of the raw weights', '{:+.3f}'),
 }
 
-# %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-012
+# %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-013
 _KINDS = {'conv': 'convolution', 'depthwise': 'depth-wise', 'pointwise': '1x1', 'dfl': 'DFL'}
 
 def _finite(value:float) -> float|None: return float(value) if value is not None and math.isfinite(value) else None
 
+# %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-014
 def layer_readings(
     table:pd.DataFrame, # `oscillation.csv`
     before:int,         # Epoch of the first moment
@@ -72,15 +81,18 @@ def layer_readings(
     one, two = (table[table['epoch'] == e].set_index('layer') for e in (before, after))
     if one.empty or two.empty: return {}
     share = [float((t['oscillating']*t['weights']).sum()/t['weights'].sum()) for t in (one, two)]
-    found = {'oscillating': Moved(name=MEASURES['oscillating'].name, before=share[0], after=share[1], what=MEASURES['oscillating'].what.format(f'{threshold:g}'))}
+    found = {
+        'oscillating': Moved(name=MEASURES['oscillating'].name, before=share[0], after=share[1],
+                             what=MEASURES['oscillating'].what.format(f'{threshold:g}'))}
     for key, column in (('worst', 'oscillating'), ('drift', 'scale_drift'), ('kl', 'bn_kl')):
         values = two[column].astype(float).dropna()
         if values.empty: continue
         layer, m = values.idxmax(), MEASURES[key]
-        found[key] = Moved(name=f'{m.name} {layer} ({_KINDS.get(two["kind"][layer], two["kind"][layer])})', before=_finite(one[column].get(layer)), after=_finite(values[layer]), what=m.what)
+        found[key] = Moved(name=f'{m.name} {layer} ({_KINDS.get(two["kind"][layer], two["kind"][layer])})',
+                           before=_finite(one[column].get(layer)), after=_finite(values[layer]), what=m.what)
     return found
 
-# %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-014
+# %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-016
 RAW = 'raw/' + PRIMARY.removeprefix('metrics/')
 
 def table_readings(
@@ -90,14 +102,16 @@ def table_readings(
 ) -> dict[str,Moved]: # Measure -> its values at both moments
     "What the trainer's table says: learning rate, training loss, and the average against the raw weights."
     one, two = (results[results['epoch'] == e].iloc[0] for e in (before, after))
-    def moved(key, value): return Moved(name=MEASURES[key].name, before=_finite(value(one)), after=_finite(value(two)), what=MEASURES[key].what)
+    def moved(key, value):
+        return Moved(name=MEASURES[key].name, before=_finite(value(one)), after=_finite(value(two)),
+                     what=MEASURES[key].what)
     rates, losses = ([c for c in results if c.startswith(p)] for p in ('lr/', 'train/'))
     found = {'rate': moved('rate', lambda row: row[rates].median())} if rates else {}
     if losses: found['loss'] = moved('loss', lambda row: row[losses].sum(skipna=False))
     if RAW in results: found['gap'] = moved('gap', lambda row: row[PRIMARY]-row[RAW])
     return found
 
-# %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-017
+# %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-019
 def has_moved(
     key:str,     # Measure
     m:Moved,     # Its values
@@ -118,6 +132,7 @@ def is_high(
     "Whether a measure ended where one would look, whether it moved or not."
     return m.after is not None and m.after >= MEASURES[key].floor
 
+# %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-020
 def moved_text(
     m:Moved, # One measurement
 ) -> tuple[str,str]: # `('0.4%', '6.2%')`
@@ -126,16 +141,19 @@ def moved_text(
     def text(v): return 'no number' if v is None else form.format(v)
     return text(m.before), text(m.after)
 
-# %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-020
+# %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-023
 def fall_sentence(
     d:Diagnosis, # From `fall`
 ) -> str: # Empty when nothing fell
     "When the score peaked and how it fell."
-    if not d.peak > 0: return 'The score never rose above 0: there was nothing to lose, and there is no fall to explain.'
+    if not d.peak > 0:
+        return 'The score never rose above 0: there was nothing to lose, and there is no fall to explain.'
     if d.lost < SUNK: return ''
     end = 'no number' if d.end is None else f'{d.end:.3f}'
-    fast = f' It was below half of it {d.fell_in_epochs} epoch{"s"*(d.fell_in_epochs > 1)} after the peak.' if d.fell_in_epochs else ''
-    return f'The score peaked at {d.peak:.3f} in epoch {d.peak_epoch} and ended at {end} in epoch {d.end_epoch}: {d.lost:.0%} of the peak is gone.{fast}'
+    fast = (f' It was below half of it {d.fell_in_epochs} epoch{"s"*(d.fell_in_epochs > 1)} after the peak.'
+            if d.fell_in_epochs else '')
+    return (f'The score peaked at {d.peak:.3f} in epoch {d.peak_epoch} and ended at {end} in epoch {d.end_epoch}: '
+            f'{d.lost:.0%} of the peak is gone.{fast}')
 
 def ptq_sentence(
     d:Diagnosis,    # From `fall`
@@ -144,15 +162,19 @@ def ptq_sentence(
     "Whether training ever brought more than rounding alone."
     return f'No epoch reached the {ptq:.3f} that the same weights have when they are rounded or calibrated, and not trained (PTQ).' if ptq is not None and ptq > d.peak else ''
 
+# %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-024
 def moved_sentence(
     moved:dict[str,Moved], # What moved, the training loss among it
 ) -> str: # Empty when only the training loss did
     "What moved at the same time."
     told = [m for k, m in moved.items() if k not in ('loss', 'rate') or k == 'rate' and m.after > m.before]
-    if not told: return '' if 'loss' in moved else 'Nothing else that is measured moved between the two, so this report does not explain the fall.'
+    if not told:
+        return ('' if 'loss' in moved
+                else 'Nothing else that is measured moved between the two, so this report does not explain the fall.')
     changes = [f'{m.name} went from {" to ".join(moved_text(m))}' for m in told]
     return f'At the same time {"; ".join(changes)}. That these moved together does not say that one caused the other.'
 
+# %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-025
 def loss_sentence(
     loss:Moved|None, # Training loss, when it moved
     kl:Moved|None,   # Batch-norm KL; None: not recorded
@@ -161,18 +183,23 @@ def loss_sentence(
     if loss is None: return ''
     a, b = moved_text(loss)
     if loss.after is None or loss.after > loss.before:
-        beside = '; the batch-norm statistics are off as well, which a training that normalises by the batch does not feel' if kl and is_high('kl', kl) else ''
+        beside = (
+            '; the batch-norm statistics are off as well, which a training that normalises by the batch does not feel'
+            if kl and is_high('kl', kl) else '')
         return f'The training loss rose from {a} to {b}: the training itself got worse, not only its score{beside}.'
     stats = 'were not recorded' if kl is None else 'are off here' if is_high('kl', kl) else 'were not found to be off'
-    return f'The training loss fell from {a} to {b} meanwhile, as it does when a network over-fits, or when its batch-norm statistics do not belong to its weights; the statistics {stats}.'
+    return (f'The training loss fell from {a} to {b} meanwhile, as it does when a network over-fits, or when its '
+            f'batch-norm statistics do not belong to its weights; the statistics {stats}.')
 
-# %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-023
+# %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-028
 HIGH_RATE = .5    # share of lr0
 LOW_PTQ = .5      # share of FP32
 EARLY_BLOCKS = 5  # model.0 to model.4; in YOLOv10n they hold 3.5 % of the deployed weights
 
-def _high(seen:dict[str,Moved], key:str) -> Moved|None: return seen[key] if key in seen and is_high(key, seen[key]) else None
+def _high(seen:dict[str,Moved], key:str) -> Moved|None:
+    return seen[key] if key in seen and is_high(key, seen[key]) else None
 
+# %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-029
 def training_advice(
     seen:dict[str,Moved],  # All measures
     config:RunConfig,      # Of the run
@@ -183,23 +210,36 @@ def training_advice(
     rose = loss and has_moved('loss', loss, 1.) and (loss.after is None or loss.after > loss.before)
     climbed = rate and rate.after is not None and rate.after > rate.before
     if rose and (rate is None or climbed or rate.before >= HIGH_RATE*config.lr0):
-        beside = '' if rate is None else f', with a learning rate of {moved_text(rate)[0]} at the peak' + (f' and {moved_text(rate)[1]} at the end' if climbed else '')
-        found.append(Advice(text=f'A third of the learning rate: --lr0 {config.lr0/3:.2g}', because=f'the training loss rose from {" to ".join(moved_text(loss))}{beside}'))
+        beside = '' if rate is None else f', with a learning rate of {moved_text(rate)[0]} at the peak' + (
+            f' and {moved_text(rate)[1]} at the end' if climbed else '')
+        found.append(
+            Advice(text=f'A third of the learning rate: --lr0 {config.lr0/3:.2g}',
+                   because=f'the training loss rose from {" to ".join(moved_text(loss))}{beside}'))
     if (kl := _high(seen, 'kl')) and config.bn != 'reestimate':
-        found.append(Advice(text='Measure the batch-norm statistics anew before each evaluation: --bn reestimate', because=f'{kl.name} is {moved_text(kl)[1]} at the end'))
+        found.append(
+            Advice(text='Measure the batch-norm statistics anew before each evaluation: --bn reestimate',
+                   because=f'{kl.name} is {moved_text(kl)[1]} at the end'))
     if share := _high(seen, 'oscillating') or _high(seen, 'worst'): found += _against_oscillation(share, parts, config)
     rise = max((b-a for a, b in zip(scores, scores[1:])), default=0.)
     if 'ema' not in parts and scores and rise >= SUNK*scores[0] > 0:
-        found.append(Advice(text=f'Average the weights: --method {canonical_method("+".join(parts | {"ema"}))}', because=f'the score of the raw weights goes up and down after the peak, by {rise:.3f} within one epoch'))
+        found.append(
+            Advice(text=f'Average the weights: --method {canonical_method("+".join(parts | {"ema"}))}',
+                   because=f'the score of the raw weights goes up and down after the peak, by {rise:.3f} within one '
+                           'epoch'))
     return found
 
+# %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-030
 def _against_oscillation(share:Moved, parts:set[str], config:RunConfig) -> list[Advice]:
-    methods = [canonical_method('+'.join(parts | {p})) for p in ('dampen', 'freeze')] if not parts & {'dampen', 'freeze'} else []
-    methods = [m for m in methods if not contradictions(config.model_copy(update=dict(method=m)))]  # a run may be too short to freeze
+    methods = [canonical_method('+'.join(parts | {p}))
+               for p in ('dampen', 'freeze')] if not parts & {'dampen', 'freeze'} else []
+    # a run may be too short to freeze
+    methods = [m for m in methods if not contradictions(config.model_copy(update=dict(method=m)))]
     if not methods: return []
-    return [Advice(text=f'Hold the weights back: {" or ".join(f"--method {m}" for m in methods)}', because=f'{share.name}: {moved_text(share)[1]} at the end')]
+    return [
+        Advice(text=f'Hold the weights back: {" or ".join(f"--method {m}" for m in methods)}',
+               because=f'{share.name}: {moved_text(share)[1]} at the end')]
 
-# %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-024
+# %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-031
 def grid_advice(
     seen:dict[str,Moved], # All measures
     config:RunConfig,     # Of the run
@@ -209,28 +249,42 @@ def grid_advice(
     "What to change about the quantisation."
     found, low = [], fp and ptq is not None and ptq < LOW_PTQ*fp
     kept = f'rounding alone (PTQ) keeps {ptq/fp:.0%} of FP32, {ptq:.3f} of {fp:.3f}' if low else ''
-    if low and config.granularity == 'per_tensor': found.append(Advice(text='One scale an output channel: --granularity per_channel', because=kept))
+    if low and config.granularity == 'per_tensor':
+        found.append(Advice(text='One scale an output channel: --granularity per_channel', because=kept))
     elif low and not config.init_ptq and config.base != RANDOM and len(word_lengths(config)) == 1:
-        found.append(Advice(text=f"Start from calibrated weights: --init-ptq gptq{' --scale learned' if config.scale == 'stats' else ''}", because=kept))
-    early = [m for key in ('worst', 'kl') if (m := _high(seen, key)) and any(f' model.{i}.' in m.name for i in range(EARLY_BLOCKS))]
-    reason = kept if low and config.granularity == 'per_channel' else f'{early[0].name}, one of the first layers: {moved_text(early[0])[1]} at the end' if early else ''
-    if reason and not config.keep_layers: found.append(Advice(text=f'Find the layers that bear {config.weight_bits} bits worst and keep them at 8: yolov10-qat sensitivity, then --keep-layers FILE', because=reason))
+        found.append(
+            Advice(text="Start from calibrated weights: --init-ptq "
+                        f"gptq{' --scale learned' if config.scale == 'stats' else ''}", because=kept))
+    early = [m for key in ('worst', 'kl') if (m := _high(seen, key))
+             and any(f' model.{i}.' in m.name for i in range(EARLY_BLOCKS))]
+    reason = (kept if low and config.granularity == 'per_channel'
+              else f'{early[0].name}, one of the first layers: {moved_text(early[0])[1]} at the end' if early else '')
+    if reason and not config.keep_layers:
+        found.append(
+            Advice(text=f'Find the layers that bear {config.weight_bits} bits worst and keep them at 8: yolov10-qat '
+                        'sensitivity, then --keep-layers FILE', because=reason))
     return found
 
+# %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-032
 def fitting_advice(
     seen:dict[str,Moved], # All measures
     d:Diagnosis,          # From `fall`
 ) -> list[Advice]: # Fewer epochs; only when oscillation was looked at, and neither it nor the statistics are high
     "What to change when nothing but over-fitting is left."
     loss = seen.get('loss')
-    fell = d.lost >= SUNK and loss and has_moved('loss', loss, 1.) and loss.after is not None and loss.after < loss.before
+    fell = d.lost >= SUNK and loss and has_moved('loss', loss,
+                                                 1.) and loss.after is not None and loss.after < loss.before
     if not fell or 'oscillating' not in seen or any(_high(seen, k) for k in ('oscillating', 'worst', 'kl')): return []
-    return [Advice(text=f'Fewer epochs, --epochs {d.peak_epoch}, or more images, --train-max-images', because=f'the training loss still fell, from {" to ".join(moved_text(loss))}, and the score peaked in epoch {d.peak_epoch} of {d.end_epoch}')]
+    return [
+        Advice(text=f'Fewer epochs, --epochs {d.peak_epoch}, or more images, --train-max-images',
+               because=f'the training loss still fell, from {" to ".join(moved_text(loss))}, and the score peaked in '
+                       f'epoch {d.peak_epoch} of {d.end_epoch}')]
 
-# %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-026
+# %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-034
 def _ap(rungs:Sequence[Rung], name:str, source:str) -> float|None:
     return next((r.AP for r in rungs if (r.rung, r.head, r.metrics_source) == (name, 'one2one', source)), None)
 
+# %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-035
 def diagnose(
     results:pd.DataFrame,          # `results.csv`
     oscillation:pd.DataFrame|None, # `oscillation.csv`; None: not recorded
@@ -242,13 +296,16 @@ def diagnose(
     if found is None: return None
     before = found.peak_epoch if found.lost >= SUNK else int(results['epoch'].iloc[0])
     seen = table_readings(results, before, found.end_epoch)
-    if oscillation is not None: seen |= layer_readings(oscillation, before, found.end_epoch, config.oscillation_threshold)
+    if oscillation is not None:
+        seen |= layer_readings(oscillation, before, found.end_epoch, config.oscillation_threshold)
     moved = {k: m for k, m in seen.items() if has_moved(k, m, found.peak)}
     if not (sentences := _sentences(found, seen, moved, rungs)): return None
     scores = results.loc[results['epoch'] >= found.peak_epoch, PRIMARY].astype(float).dropna().tolist()
-    advice = training_advice(seen, config, scores) + grid_advice(seen, config, *(_ap(rungs, n, 'pycocotools') for n in ('fp', 'ptq'))) + fitting_advice(seen, found)
+    advice = training_advice(seen, config, scores) + grid_advice(
+        seen, config, *(_ap(rungs, n, 'pycocotools') for n in ('fp', 'ptq'))) + fitting_advice(seen, found)
     return found.model_copy(update=dict(moved=list(moved.values()), sentences=sentences, advice=advice))
 
+# %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-036
 def _sentences(d:Diagnosis, seen:dict[str,Moved], moved:dict[str,Moved], rungs:Sequence[Rung]) -> list[str]:
     fell = d.lost >= SUNK
     course = [moved_sentence(moved), loss_sentence(moved.get('loss'), seen.get('kl'))] if fell else []

@@ -17,7 +17,8 @@ import yolov10_qat
 from .summary import Git
 
 # %% ../../nbs/20_runs/03_environment.ipynb #03_environment-005
-PACKAGES = ('torch', 'torchvision', 'ultralytics', 'ultralytics-opencv-headless', 'brevitas', 'onnx', 'onnxruntime', 'pycocotools', 'hotcoco', 'numpy', 'papermill', 'yolov10-qat')
+PACKAGES = ('torch', 'torchvision', 'ultralytics', 'ultralytics-opencv-headless', 'brevitas', 'onnx', 'onnxruntime',
+            'pycocotools', 'hotcoco', 'numpy', 'papermill', 'yolov10-qat')
 
 def environment() -> dict[str,str]: # Package or fact -> version
     "What the run was computed with; packages that are not installed are left out."
@@ -27,18 +28,21 @@ def environment() -> dict[str,str]: # Package or fact -> version
         except PackageNotFoundError: pass
     return found
 
+# %% ../../nbs/20_runs/03_environment.ipynb #03_environment-006
 def git_state(
     package:Path|None=None, # Folder of a package; None: our own
 ) -> Git: # All None when that package is not under version control
     "Commit, branch and whether tracked files were changed; a checkout that the package is merely installed into does not count."
     folder = package or Path(yolov10_qat.__file__).parent
-    def ask(*words): return subprocess.run(['git', '-C', str(folder), *words], capture_output=True, text=True, timeout=10)
+    def ask(*words):
+        return subprocess.run(['git', '-C', str(folder), *words], capture_output=True, text=True, timeout=10)
     try: head, tracked = ask('rev-parse', 'HEAD'), ask('ls-files', '--error-unmatch', '__init__.py')
     except (OSError, subprocess.TimeoutExpired): return Git()
     if head.returncode or tracked.returncode: return Git()
-    return Git(commit=head.stdout.strip(), branch=ask('rev-parse', '--abbrev-ref', 'HEAD').stdout.strip(), dirty=bool(ask('status', '--porcelain', '-uno').stdout.strip()))
+    return Git(commit=head.stdout.strip(), branch=ask('rev-parse', '--abbrev-ref', 'HEAD').stdout.strip(),
+               dirty=bool(ask('status', '--porcelain', '-uno').stdout.strip()))
 
-# %% ../../nbs/20_runs/03_environment.ipynb #03_environment-007
+# %% ../../nbs/20_runs/03_environment.ipynb #03_environment-008
 def now() -> str: # ISO 8601 with time zone
     "The present, to the second."
     return datetime.now().astimezone().isoformat(timespec='seconds')

@@ -23,20 +23,26 @@ from .results import read_results
 from .summary import SUMMARY_FILE, Failure, Gate, Raised, RunSummary, load_summary, save_summary
 
 # %% ../../nbs/20_runs/04_folder.ipynb #04_folder-005
-BEFORE_START = {'run_config.yaml', SUMMARY_FILE, 'run.log', 'run.ipynb', 'summary.md', 'report.html', 'figures', '.lock'}
+BEFORE_START = {'run_config.yaml', SUMMARY_FILE, 'run.log', 'run.ipynb', 'summary.md', 'report.html', 'figures',
+                '.lock'}
 DATA = {'coco', 'dataset'}
 
 def check_free(
     run_root:Path, # May not exist yet
 ):
     "Raise `FileExistsError` when a folder holds a run or other things."
-    if run_root.exists() and not run_root.is_dir(): raise FileExistsError(f'{run_root} is a file; choose another --run-root')
-    ours = BEFORE_START | (DATA if (run_root/SUMMARY_FILE).is_file() else set())  # the data is prepared before the base is looked at, and used again
-    found = sorted(p.name for p in run_root.iterdir() if p.name not in ours and not (p.name in DATA and p.is_symlink())) if run_root.is_dir() else []
+    if run_root.exists() and not run_root.is_dir():
+        raise FileExistsError(f'{run_root} is a file; choose another --run-root')
+    # the data is prepared before the base is looked at, and used again
+    ours = BEFORE_START | (DATA if (run_root/SUMMARY_FILE).is_file() else set())
+    found = sorted(p.name for p in run_root.iterdir() if p.name not in ours
+                   and not (p.name in DATA and p.is_symlink())) if run_root.is_dir() else []
     if not found: return
-    advice = 'continue it with --resume, or choose another --run-root' if (run_root/SUMMARY_FILE).is_file() else 'choose another --run-root'
+    advice = 'continue it with --resume, or choose another --run-root' if (
+        run_root/SUMMARY_FILE).is_file() else 'choose another --run-root'
     raise FileExistsError(f"{run_root} exists and is not empty (it has {', '.join(found[:3])}); {advice}")
 
+# %% ../../nbs/20_runs/04_folder.ipynb #04_folder-006
 def lock_run_root(
     run_root:Path,      # Made if need be
     resume:bool=False,  # A run is expected in it
@@ -48,7 +54,7 @@ def lock_run_root(
         return RunLock(run_root)
     except OSError as e: raise type(e)(f'cannot write to {run_root}: {e.strerror}; choose another --run-root') from None
 
-# %% ../../nbs/20_runs/04_folder.ipynb #04_folder-009
+# %% ../../nbs/20_runs/04_folder.ipynb #04_folder-010
 def share_data(
     folder:Path,   # Of several runs
     name:str,      # Folder of one of them in it, made if need be
@@ -62,15 +68,17 @@ def share_data(
         if not (root/data).is_symlink() and not (root/data).exists(): (root/data).symlink_to(Path('..')/data)
     return root
 
-# %% ../../nbs/20_runs/04_folder.ipynb #04_folder-011
+# %% ../../nbs/20_runs/04_folder.ipynb #04_folder-012
 def with_absolute_paths(
     config:RunConfig, # As given
 ) -> RunConfig: # Run root, data and base weights as absolute paths
     "The same run, told so that it can be repeated from anywhere."
     paths = {k: getattr(config, k) for k in PATHS}
-    return config.model_copy(update={k: str(Path(v).expanduser().resolve()) for k, v in paths.items() if v not in (None, DEMO, RANDOM, *RECIPES) and not v.startswith(AUTO)})
+    return config.model_copy(
+        update={k: str(Path(v).expanduser().resolve()) for k,
+                v in paths.items() if v not in (None, DEMO, RANDOM, *RECIPES) and not v.startswith(AUTO)})
 
-# %% ../../nbs/20_runs/04_folder.ipynb #04_folder-014
+# %% ../../nbs/20_runs/04_folder.ipynb #04_folder-015
 def relative_inside(
     root:Path, # Run root
     value:Any, # Anything; absolute paths are looked at
@@ -80,29 +88,37 @@ def relative_inside(
     path = Path(value)
     return str(path.relative_to(root)) if path.is_absolute() and path.is_relative_to(root) else str(value)
 
-# %% ../../nbs/20_runs/04_folder.ipynb #04_folder-016
+# %% ../../nbs/20_runs/04_folder.ipynb #04_folder-017
 def portable_config(
     config:RunConfig, # Of a run, paths absolute
 ) -> RunConfig: # Run root by its name, what lies in it relative to it
     "A configuration as pages and publications tell it."
     root = Path(config.run_root)
-    return config.model_copy(update={k: relative_inside(root, v) for k, v in config.model_dump().items()} | {'run_root': root.name})
+    return config.model_copy(update={k: relative_inside(root, v) for k, v in config.model_dump().items()}
+                             | {'run_root': root.name})
 
-# %% ../../nbs/20_runs/04_folder.ipynb #04_folder-019
+# %% ../../nbs/20_runs/04_folder.ipynb #04_folder-020
 def resumed_config(
     run_root:Path,          # Folder of the run
     given:dict[str,Any],    # Values given beside --resume
 ) -> RunConfig: # The stored configuration, with what may change changed
     "Configuration of a run that goes on."
-    if not Layout(run_root).config.is_file(): raise FileNotFoundError(f'{run_root} holds no run to resume (no run_config.yaml); start it without --resume')
+    if not Layout(run_root).config.is_file():
+        raise FileNotFoundError(f'{run_root} holds no run to resume (no run_config.yaml); start it without --resume')
     stored = load_config(Layout(run_root).config)
     wanted = with_absolute_paths(RunConfig(**(stored.model_dump() | given | {'run_root': str(run_root)})))
     differ = [k for k, v in wanted.model_dump().items() if v != getattr(stored, k) and k not in RESUME_MAY_CHANGE]
-    if differ: raise ConfigError(f"{run_root} cannot be resumed with {'; '.join(f'{k}={getattr(wanted, k)!r} (it has {getattr(stored, k)!r})' for k in differ)}; drop these flags, or start a new run")
-    if wanted.epochs < stored.epochs: raise ConfigError(f'{run_root} cannot be resumed with epochs={wanted.epochs} (it has {stored.epochs}): the number of epochs can only be raised')
+    if differ:
+        raise ConfigError(
+            f"{run_root} cannot be resumed with "
+            f"{'; '.join(f'{k}={getattr(wanted, k)!r} (it has {getattr(stored, k)!r})' for k in differ)}; drop these "
+            "flags, or start a new run")
+    if wanted.epochs < stored.epochs:
+        raise ConfigError(f'{run_root} cannot be resumed with epochs={wanted.epochs} (it has {stored.epochs}): the '
+                          'number of epochs can only be raised')
     return wanted
 
-# %% ../../nbs/20_runs/04_folder.ipynb #04_folder-021
+# %% ../../nbs/20_runs/04_folder.ipynb #04_folder-022
 def open_root(
     config:RunConfig,    # The run
     resume:bool=False,   # Go on with what is in the folder
@@ -114,7 +130,9 @@ def open_root(
     if not resume: check_free(root)
     root.mkdir(parents=True, exist_ok=True)
     old = load_summary(root) if resume and (root/SUMMARY_FILE).is_file() else None
-    run_id = old.run_id if old else f"{datetime.now():%Y%m%d-%H%M%S}-{config.variant}-{config.method}-s{config.seed}-{secrets.token_hex(2)}"
+    run_id = (
+        old.run_id if old
+        else f"{datetime.now():%Y%m%d-%H%M%S}-{config.variant}-{config.method}-s{config.seed}-{secrets.token_hex(2)}")
     raised = [*old.raised, *_raise(root, config.epochs)] if old else []
     started = RunSummary(run_id=run_id, created_at=old.created_at if old else now(), git=git_state(), environment=environment(),
                          gate=old.gate if old else gate, timings=old.timings if old else {}, raised=raised)
@@ -122,13 +140,17 @@ def open_root(
     save_summary(started, root)
     return root
 
+# %% ../../nbs/20_runs/04_folder.ipynb #04_folder-023
 def _raise(root:Path, epochs:int) -> list[Raised]:
     files = Layout(root)
     before = load_config(files.config).epochs
     if epochs <= before: return []
-    for folder in (files.correction, files.evaluation, root/'bn'): shutil.rmtree(folder, ignore_errors=True)  # they are of the end, which is no end any more
-    return [Raised(after=len(read_results(files.results)) if files.results.is_file() else 0, before=before, epochs=epochs)]
+    # they are of the end, which is no end any more
+    for folder in (files.correction, files.evaluation, root/'bn'): shutil.rmtree(folder, ignore_errors=True)
+    return [
+        Raised(after=len(read_results(files.results)) if files.results.is_file() else 0, before=before, epochs=epochs)]
 
+# %% ../../nbs/20_runs/04_folder.ipynb #04_folder-024
 def record_failure(
     run_root:Path|str,      # Folder of the run
     kind:str,               # Exception class

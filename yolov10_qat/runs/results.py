@@ -25,6 +25,7 @@ class Stability(BaseModel):
     final_over_best_ratio:float|None = None  # None when best is 0 or nothing was scored
     collapsed:bool|None = None               # None when nothing was scored
 
+# %% ../../nbs/20_runs/01_results.ipynb #01_results-006
 def judge(
     history:list[float], # Primary score after each epoch, 0 to 1
     final:float|None=None, # Score the run ends with; None: the last of `history`
@@ -37,9 +38,10 @@ def judge(
     ratio = final/best if best > 0 else None
     # `not >=` instead of `<`: a final score that is not a number counts as lost
     stability = Stability(final_over_best_ratio=ratio, collapsed=best > 0 and not final >= COLLAPSE_RATIO*best)
-    return dict(best_value=best, best_epoch=None if final > history[best_epoch] else best_epoch+1, final_value=final), stability
+    return dict(best_value=best, best_epoch=None if final > history[best_epoch] else best_epoch+1,
+                final_value=final), stability
 
-# %% ../../nbs/20_runs/01_results.ipynb #01_results-008
+# %% ../../nbs/20_runs/01_results.ipynb #01_results-009
 Status = Literal['completed-success', 'completed-failed', 'incomplete']
 
 def status_word(
@@ -50,21 +52,23 @@ def status_word(
     degenerate = best is None or not best > 0
     return 'completed-failed' if stability.collapsed or degenerate else 'completed-success'
 
-# %% ../../nbs/20_runs/01_results.ipynb #01_results-011
+# %% ../../nbs/20_runs/01_results.ipynb #01_results-012
 def read_results(
     path:Path|str, # `results.csv` of any Ultralytics version
 ) -> 'pd.DataFrame': # One row an epoch, headers without padding
     "Per-epoch table of a training."
     import pandas as pd
     try: table = pd.read_csv(path, skipinitialspace=True)
-    except FileNotFoundError: raise FileNotFoundError(f'no results file {path}; it appears after the first epoch') from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as e: raise ValueError(f'{path} is not a results table: {e}') from None
+    except FileNotFoundError: raise FileNotFoundError(f'no results file {path}; it appears after the first '
+                                                      'epoch') from None
+    except (pd.errors.ParserError,
+            pd.errors.EmptyDataError) as e: raise ValueError(f'{path} is not a results table: {e}') from None
     table.columns = [str(c).strip() for c in table.columns]
     missing = [c for c in ('epoch', PRIMARY) if c not in table.columns]
     if missing: raise ValueError(f"{path} has no column {', '.join(missing)}; found {', '.join(table.columns[:6])} ...")
     return table
 
-# %% ../../nbs/20_runs/01_results.ipynb #01_results-016
+# %% ../../nbs/20_runs/01_results.ipynb #01_results-017
 def last_phase(
     results:'pd.DataFrame', # From `read_results`
 ) -> 'pd.DataFrame': # Its rows of the last word length, all when it never changes

@@ -37,6 +37,7 @@ class Model(Block):
     checkpoint_sha256:str
     imgsz:int
 
+# %% ../../nbs/20_runs/02_summary.ipynb #02_summary-006
 class Layer(Block):
     name:str                   # module path, as in state_dict
     kind:str                   # conv, depthwise, pointwise or dfl
@@ -44,10 +45,13 @@ class Layer(Block):
     bits:int|None              # None: kept in floating point
     granularity:str|None       # per_channel or per_tensor; None: kept
     kept_why:str|None = None   # reason, for layers that are kept
-    scale:str|None = None      # where the grid step comes from, stats or learned; None: kept, or written before this was recorded
+    # where the grid step comes from, stats or learned; None: kept, or written before this was recorded
+    scale:str|None = None
 
+# %% ../../nbs/20_runs/02_summary.ipynb #02_summary-007
 class Quantization(Block):
-    mode:Literal['w4a16', 'w2a16', 'w3a16', 'w5a16', 'w6a16', 'w7a16', 'w8a16', FLOAT]  # float: trained without quantisation; the rest says how its ptq rung was rounded
+    # float: trained without quantisation; the rest says how its ptq rung was rounded
+    mode:Literal['w4a16', 'w2a16', 'w3a16', 'w5a16', 'w6a16', 'w7a16', 'w8a16', FLOAT]
     library:Literal['brevitas'] = 'brevitas'
     weight_bit_width:int
     activation_bit_width:None = None
@@ -61,8 +65,10 @@ class Quantization(Block):
     scale_lr:float|None = None   # their learning rate; None: not learned
     init_ptq:str|None = None     # post-training method that training started from; None: rounding to nearest
     layers_raised:int = 0        # layers that a keep-list holds at 8 bit
-    schedule:list[list[int]]|None = None   # [finished epochs, bits] where the word length changes on the way, 32 for floating point; None: it does not
+    # [finished epochs, bits] where the word length changes on the way, 32 for floating point; None: it does not
+    schedule:list[list[int]]|None = None
 
+# %% ../../nbs/20_runs/02_summary.ipynb #02_summary-008
 class Batchnorm(Block):
     "What batch-norm statistics do while the weights are quantised."
     strategy:str = 'train'     # train, freeze or reestimate
@@ -73,12 +79,12 @@ class Oscillation(Block):
     momentum:float|None = None     # of the average over steps that a weight's frequency is
     threshold:float|None = None    # frequency above which a weight counts as oscillating
     interval:int|None = None       # steps from one look to the next
-
 _RECORDS = {part.name: (part.record, part.record(enabled=False)) for part in PARTS.values()}
 Method:Any = create_model(
     'Method', __base__=Block, variant=(str, ...), **_RECORDS,
     batchnorm=(Batchnorm, Batchnorm()), oscillation=(Oscillation, Oscillation()))
 
+# %% ../../nbs/20_runs/02_summary.ipynb #02_summary-009
 class Dataset(Block):
     coco_root:str
     dataset_yaml:str
@@ -87,7 +93,7 @@ class Dataset(Block):
     fingerprint:str
     selection:dict[str,Any]
 
-# %% ../../nbs/20_runs/02_summary.ipynb #02_summary-006
+# %% ../../nbs/20_runs/02_summary.ipynb #02_summary-010
 RUNGS = ('fp', 'ptq', 'qat_raw', 'qat_ema', 'bn_reestimated', 'qc', 'export')
 
 class Rung(Block):
@@ -103,6 +109,7 @@ class Rung(Block):
     APm:float|None = None
     APl:float|None = None
 
+# %% ../../nbs/20_runs/02_summary.ipynb #02_summary-011
 class Sizes(Block):
     "Bytes of an exported file, counted in the file."
     file:int
@@ -114,6 +121,7 @@ class Sizes(Block):
     fp16_file:int              # the same in 16 bits
     average_bits:float         # a convolution weight as it is stored here; kept layers count 32
 
+# %% ../../nbs/20_runs/02_summary.ipynb #02_summary-012
 class Parity(Block):
     "How an exported file compares with the network in torch on the same square images."
     head:Literal['one2one', 'one2many']
@@ -131,6 +139,7 @@ class Latency(Block):
     fp32_ms:float              # the same network in floating point, in turns
     turns:int
 
+# %% ../../nbs/20_runs/02_summary.ipynb #02_summary-013
 class Exported(Block):
     "A deployable file."
     path:str                   # relative to the run root where it lies in it
@@ -142,10 +151,12 @@ class Exported(Block):
     parity:Parity
     latency:Latency|None = None   # None: no runtime but torch reads the format
 
+# %% ../../nbs/20_runs/02_summary.ipynb #02_summary-014
 class QcGain(Block):
     "AP after QC minus AP before it, with a bootstrap confidence interval over images."
     model_config = ConfigDict(populate_by_name=True)
-    before:Literal['qat_raw', 'qat_ema', 'bn_reestimated'] = Field(alias='from')  # rung that QC started from; 'from' is a Python keyword
+    # rung that QC started from; 'from' is a Python keyword
+    before:Literal['qat_raw', 'qat_ema', 'bn_reestimated'] = Field(alias='from')
     to:Literal['qc'] = 'qc'
     head:Literal['one2one'] = 'one2one'
     metrics_source:Literal['pycocotools'] = 'pycocotools'
@@ -156,6 +167,7 @@ class QcGain(Block):
     resamples:int
     level:float                # share of the resamples inside the interval
 
+# %% ../../nbs/20_runs/02_summary.ipynb #02_summary-015
 class Metrics(Block):
     primary_name:str = PRIMARY
     best_value:float|None = None
@@ -175,6 +187,7 @@ class Training(Block):
     amp_type:str|None = None   # fp16 or bf16; None: amp is off, or written before this was recorded
     overrides:dict[str,Any]    # every argument given to the trainer
 
+# %% ../../nbs/20_runs/02_summary.ipynb #02_summary-016
 class Moved(Block):
     "A measurement that changed between the best epoch and the last."
     name:str
@@ -187,6 +200,7 @@ class Advice(Block):
     text:str                   # with the exact flag
     because:str                # the number in this report that speaks for it
 
+# %% ../../nbs/20_runs/02_summary.ipynb #02_summary-017
 class Diagnosis(Block):
     "When the score of a run peaked, how it fell, what moved with it and what to try next."
     peak_epoch:int             # 1-based
@@ -204,6 +218,7 @@ class Failure(Block):
     message:str                # one line: what is wrong, where, what to do
     epoch:int|None = None      # epoch during which it happened, 1-based
 
+# %% ../../nbs/20_runs/02_summary.ipynb #02_summary-018
 class Raised(Block):
     "A resumed run was told to go on for longer."
     after:int                  # finished epochs
@@ -216,6 +231,7 @@ class Gate(Block):
     reasons:list[str]          # a sentence each
     root:str|None = None       # folder that was asked; None: none was named
 
+# %% ../../nbs/20_runs/02_summary.ipynb #02_summary-019
 class RunSummary(Block):
     "The machine-readable result of one run."
     schema_version:Literal[SCHEMA_VERSION] = SCHEMA_VERSION
@@ -239,12 +255,12 @@ class RunSummary(Block):
     diagnosis:Diagnosis|None = None   # None: nothing worth saying, or written before there was one
     timings:dict[str,float] = {}   # seconds a stage
 
-# %% ../../nbs/20_runs/02_summary.ipynb #02_summary-010
+# %% ../../nbs/20_runs/02_summary.ipynb #02_summary-023
 def schema_text() -> str: # JSON
     "The JSON schema of `run_summary.json`."
     return json.dumps(RunSummary.model_json_schema(), indent=1) + '\n'
 
-# %% ../../nbs/20_runs/02_summary.ipynb #02_summary-013
+# %% ../../nbs/20_runs/02_summary.ipynb #02_summary-026
 def find_rung(
     summary:RunSummary,        # A run
     rung:str,                  # One of `RUNGS`
@@ -255,7 +271,7 @@ def find_rung(
     match = [r for r in summary.metrics.rungs if (r.rung, r.head, r.metrics_source) == (rung, head, source)]
     return match[0] if match else None
 
-# %% ../../nbs/20_runs/02_summary.ipynb #02_summary-015
+# %% ../../nbs/20_runs/02_summary.ipynb #02_summary-028
 SUMMARY_FILE = 'run_summary.json'
 
 def _finite(value:Any) -> Any:
@@ -269,9 +285,10 @@ def save_summary(
     run_root:Path|str,  # Folder of the run
 ) -> Path: # `run_summary.json`
     "Write the summary atomically."
-    return write_atomic(Path(run_root)/SUMMARY_FILE, json.dumps(_finite(summary.model_dump(mode='json', by_alias=True)), indent=1) + '\n')
+    return write_atomic(Path(run_root)/SUMMARY_FILE,
+                        json.dumps(_finite(summary.model_dump(mode='json', by_alias=True)), indent=1) + '\n')
 
-# %% ../../nbs/20_runs/02_summary.ipynb #02_summary-016
+# %% ../../nbs/20_runs/02_summary.ipynb #02_summary-029
 class SummaryError(ValueError):
     "A `run_summary.json` that cannot be used; the message names the file and the reason."
 
@@ -285,7 +302,8 @@ def load_summary(
     try: data = json.loads(file.read_text(encoding='utf-8'))
     except ValueError as e: raise SummaryError(f'{file} is not JSON: {e}') from None
     version = data.get('schema_version') if isinstance(data, dict) else None
-    if version != SCHEMA_VERSION: raise SummaryError(f'{file} has schema_version {version!r}; this version reads {SCHEMA_VERSION}')
+    if version != SCHEMA_VERSION:
+        raise SummaryError(f'{file} has schema_version {version!r}; this version reads {SCHEMA_VERSION}')
     try: return RunSummary.model_validate(data)
     except ValidationError as e:
         first = e.errors()[0]

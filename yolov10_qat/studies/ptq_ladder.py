@@ -65,6 +65,7 @@ class Settings(Block):
     val_images:int
     seed:int
 
+# %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-006
 class Step(Block):
     "One method."
     method:str                 # canonical; fp: the base in floating point
@@ -85,6 +86,7 @@ class Lead(Block):
     resamples:int
     level:float
 
+# %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-007
 class Ladder(Block):
     "A ladder as far as it was climbed."
     version:int = LADDER_VERSION
@@ -97,6 +99,7 @@ class Ladder(Block):
     steps:list[Step] = []
     lead:Lead|None = None      # None: fewer than two methods
 
+# %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-008
 def load_ladder(
     folder:Path|str, # Of a ladder
 ) -> Ladder: # As far as it was climbed
@@ -105,10 +108,13 @@ def load_ladder(
     if not file.is_file(): raise FileNotFoundError(f'no {LADDER_FILE} in {folder}; is this a ladder?')
     try: content = json.loads(file.read_text(encoding='utf-8'))
     except ValueError as e: raise ValueError(f'{file} is not JSON: {e}') from None
-    if content.get('version') != LADDER_VERSION: raise ValueError(f"{file} has version {content.get('version')!r}; this version reads {LADDER_VERSION}")
+    if content.get('version') != LADDER_VERSION:
+        raise ValueError(f"{file} has version {content.get('version')!r}; this version reads {LADDER_VERSION}")
     try: return Ladder.model_validate(content)
-    except ValidationError as e: raise ValueError(f"{file}: {'.'.join(map(str, e.errors()[0]['loc']))}: {e.errors()[0]['msg']}") from None
+    except ValidationError as e: raise ValueError(f"{file}: {'.'.join(map(str, e.errors()[0]['loc']))}: "
+                                                  f"{e.errors()[0]['msg']}") from None
 
+# %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-009
 def save_ladder(
     ladder:Ladder,    # What to keep
     folder:Path|str,  # Of the ladder
@@ -116,11 +122,13 @@ def save_ladder(
     "Write `ladder.json` atomically."
     return write_atomic(Path(folder)/LADDER_FILE, ladder.model_dump_json(indent=1) + '\n')
 
-# %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-007
+# %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-011
 FP = 'fp'  # the rung that the others are compared with
 
+# %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-012
 def run_ladder(
-    checkpoint:Path|str,          # Base weights (.pt of Ultralytics, or from `save_base`), a checkpoint of this project, or `demo`
+    # Base weights (.pt of Ultralytics, or from `save_base`), a checkpoint of this project, or `demo`
+    checkpoint:Path|str,
     coco_root:Path|str,           # COCO-format data, or `demo`
     out:Path|str,                 # Folder of the ladder, made if need be
     methods:list[str],            # As for `config.ptq_parts`
@@ -141,9 +149,13 @@ def run_ladder(
     methods = list(dict.fromkeys(map(canonical_ptq, methods)))
     file, out = find_base(variant, str(checkpoint)).path, Path(out)
     with tempfile.TemporaryDirectory() as scratch:
-        root = coco_root if str(coco_root) != DEMO else write_scenes(Path(scratch)/'coco', calibration, val_max_images or DEMO_IMAGES, progress=progress)
-        view = build_view(root, Path(scratch)/'dataset', train_split=train_split, val_split=val_split, train_max_images=calibration, val_max_images=val_max_images, seed=seed, progress=progress)
-        settings = Settings(variant=variant, base_sha256=file_sha256(file), bits=bits, granularity=granularity, imgsz=imgsz, fingerprint=view.fingerprint, calibration_images=view.train_images, val_images=view.val_images, seed=seed)
+        root = coco_root if str(coco_root) != DEMO else write_scenes(
+            Path(scratch)/'coco', calibration, val_max_images or DEMO_IMAGES, progress=progress)
+        view = build_view(root, Path(scratch)/'dataset', train_split=train_split, val_split=val_split,
+                          train_max_images=calibration, val_max_images=val_max_images, seed=seed, progress=progress)
+        settings = Settings(variant=variant, base_sha256=file_sha256(file), bits=bits, granularity=granularity,
+                            imgsz=imgsz, fingerprint=view.fingerprint, calibration_images=view.train_images,
+                            val_images=view.val_images, seed=seed)
         ladder = _begin(out, settings, Path(checkpoint).name, device)
         climber = _Climber(ladder, out, open_base(file, variant, view.names), view, batch, progress)
         for method in [FP, *methods]: climber.run_method(method)
@@ -152,25 +164,31 @@ def run_ladder(
     render(out)
     return ladder
 
+# %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-013
 DEMO_IMAGES = 96
 
 def _begin(out:Path, settings:Settings, base:str, device:str) -> Ladder:
     if (out/LADDER_FILE).is_file():
         ladder = load_ladder(out)
         differ = [k for k, v in settings if getattr(ladder.settings, k) != v]
-        if differ: raise ValueError(f"{out} is a ladder with other settings: {', '.join(f'{k} {getattr(ladder.settings, k)!r} there, {getattr(settings, k)!r} here' for k in differ)}; choose another --out")
+        if differ:
+            raise ValueError(f"{out} is a ladder with other settings: {', '.join(f'{k} {getattr(ladder.settings, k)!r} there, {getattr(settings, k)!r} here' for k in differ)}; choose another --out")
         return ladder
-    if out.exists() and (not out.is_dir() or any(out.iterdir())): raise FileExistsError(f"{out} {'is not empty' if out.is_dir() else 'is a file'} and holds no ladder; choose another --out")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out} {'is not empty' if out.is_dir() else 'is a file'} and holds no ladder; choose "
+                              "another --out")
     out.mkdir(parents=True, exist_ok=True)
-    ladder = Ladder(created_at=now(), base=base, settings=settings, device=device, environment=environment(), git=git_state())
+    ladder = Ladder(created_at=now(), base=base, settings=settings, device=device, environment=environment(),
+                    git=git_state())
     save_ladder(ladder, out)
     return ladder
 
-# %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-008
+# %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-014
 class _Climber:
     "One base and its data; a rung at a time."
     def __init__(self, ladder:Ladder, out:Path, base, view, batch:int, progress):
-        self.ladder, self.out, self.base, self.view, self.batch, self.progress = ladder, out, base, view, batch, progress
+        self.ladder, self.out, self.base, self.view, self.batch, self.progress = (
+            ladder, out, base, view, batch, progress)
         self.device = select_device(ladder.device, verbose=False)
         self.manifest = plan(base, ladder.settings.bits, ladder.settings.granularity, scale='learned')
 
@@ -180,7 +198,8 @@ class _Climber:
         started = time.monotonic()
         model = deepcopy(self.base) if method == FP else self._calibrated(method)
         took, s = time.monotonic() - started, self.ladder.settings
-        scores = evaluate(model if method == FP else deployable(model), self.view, s.imgsz, self.batch, self.ladder.device, label=method)
+        scores = evaluate(model if method == FP else deployable(model), self.view, s.imgsz, self.batch,
+                          self.ladder.device, label=method)
         (self.out/'evaluation').mkdir(exist_ok=True)
         for found in scores.values(): save_scores(found, method, self.out/'evaluation')
         self.ladder.steps.append(Step(method=method, seconds=took if method != FP else 0., average_bits=32. if method == FP else average_bits(self.manifest),
@@ -193,11 +212,13 @@ class _Climber:
         s = self.ladder.settings
         return calibration_images(self.view, s.imgsz, self.batch, s.calibration_images, self.device, s.seed)
 
-    def _calibrated(self, method:str): return calibrate(deepcopy(self.base).to(self.device), self.manifest, method, self.images, self.progress).cpu()
+    def _calibrated(self, method:str):
+        return calibrate(deepcopy(self.base).to(self.device), self.manifest, method, self.images, self.progress).cpu()
 
     def _keep(self, method:str, model) -> str:
         return save_calibrated(self.out/f'{method}.pt', model, self.manifest, self.ladder.settings.imgsz).name
 
+# %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-015
 def ranked(
     ladder:Ladder, # With or without rungs
 ) -> list[Step]: # Methods, best first; not fp
@@ -210,7 +231,7 @@ def _lead(ladder:Ladder, out:Path, annotations:Path) -> Lead|None:
     files = [out/'evaluation'/f'{s.method}-one2one-detections.json' for s in (second, best)]
     return Lead(best=best.method, second=second.method, **bootstrap_difference(annotations, *files))
 
-# %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-010
+# %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-017
 def base_step(
     ladder:Ladder, # With or without rungs
 ) -> Step|None: # None before the first
@@ -228,22 +249,30 @@ def headline(
     share = f', {best.one2one["AP"]/fp:.0%} of FP32' if fp and best.one2one['AP'] is not None else ''
     return f'{best.method} has AP {ap_text(best.one2one["AP"])} without training{share}'
 
+# %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-018
 def lead_sentence(
     lead:Lead|None, # Of a ladder
 ) -> str: # Empty when there is nothing to compare
     "Whether the best is better than the second."
     if lead is None: return ''
     word = 'ahead of' if lead.low > 0 else 'not to be told from'
-    return f'On these images {lead.best} is {word} {lead.second}: {signed_text(lead.difference)} AP, {lead.level:.0%} interval {signed_text(lead.low)} to {signed_text(lead.high)} ({lead.images:,} images, drawn {lead.resamples} times with replacement).'
+    return (f'On these images {lead.best} is {word} {lead.second}: {signed_text(lead.difference)} AP, '
+            f'{lead.level:.0%} interval {signed_text(lead.low)} to {signed_text(lead.high)} ({lead.images:,} images, '
+            f'drawn {lead.resamples} times with replacement).')
 
+# %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-019
 def plot_steps(
     ladder:Ladder, # With at least one rung
     ax:Axes,       # Where to draw
 ) -> Axes: # The same
     "Bars of AP, the base first, then the methods in the order of their APs."
     rows = [s for s in ladder.steps if s.method == FP] + ranked(ladder)
-    bars = ax.barh([LOOKS['fp'].label if s.method == FP else s.method for s in rows], [s.one2one['AP'] or 0. for s in rows], color=[LOOKS['fp' if s.method == FP else 'ptq'].color for s in rows], height=.62)
-    ax.bar_label(bars, [ap_text(s.one2one['AP']) + (f' in {time_text(s.seconds)}' if s.method != FP else '') for s in rows], padding=4)
+    bars = ax.barh([LOOKS['fp'].label if s.method == FP else s.method for s in rows],
+                   [s.one2one['AP'] or 0. for s in rows],
+                   color=[LOOKS['fp' if s.method == FP else 'ptq'].color for s in rows], height=.62)
+    ax.bar_label(bars,
+                 [ap_text(s.one2one['AP']) + (f' in {time_text(s.seconds)}' if s.method != FP else '') for s in rows],
+                 padding=4)
     ax.invert_yaxis()
     ax.margins(x=.22)
     ax.tick_params(axis='y', length=0)
@@ -252,14 +281,15 @@ def plot_steps(
     figure_title(ax, headline(ladder))
     return ax
 
-# %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-011
+# %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-020
 def render(
     folder:Path|str, # Of a ladder
 ) -> Path: # report.html in it
     "Write the page and its figure from what is on disk."
     ladder, folder = load_ladder(folder), Path(folder)
     with rc_context(RC): ax = plot_steps(ladder, new_axes(1.1+.34*len(ladder.steps)))
-    alt = 'Bars of AP: ' + ', '.join(f'{s.method} {ap_text(s.one2one["AP"])}' for s in ladder.steps) + '; one2one head, pycocotools.'
+    alt = 'Bars of AP: ' + ', '.join(f'{s.method} {ap_text(s.one2one["AP"])}'
+                                     for s in ladder.steps) + '; one2one head, pycocotools.'
     drawn = keep_figures([('ladder', flat_title(ax), alt, ax.figure)], folder/'figures')
     order = ranked(ladder)
     html = page_template('ladder.html.j2').render(ladder=ladder, s=ladder.settings, headline=headline(ladder), lead=lead_sentence(ladder.lead), order=order, present={s.checkpoint for s in ladder.steps if s.checkpoint and (folder/s.checkpoint).is_file()}, fp=base_step(ladder), figures=drawn,

@@ -47,6 +47,7 @@ class Part(NamedTuple):
     group:str             # layer, block, region or kind
     convs:tuple[str,...]  # Module paths
 
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-006
 def parts(
     model:DetectionModel,          # YOLOv10
     manifest:list[dict[str,Any]],  # Its plan
@@ -66,12 +67,13 @@ def parts(
 
 def _block(name:str) -> int: return int(name.split('.')[1])
 
-# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-007
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-008
 class Score(NamedTuple):
     "What a state of the model reached."
     ap:float   # mAP50-95 of Ultralytics' validator, one2one, 0 to 1
     loss:float # one2one loss, mean over images
 
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-009
 class Bench(DetectionValidator):
     "Images, and Ultralytics' metrics and loss of the NMS-free head on them."
     def __init__(self,
@@ -84,13 +86,19 @@ class Bench(DetectionValidator):
         split:str,            # `val` or `train`
         max_images:int,       # The first of them, 0 for all
     ):
-        super().__init__(save_dir=scratch, args=dict(imgsz=imgsz, batch=batch, plots=False, save_json=False, verbose=False, task='detect', mode='val', nms=False))
-        self.data, self.device, self.training = check_det_dataset(str(view.dataset_yaml)), select_device(device, verbose=False), False
+        super().__init__(save_dir=scratch,
+                         args=dict(imgsz=imgsz, batch=batch, plots=False, save_json=False, verbose=False, task='detect',
+                                   mode='val', nms=False))
+        self.data, self.device, self.training = check_det_dataset(
+            str(view.dataset_yaml)), select_device(device, verbose=False), False
         images, listed = view.images(split)[:max_images or None], scratch/'images.txt'
-        if not images: raise ValueError(f'{view.root} has no {split} images; sensitivity is measured on images with annotations')
+        if not images:
+            raise ValueError(f'{view.root} has no {split} images; sensitivity is measured on images with annotations')
         listed.write_text('\n'.join(map(str, images)), encoding='utf-8')
-        dataset = build_yolo_dataset(self.args, str(listed), batch, self.data, mode='val', rect=True, stride=int(max(model.stride)))
-        self.dataloader, self.images = build_dataloader(dataset, batch, 0, shuffle=False, rank=-1, device=self.device), len(images)
+        dataset = build_yolo_dataset(self.args, str(listed), batch, self.data, mode='val', rect=True,
+                                     stride=int(max(model.stride)))
+        self.dataloader, self.images = build_dataloader(dataset, batch, 0, shuffle=False, rank=-1,
+                                                        device=self.device), len(images)
         self.init_metrics(model)
         self.end2end, model.args = True, DEFAULT_CFG
         self.one2one_loss = E2ELoss(model).one2one.loss
@@ -107,6 +115,7 @@ class Bench(DetectionValidator):
         head.end2end, self.metrics = True, tally.metrics
         self.update_metrics(self.postprocess(head.postprocess(head._inference(raw).permute(0, 2, 1))), batch)
 
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-010
 class Tally:
     "Metrics and loss of one state, growing batch by batch."
     def __init__(self,
@@ -121,13 +130,14 @@ class Tally:
         self.metrics.process()
         return Score(float(self.metrics.box.map), self.loss/images)
 
-# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-008
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-011
 class Case(NamedTuple):
     "A network, and states of it that differ in a few weights."
     base:DetectionModel
     donor:DetectionModel
     states:list[frozenset[str]]  # Convolutions that borrow
 
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-012
 @torch.inference_mode()
 def sweep(
     bench:Bench,                # Images
@@ -142,12 +152,13 @@ def sweep(
             for case, network, row in zip(cases, networks, tallies):
                 known = network.run({IMAGE: batch['img']}, network.nodes)
                 for state, tally in zip(case.states, row):
-                    with borrowed(case.base, case.donor, state): bench.add(tally, case.base, network.raw(network.run(known, network.stale(state))), batch)
+                    with borrowed(case.base, case.donor, state):
+                        bench.add(tally, case.base, network.raw(network.run(known, network.stale(state))), batch)
                     done += 1
                     if progress: progress(done, total, 'sensitivity')
     return [[t.score(bench.images) for t in row] for row in tallies]
 
-# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-013
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-017
 def measure(
     model:DetectionModel,          # Float YOLOv10; it is not changed
     view:View,                     # Data
@@ -162,18 +173,23 @@ def measure(
 ) -> pd.DataFrame: # Columns of sensitivity.csv, layers in network order, then the groups
     "AP and loss with each part alone rounded, and with each part alone in float."
     found, sizes = parts(model, manifest), _sizes(manifest)
-    states = list(dict.fromkeys([frozenset(), *(frozenset(p.convs) for p in found)]))  # a block of one layer is measured once
+    # a block of one layer is measured once
+    states = list(dict.fromkeys([frozenset(), *(frozenset(p.convs) for p in found)]))
     floating, rounded = _ready(deepcopy(model), device), _rounded(model, manifest, scale_init, device)
     with tempfile.TemporaryDirectory() as scratch:
         bench = Bench(floating, view, Path(scratch), imgsz, batch, device, split, max_images)
-        alone, spared = (dict(zip(states, row)) for row in sweep(bench, [Case(floating, rounded, states), Case(rounded, floating, states)], progress))
+        alone, spared = (dict(zip(states, row))
+                         for row in sweep(bench, [Case(floating, rounded, states), Case(rounded, floating, states)],
+                                          progress))
     fp, ptq = alone[frozenset()], spared[frozenset()]
     kinds = {e['name']: e['kind'] for e in manifest}
     return pd.DataFrame([dict(part=p.name, group=p.group, kind=kinds.get(p.name, ''), weights=sum(sizes[c][0] for c in p.convs), bytes=sum(sizes[c][1] for c in p.convs),
         ap_alone=a.ap, loss_alone=a.loss, ap_drop_alone=fp.ap-a.ap, loss_rise_alone=a.loss-fp.loss, ap_spared=b.ap, loss_spared=b.loss, ap_gain_spared=b.ap-ptq.ap, loss_fall_spared=ptq.loss-b.loss)
         for p in found for a, b in [(alone[frozenset(p.convs)], spared[frozenset(p.convs)])]])
 
-def _ready(model:DetectionModel, device:str) -> DetectionModel: return model.to(select_device(device, verbose=False), memory_format=torch.channels_last).eval()
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-018
+def _ready(model:DetectionModel, device:str) -> DetectionModel:
+    return model.to(select_device(device, verbose=False), memory_format=torch.channels_last).eval()
 
 def _rounded(model:DetectionModel, manifest:list[dict[str,Any]], scale_init:str, device:str) -> DetectionModel:
     return _ready(deployable(quantize(deepcopy(model), manifest, scale_init)), device)
@@ -183,15 +199,17 @@ def _sizes(manifest:list[dict[str,Any]]) -> dict[str,tuple[int,int]]:
     counts = {e['name']: (torch.Size(e['shape']).numel(), e['bits']) for e in manifest if e['bits']}
     return {name: (n, -(-n*max(0, KEPT_BITS-bits)//8)) for name, (n, bits) in counts.items()}
 
-# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-018
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-023
 def ranked(
     table:pd.DataFrame,             # From `measure`
     by:str='loss_rise_alone',       # Column: the larger, the more a layer is worth
 ) -> list[str]: # Layers, the one that buys most for a byte first; those that buy nothing are left out
     "Layers in the order in which they are worth keeping."
     layers = table[(table.group == 'layer') & (table.bytes > 0) & (table[by] > 0)]
-    return layers.assign(worth=layers[by]/layers.bytes).sort_values('worth', ascending=False, kind='stable').part.tolist()
+    return layers.assign(worth=layers[by]/layers.bytes).sort_values(
+        'worth', ascending=False, kind='stable').part.tolist()
 
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-024
 def suggest(
     table:pd.DataFrame,        # From `measure`
     budget:int,                # Bytes
@@ -199,14 +217,19 @@ def suggest(
 ) -> list[str]: # Layers, in the order in which they were chosen
     "A keep-list that costs at most so many bytes."
     sizes, order, chosen, left = dict(zip(table.part, table.bytes)), ranked(table, by), [], budget
-    if not order: raise ConfigError('no layer makes anything worse when it alone is rounded on these images: there is nothing to keep')
+    if not order:
+        raise ConfigError('no layer makes anything worse when it alone is rounded on these images: there is nothing '
+                          'to keep')
     for name in order:
         if sizes[name] <= left:
             chosen.append(name)
             left -= sizes[name]
-    if not chosen: raise ConfigError(f'a budget of {budget:,} bytes keeps no layer; the cheapest one that helps costs {min(sizes[n] for n in order):,}')
+    if not chosen:
+        raise ConfigError(f'a budget of {budget:,} bytes keeps no layer; the cheapest one that helps costs '
+                          f'{min(sizes[n] for n in order):,}')
     return chosen
 
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-025
 def kept(
     manifest:list[dict[str,Any]], # Plan
     layers:Collection[str],       # To keep at 8 bit
@@ -214,9 +237,10 @@ def kept(
     "The plan of a keep-list."
     return [e | dict(bits=KEPT_BITS) if e['name'] in layers else e for e in manifest]
 
-# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-019
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-026
 COUNTS = (0, 1, 2, 4, 8, 16, 32)  # layers of the nested lists that are measured
 
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-027
 def trade(
     model:DetectionModel,          # Float YOLOv10; it is not changed
     view:View,                     # Data
@@ -238,10 +262,12 @@ def trade(
     with tempfile.TemporaryDirectory() as scratch:
         bench = Bench(low, view, Path(scratch), imgsz, batch, device, split, max_images)
         scores = sweep(bench, [Case(low, high, [frozenset(x) for x in lists])], progress)[0]
-    points = [dict(layers=len(x), bytes=sum(sizes[n][1] for n in x), average_bits=average_bits(kept(manifest, x)), ap=s.ap, loss=s.loss) for x, s in zip(lists, scores)]
+    points = [
+        dict(layers=len(x), bytes=sum(sizes[n][1] for n in x), average_bits=average_bits(kept(manifest, x)), ap=s.ap,
+             loss=s.loss) for x, s in zip(lists, scores)]
     return sorted(points, key=lambda p: p['bytes'])
 
-# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-023
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-031
 def check_keep_list(
     names:list[str],               # From `keeplist.load_keep_list`
     manifest:list[dict[str,Any]],  # Plan of the model that they are for
@@ -251,10 +277,11 @@ def check_keep_list(
     def fault(name):
         if name not in every: return f"'{name}' is no layer of the model{nearest(name, sorted(fit))}"
         if not every[name]['bits']: return f"'{name}' is not quantised ({every[name]['kept_why']})"
-        return f"'{name}' belongs to the one2many head, which is not deployed; did you mean its twin '{name.replace('.cv', '.one2one_cv', 1)}'?"
+        return (f"'{name}' belongs to the one2many head, which is not deployed; did you mean its twin "
+                f"'{name.replace('.cv', '.one2one_cv', 1)}'?")
     if faults := [fault(n) for n in names if n not in fit]: raise ConfigError('; '.join(faults))
 
-# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-026
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-034
 AUTO_IMAGES = 64
 
 def keep_files(
@@ -268,8 +295,10 @@ def keep_files(
     "Write down what was measured and what was chosen."
     write_atomic(folder/'sensitivity.csv', table.to_csv(index=False, float_format='%.6g'))
     sizes = dict(zip(table.part, table.bytes))
-    return save_keep_list(folder/'keep-layers.json', chosen, int(sum(sizes[n] for n in chosen)), budget, measured, points)
+    return save_keep_list(folder/'keep-layers.json', chosen, int(sum(sizes[n] for n in chosen)), budget, measured,
+                          points)
 
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-035
 def measure_and_keep(
     model:DetectionModel,         # Float YOLOv10 that the run starts from
     view:View,                    # Its data
@@ -280,13 +309,16 @@ def measure_and_keep(
     "Measure on training images and choose what to keep."
     c, budget = config, parse_budget(config.keep_layers)
     manifest = plan(model, c.weight_bits, c.granularity, c.first_last_bits, c.quantize_dfl, c.scale)
-    how = dict(imgsz=c.imgsz, batch=c.batch, device=c.device, split='train', max_images=AUTO_IMAGES, scale_init=c.scale_init, progress=progress)
+    how = dict(imgsz=c.imgsz, batch=c.batch, device=c.device, split='train', max_images=AUTO_IMAGES,
+               scale_init=c.scale_init, progress=progress)
     table = measure(model, view, manifest, **how)
     chosen = suggest(table, budget)
     points = trade(model, view, manifest, ranked(table), chosen, **how)
-    return keep_files(Path(run_root), table, chosen, budget, dict(split='train', images=min(AUTO_IMAGES, view.train_images), imgsz=c.imgsz, batch=c.batch), points)
+    return keep_files(Path(run_root), table, chosen, budget,
+                      dict(split='train', images=min(AUTO_IMAGES, view.train_images), imgsz=c.imgsz, batch=c.batch),
+                      points)
 
-# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-027
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-036
 DEMO_IMAGES = 96
 
 class Study(NamedTuple):
@@ -296,8 +328,10 @@ class Study(NamedTuple):
     points:list[dict[str,Any]]  # From `trade`
     images:int
 
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-037
 def study(
-    checkpoint:Path|str,        # Base weights (.pt of Ultralytics, or from `save_base`), a checkpoint of this project, or `demo`
+    # Base weights (.pt of Ultralytics, or from `save_base`), a checkpoint of this project, or `demo`
+    checkpoint:Path|str,
     coco_root:Path|str,         # COCO-format data, or `demo`
     out:Path|str,               # Folder for the files, made if need be
     budget:int|None=None,       # Bytes for a keep-list; None: `default_budget`
@@ -312,19 +346,23 @@ def study(
     "Measure a checkpoint on validation images and write sensitivity.csv and keep-layers.json."
     file = find_checkpoint(checkpoint, variant)
     with tempfile.TemporaryDirectory() as scratch:
-        root = coco_root if str(coco_root) != DEMO else write_scenes(Path(scratch)/'coco', 1, max_images or DEMO_IMAGES, progress=progress)
-        view = build_view(root, Path(scratch)/'dataset', train_split=val_split, val_split=val_split, train_max_images=max_images, val_max_images=max_images, progress=progress)
+        root = coco_root if str(coco_root) != DEMO else write_scenes(
+            Path(scratch)/'coco', 1, max_images or DEMO_IMAGES, progress=progress)
+        view = build_view(root, Path(scratch)/'dataset', train_split=val_split, val_split=val_split,
+                          train_max_images=max_images, val_max_images=max_images, progress=progress)
         model = open_base(file, variant, view.names)
         manifest = plan(model, bits, granularity)
         table = measure(model, view, manifest, progress=progress, **how)
         budget = budget or default_budget(manifest)
         chosen = suggest(table, budget)
         points = trade(model, view, manifest, ranked(table), chosen, progress=progress, **how)
-    measured = dict(split=val_split, images=view.val_images, checkpoint_sha256=file_sha256(file), bits=bits, granularity=granularity) | {k: how[k] for k in ('imgsz', 'batch') if k in how}
+    measured = dict(split=val_split, images=view.val_images, checkpoint_sha256=file_sha256(file), bits=bits,
+                    granularity=granularity) | {k: how[k] for k in ('imgsz', 'batch') if k in how}
     Path(out).mkdir(parents=True, exist_ok=True)
     keep_files(Path(out), table, chosen, budget, measured, points)
     return Study(table, chosen, points, view.val_images)
 
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-038
 def default_budget(
     manifest:list[dict[str,Any]], # Plan
 ) -> int: # Bytes

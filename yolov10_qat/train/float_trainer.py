@@ -58,6 +58,7 @@ def epoch_seed(
     "A seed for one epoch, independent of all others."
     return int.from_bytes(hashlib.sha256(f'{seed}:{epoch}:{rank}'.encode()).digest()[:4], 'big')
 
+# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-006
 def seed_epoch(
     loader,   # Ultralytics' InfiniteDataLoader of the training set
     seed:int, # From `epoch_seed`
@@ -72,7 +73,7 @@ def seed_epoch(
     for i in dataset.buffer: dataset.ims[i] = None
     dataset.buffer.clear()
 
-# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-013
+# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-014
 class NoEMA(ModelEMA):
     "Stands where an average would: the raw model itself, and `update` does nothing."
     def __init__(self,
@@ -81,7 +82,7 @@ class NoEMA(ModelEMA):
         self.ema, self.updates, self.enabled = unwrap_model(model), 0, False
     def update_attr(self, model, include=(), exclude=()): "Nothing to copy: it is the same object."
 
-# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-015
+# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-016
 class EqualHeadLoss(E2ELoss):
     "Sum of the one2many and the one2one loss (Wang et al., 2024, section 3.1), throughout."
     def __init__(self,
@@ -91,13 +92,13 @@ class EqualHeadLoss(E2ELoss):
         self.o2m = self.o2o = 1.
     def update(self): "Weights stay as they are."
 
-# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-017
+# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-018
 class QATValidator(DetectionValidator):
     "Validates whatever model `subject` holds."
     subject:nn.Module|None = None
     def get_model(self, model, trainer=None): return self.subject
 
-# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-019
+# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-020
 RECIPE_FILE = 'recipe.yaml'  # in the run folder
 FINETUNING = dict(optimizer='Adam', momentum=.9, cos_lr=False, warmup_bias_lr=0., close_mosaic=10)
 
@@ -107,10 +108,12 @@ def recipe_of(
 ) -> dict[str,Any]: # Argument of Ultralytics -> value
     "Optimizer and augmentation of a run."
     kept = run_root/RECIPE_FILE
-    found = read_recipe(kept if kept.is_file() else config.recipe) if config.recipe else FINETUNING | dict(nbs=config.batch)
+    found = read_recipe(kept if kept.is_file()
+                        else config.recipe) if config.recipe else FINETUNING | dict(nbs=config.batch)
     found |= {k: getattr(config, k) for k in SHARED}
     return found | dict(close_mosaic=found.get('close_mosaic', 0) if config.mosaic else 0)
 
+# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-021
 def overrides(
     config:RunConfig,    # The run
     run_root:Path|str,   # Its folder
@@ -119,11 +122,12 @@ def overrides(
     run_root = Path(run_root).resolve()
     return dict(
         model=f'yolov10{config.variant[-1]}.yaml', data=str(run_root/'dataset'/'dataset.yaml'),
-        project=str(run_root/'ultralytics'), name='train', exist_ok=True, plots=False, verbose=False, val=True, nms=False,
+        project=str(
+            run_root/'ultralytics'), name='train', exist_ok=True, plots=False, verbose=False, val=True, nms=False,
         epochs=config.epochs, batch=config.batch, imgsz=config.imgsz, device=config.device, workers=config.workers,
         seed=config.seed, deterministic=True, amp={'off': False, 'fp16': True, 'bf16': 'bf16'}[config.amp], patience=0, save_period=-1, **recipe_of(config, run_root))
 
-# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-022
+# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-024
 def batches_a_step(
     nbs:int,      # Images a step
     batch:int,    # Images a batch
@@ -142,7 +146,7 @@ def decay_of(
     "Ultralytics' weight decay grows with the images that a step really has."
     return weight_decay*batch*batches_gathered(nbs, batch)/nbs
 
-# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-025
+# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-027
 ESTIMATE_AFTER, SETTLED_AFTER = 50, 10  # batches of this process
 
 def estimate(
@@ -153,14 +157,17 @@ def estimate(
 ) -> str: # A sentence
     "What is to be expected, validation not counted."
     epoch = seconds*batches
-    memory = f'; {gpu_bytes/2**30:.1f} GiB of GPU memory' if gpu_bytes else f'; {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/2**20:.1f} GiB of memory at most so far'
-    return f'{seconds:.2f} s a batch, an epoch of {batches:,} batches takes {_long(epoch)}, the {epochs} epochs to come {_long(epoch*epochs)}, validation not counted{memory}'
+    memory = (f'; {gpu_bytes/2**30:.1f} GiB of GPU memory' if gpu_bytes
+              else f'; {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/2**20:.1f} GiB of memory at most so far')
+    return (f'{seconds:.2f} s a batch, an epoch of {batches:,} batches takes {_long(epoch)}, the {epochs} epochs to '
+            f'come {_long(epoch*epochs)}, validation not counted{memory}')
 
 def _long(seconds:float) -> str:
     for unit, length in (('days', 86400), ('h', 3600), ('min', 60)):
         if seconds >= 2*length: return f'{seconds/length:.1f} {unit}'
     return f'{seconds:.0f} s'
 
+# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-028
 def checkpoint_bytes(
     model:nn.Module,    # The network
     averaging:bool,     # A second copy of its state
@@ -168,9 +175,11 @@ def checkpoint_bytes(
     tracked:int=0,      # Bytes a parameter that oscillation tracking keeps
 ) -> int: # Of one file, within a few per cent
     "Size of a checkpoint, before there is one."
-    state, parameters = (sum(t.numel() for t in tensors) for tensors in (model.state_dict().values(), model.parameters()))
+    state, parameters = (sum(t.numel() for t in tensors)
+                         for tensors in (model.state_dict().values(), model.parameters()))
     return 4*state*(1 + averaging) + (4*moments + tracked)*parameters
 
+# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-029
 def checkpoints_room(
     config:RunConfig,  # The run
     size:int,          # Of a checkpoint with the optimizer
@@ -181,7 +190,7 @@ def checkpoints_room(
     if config.keep_snapshots: snapshots = min(snapshots, config.keep_snapshots + 1)
     return 3*size + snapshots*(size if config.snapshot_optimizer else bare)
 
-# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-028
+# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-032
 class TrainingDiverged(RuntimeError):
     "The loss or the score became NaN or infinite; the message names the epoch."
 
@@ -194,19 +203,21 @@ def check_finite(
     bad = [k for k, v in values.items() if not math.isfinite(float(v))]
     if bad: raise TrainingDiverged(f"{', '.join(bad)} became {float(values[bad[0]])} in epoch {epoch}; {hint}")
 
-# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-031
+# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-035
 FAILURE_FILE = 'failure.txt'  # in the run folder: what a training process died of
 
 class _Finished(Exception):
     "There is nothing left to train."
 
+# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-036
 class _Resumable(DetectionTrainer):
     "Builds the model, and restores everything a resumed run needs."
     def __init__(self, cfg=DEFAULT_CFG, overrides:dict|None=None, _callbacks:dict|None=None):
         self.config = load_config(Path(overrides['project']).parent/'run_config.yaml')
         super().__init__(cfg, overrides, _callbacks)
         self.args.resume = False
-        if LOCAL_RANK != -1: self.world_size = int(os.environ['WORLD_SIZE'])  # of all nodes; Ultralytics counts the devices of this one
+        # of all nodes; Ultralytics counts the devices of this one
+        if LOCAL_RANK != -1: self.world_size = int(os.environ['WORLD_SIZE'])
         self.averaging = 'ema' in method_parts(self.config.method)
 
     def check_resume(self, overrides:dict):
@@ -231,22 +242,28 @@ class _Resumable(DetectionTrainer):
         try: super().train()
         except subprocess.CalledProcessError as e:
             file = self.root/FAILURE_FILE
-            raise RuntimeError(file.read_text(encoding='utf-8') if file.is_file() else f'a training process ended with status {e.returncode}; see {self.root/"run.log"}') from None
+            raise RuntimeError(
+                file.read_text(encoding='utf-8') if file.is_file()
+                else f'a training process ended with status {e.returncode}; see {self.root/"run.log"}') from None
 
     def setup_model(self):
         "Base weights, or random ones, in floating point; and what the run goes on from."
         c, names = self.config, [self.data['names'][i] for i in sorted(self.data['names'])]
-        self.model = (random_model(c.variant, names, c.seed) if c.base in (None, RANDOM) else open_base(find_base(c.variant, c.base).path, c.variant, names)).train()
+        self.model = (random_model(c.variant, names, c.seed) if c.base in (None, RANDOM)
+                      else open_base(find_base(c.variant, c.base).path, c.variant, names)).train()
         self.manifest, self.found = [], self._newest()
 
     def _newest(self) -> dict[str,Any]|None:
-        fingerprint = json.loads((Path(self.args.data).parent/'provenance.json').read_text(encoding='utf-8'))['fingerprint']
+        fingerprint = json.loads(
+            (Path(self.args.data).parent/'provenance.json').read_text(encoding='utf-8'))['fingerprint']
         self.identity = identity(self.config, fingerprint)
         file, content, passed_over = newest_checkpoint(self.wdir, identity_misfit(self.identity))
         if RANK in {-1, 0}:
             for part in self.wdir.glob('.*.part'): part.unlink()  # of a process that was killed while it wrote
             for line in passed_over: log_note(f'passed over: {line}')
-        if file is None and any(FOREIGN in line for line in passed_over): raise CheckpointError(f'nothing to go on from: {"; ".join(passed_over)}; give back what the run began with, or start a new run')
+        if file is None and any(FOREIGN in line for line in passed_over):
+            raise CheckpointError(f'nothing to go on from: {"; ".join(passed_over)}; give back what the run began '
+                                  'with, or start a new run')
         if file and file != self.last and RANK in {-1, 0}:
             log_note(f"going on from {file.name}, the newest whole checkpoint, after epoch {content['epoch']}")
             replace_file(self.last, lambda part: shutil.copyfile(file, part))
@@ -316,21 +333,23 @@ class _Resumable(DetectionTrainer):
         lines = [','.join(columns), *(','.join(f'{row[c]:.6g}' for c in columns) for row in self.rows)]
         write_atomic(self.csv, '\n'.join(lines) + '\n')
 
-# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-033
+# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-038
 def plain_arguments(
     args:SimpleNamespace, # Arguments of an Ultralytics trainer
 ) -> dict[str,Any]: # Numbers, truth values and None as they are, the rest as text
     "Trainer arguments without objects."
     return {k: v if isinstance(v, (int, float, bool, type(None))) else str(v) for k, v in vars(args).items()}
 
-# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-036
+# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-041
 RAW_COLUMNS = ('precision(B)', 'recall(B)', 'mAP50(B)', 'mAP50-95(B)')
 
+# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-042
 class _Scored(_Resumable):
     "Scores raw and averaged weights every epoch and saves both."
     def get_validator(self):
         "Validator for plain, rounded copies of the model."
-        return QATValidator(self.test_loader, save_dir=self.save_dir, args=vars(self.args).copy(), _callbacks=self.callbacks)
+        return QATValidator(self.test_loader, save_dir=self.save_dir, args=vars(self.args).copy(),
+                            _callbacks=self.callbacks)
 
     def _score(self, model:nn.Module) -> dict[str,float]|None: # None in all processes but the first
         self.validator.subject = self.subject(unwrap_model(model))
@@ -356,7 +375,8 @@ class _Scored(_Resumable):
         return metrics, fitness
 
     def _handle_nan_recovery(self, epoch:int) -> bool:
-        if self.fitness is not None: check_finite({PRIMARY: self.fitness}, epoch+1, 'look at results.csv for the epoch before')
+        if self.fitness is not None:
+            check_finite({PRIMARY: self.fitness}, epoch+1, 'look at results.csv for the epoch before')
         return False
 
     def save_metrics(self, metrics:dict):
@@ -376,14 +396,16 @@ class _Scored(_Resumable):
             epoch=self.epoch+1, model_state_dict=unwrap_model(self.model).state_dict(),
             ema_state_dict=self.ema.ema.state_dict() if self.averaging else None, optimizer=self.optimizer.state_dict(),
             train_args=plain_arguments(self.args),
-            model_yaml=unwrap_model(self.model).yaml, names=dict(self.data['names']), manifest=self.manifest, ema_updates=self.ema.updates,
+            model_yaml=unwrap_model(self.model).yaml, names=dict(
+                self.data['names']), manifest=self.manifest, ema_updates=self.ema.updates,
             resume=dict(identity=self.identity, scaler=self.scaler.state_dict(), best_fitness=self.best_fitness, rows=self.rows, **self._more_state()))
         save_checkpoint(self.last, content)
         if self.fitness == self.best_fitness: self._copy_last(self.best)
         if self.config.save_period and (self.epoch+1) % self.config.save_period == 0: self._snapshot(content)
         return True
 
-    def _copy_last(self, to:Path): replace_file(to, lambda part: shutil.copyfile(self.last, part))  # no link: a damaged last.pt must not take the others with it
+    # no link: a damaged last.pt must not take the others with it
+    def _copy_last(self, to:Path): replace_file(to, lambda part: shutil.copyfile(self.last, part))
 
     def _snapshot(self, content:dict[str,Any]):
         file = self.wdir/f'epoch{self.epoch+1:03d}.pt'
@@ -395,17 +417,20 @@ class _Scored(_Resumable):
     def final_eval(self): "Nothing: the last epoch has been scored, and Ultralytics would re-pickle the checkpoints."
     def plot_metrics(self): "Nothing: the report draws the curves."
 
-# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-038
+# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-044
 TELL_EVERY_S = .5  # progress with its losses, at most
 
+# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-045
 class FloatTrainer(_Scored):
     "Trains a YOLOv10 in floating point in the run folder that `overrides['project']` lies in."
     def __init__(self, cfg=DEFAULT_CFG, overrides:dict|None=None, _callbacks:dict|None=None):
         super().__init__(cfg, overrides, _callbacks)
         self.board:SummaryWriter|None = None
-        for event in ('on_train_start', 'on_train_epoch_start', 'on_train_batch_end', 'on_train_epoch_end', 'on_fit_epoch_end', 'teardown'):
+        for event in ('on_train_start', 'on_train_epoch_start', 'on_train_batch_end', 'on_train_epoch_end',
+                      'on_fit_epoch_end', 'teardown'):
             method = getattr(type(self), f'_{event.removeprefix("on_")}')
-            if method not in self.callbacks[event]: self.add_callback(event, method)  # a process that Ultralytics has started was given them
+            # a process that Ultralytics has started was given them
+            if method not in self.callbacks[event]: self.add_callback(event, method)
 
     def _train_start(self):
         self.session_batches, self.tell_at = 0, 0.

@@ -60,6 +60,7 @@ def separate_steps(
     optimizer.add_param_group(dict(params=steps, lr=lr, weight_decay=0., param_group='step'))
     return optimizer
 
+# %% ../../nbs/50_train/03_qat_trainer.ipynb #03_qat_trainer-006
 def renew_steps(
     optimizer:Optimizer,   # Changed in place
     scheduler:LambdaLR,    # Of its learning rates, changed in place
@@ -79,8 +80,9 @@ def renew_steps(
         for p in old['params']: optimizer.state.pop(p, None)
         old['params'] = [learned_step(layer) for layer in quantized_layers(model).values()]
 
-# %% ../../nbs/50_train/03_qat_trainer.ipynb #03_qat_trainer-007
-PROBE, PROBE_SHARE = 4, 1/16  # batches, and at most this share of an epoch's: measuring must not cost what training does
+# %% ../../nbs/50_train/03_qat_trainer.ipynb #03_qat_trainer-008
+# batches, and at most this share of an epoch's: measuring must not cost what training does
+PROBE, PROBE_SHARE = 4, 1/16
 
 def probe_images(
     config:RunConfig,   # The run
@@ -88,11 +90,14 @@ def probe_images(
     device:torch.device|str='cpu', # Where the batches go
 ) -> tuple: # To measure on; to re-estimate from: two iterables of batches (n, 3, h, w), 0 to 1
     "Batches of training images for the batch norms."
-    def images(batches, start): return training_images(dataset, config.imgsz, config.batch, batches, device, start=start, seed=config.seed)
+    def images(batches, start):
+        return training_images(dataset, config.imgsz, config.batch, batches, device, start=start, seed=config.seed)
     probe, others = images(PROBE, 0), images(config.bn_batches, PROBE)
     few = max(1, int(PROBE_SHARE*len(probe.dataset)/config.batch))
-    return ImageBatches(probe.dataset, probe.indices[:few], device), others if len(others) else images(config.bn_batches, 0)
+    return ImageBatches(probe.dataset, probe.indices[:few],
+                        device), others if len(others) else images(config.bn_batches, 0)
 
+# %% ../../nbs/50_train/03_qat_trainer.ipynb #03_qat_trainer-009
 def layers_divergence(
     model:nn.Module, # Plain or quantised
     images,          # Batches
@@ -101,7 +106,7 @@ def layers_divergence(
     found = drift(model, images)
     return {conv: found[norm] for conv, norm in norm_behind(model).items()}
 
-# %% ../../nbs/50_train/03_qat_trainer.ipynb #03_qat_trainer-009
+# %% ../../nbs/50_train/03_qat_trainer.ipynb #03_qat_trainer-011
 KEEP_FILE = 'keep-layers.json'
 
 def raised_layers(
@@ -111,9 +116,10 @@ def raised_layers(
     file = Path(run_root)/KEEP_FILE
     return json.loads(file.read_text(encoding='utf-8'))['layers'] if file.is_file() else []
 
-# %% ../../nbs/50_train/03_qat_trainer.ipynb #03_qat_trainer-012
+# %% ../../nbs/50_train/03_qat_trainer.ipynb #03_qat_trainer-014
 CALIBRATED_FILE = 'ptq/calibrated.pt'  # in the run folder
 
+# %% ../../nbs/50_train/03_qat_trainer.ipynb #03_qat_trainer-015
 def calibrated(
     base:nn.Module,                # Float, evaluation mode
     manifest:list[dict[str,Any]],  # Plan of the run
@@ -127,18 +133,20 @@ def calibrated(
         load_checkpoint(file)
         return file
     device = select_device(config.device, verbose=False)
-    images = calibration_images(Path(run_root)/'dataset'/'dataset.yaml', config.imgsz, config.batch, device=device, seed=config.seed)
+    images = calibration_images(Path(run_root)/'dataset'/'dataset.yaml', config.imgsz, config.batch, device=device,
+                                seed=config.seed)
     model = calibrate(deepcopy(base).to(device), manifest, config.init_ptq, images, progress).cpu()
     file.parent.mkdir(exist_ok=True)
     return save_calibrated(file, model, manifest, config.imgsz)
 
-# %% ../../nbs/50_train/03_qat_trainer.ipynb #03_qat_trainer-013
+# %% ../../nbs/50_train/03_qat_trainer.ipynb #03_qat_trainer-016
 class QATTrainer(FloatTrainer):
     "Trains a YOLOv10 with quantised weights in the run folder that `overrides['project']` lies in."
     def setup_model(self):
         "The float model, quantised by the plan of the run as far as it has come."
         super().setup_model()
-        self.base = deepcopy(self.model).eval() if self.config.bn == 'freeze' else None  # until its batch norms have been measured
+        # until its batch norms have been measured
+        self.base = deepcopy(self.model).eval() if self.config.bn == 'freeze' else None
         self.bits = bits_after(self.config, max(0, self.found['epoch']-1) if self.found else 0)
         self.manifest = self._plan(self.bits)
         self.model = quantize(self.model, self.manifest, self.config.scale_init)
@@ -148,8 +156,10 @@ class QATTrainer(FloatTrainer):
 
     def _plan(self, bits:int) -> list[dict[str,Any]]:
         c = self.config
-        manifest = plan(self.model, min(bits, 8), c.granularity, c.first_last_bits, c.quantize_dfl, c.scale, raised_layers(self.root))
-        return floating(manifest, f'floating point until epoch {word_lengths(c)[1][0]}') if bits == FLOAT_BITS else manifest
+        manifest = plan(self.model, min(bits, 8), c.granularity, c.first_last_bits, c.quantize_dfl, c.scale,
+                        raised_layers(self.root))
+        return floating(manifest,
+                        f'floating point until epoch {word_lengths(c)[1][0]}') if bits == FLOAT_BITS else manifest
 
     def _change_bits(self, bits:int):
         "Another word length from here on, in the model and its average; what was measured on the old grid does not count any more."
@@ -168,7 +178,9 @@ class QATTrainer(FloatTrainer):
     def _follow(self):
         "Follow the integers of the present grid."
         c = self.config
-        self.tracker = None if self.bits == FLOAT_BITS else Tracker(unwrap_model(self.model), self.manifest, c.oscillation_momentum, c.oscillation_threshold, c.oscillation_interval, 'freeze' in self.parts)
+        self.tracker = None if self.bits == FLOAT_BITS else Tracker(
+            unwrap_model(self.model), self.manifest, c.oscillation_momentum, c.oscillation_threshold,
+            c.oscillation_interval, 'freeze' in self.parts)
         self.first_positions = positions(self.tracker) if self.tracker else None
 
     def build_optimizer(self, model:nn.Module, **how) -> Optimizer:
@@ -186,12 +198,16 @@ class QATTrainer(FloatTrainer):
         self.optimizer.register_step_post_hook(self._after_step)
 
     def _more_state(self) -> dict[str,Any]:
-        return dict(updates=self.updates, oscillation=self.tracker and self.tracker.state_dict(), layer_rows=self.layer_rows, first_positions=self.first_positions)
+        return dict(updates=self.updates, oscillation=self.tracker and self.tracker.state_dict(),
+                    layer_rows=self.layer_rows, first_positions=self.first_positions)
 
     def _restore_more(self, state:dict[str,Any]):
-        if 'oscillation' not in state: raise CheckpointError(f'{self.last} was written before oscillation was tracked and cannot be gone on with; start a new run, with --base {self.last} if need be')
+        if 'oscillation' not in state:
+            raise CheckpointError(f'{self.last} was written before oscillation was tracked and cannot be gone on '
+                                  f'with; start a new run, with --base {self.last} if need be')
         if self.tracker: self.tracker.load_state_dict(state['oscillation'])
-        self.updates, self.layer_rows, self.first_positions = state['updates'], state['layer_rows'], state['first_positions']
+        self.updates, self.layer_rows, self.first_positions = state['updates'], state['layer_rows'], state[
+            'first_positions']
 
     def _model_train(self):
         super()._model_train()
@@ -200,8 +216,12 @@ class QATTrainer(FloatTrainer):
     def _before_step(self):
         "The pull of dampening in the gradients; the loss of each gathered batch counts its images, and so does this."
         c = self.config
-        strength = cosine(self.updates/self.steps, c.dampen_start, c.dampen_end, 0., c.dampen_lambda) if 'dampen' in self.parts and self.tracker else 0.
-        if strength: add_dampening(self.tracker, self.scaler.scale(torch.full((), strength*self.batch_size*self.gathered, device=self.device)), c.dampen_aggregation)
+        strength = cosine(self.updates/self.steps, c.dampen_start, c.dampen_end, 0.,
+                          c.dampen_lambda) if 'dampen' in self.parts and self.tracker else 0.
+        if strength:
+            add_dampening(self.tracker,
+                          self.scaler.scale(torch.full((), strength*self.batch_size*self.gathered, device=self.device)),
+                          c.dampen_aggregation)
 
     def _after_step(self, *_):
         c, self.updates = self.config, self.updates + 1
@@ -209,7 +229,8 @@ class QATTrainer(FloatTrainer):
         if self.updates % c.oscillation_interval: return self.tracker.hold()
         progress = self.updates/self.steps
         freezing = 'freeze' in self.parts and progress >= c.freeze_start
-        self.tracker.look(cosine(progress, c.freeze_start, c.freeze_end, c.freeze_threshold_start, c.freeze_threshold) if freezing else None)
+        self.tracker.look(cosine(progress, c.freeze_start, c.freeze_end, c.freeze_threshold_start, c.freeze_threshold)
+                          if freezing else None)
 
     def subject(self, model:nn.Module) -> nn.Module:
         "What is scored: the model as it would be deployed, its batch norms re-estimated if the run says so."
@@ -244,12 +265,15 @@ class QATTrainer(FloatTrainer):
 
     def _note(self, epoch:int):
         if RANK not in {-1, 0} or not self.tracker: return
-        with all_cores(self.device): divergence = layers_divergence(super().subject(unwrap_model(self.ema.ema)), self.probe)
-        self.layer_rows += layer_rows(self.tracker, epoch, divergence, self.config.dampen_aggregation if 'dampen' in self.parts else None)
-        write_atomic(self.root/'oscillation.csv', pd.DataFrame(self.layer_rows).to_csv(index=False, float_format='%.6g'))
+        with all_cores(self.device):
+            divergence = layers_divergence(super().subject(unwrap_model(self.ema.ema)), self.probe)
+        self.layer_rows += layer_rows(self.tracker, epoch, divergence,
+                                      self.config.dampen_aggregation if 'dampen' in self.parts else None)
+        write_atomic(self.root/'oscillation.csv',
+                     pd.DataFrame(self.layer_rows).to_csv(index=False, float_format='%.6g'))
         save_histories(self.tracker, self.first_positions, self.root/'oscillation.json')
 
-# %% ../../nbs/50_train/03_qat_trainer.ipynb #03_qat_trainer-015
+# %% ../../nbs/50_train/03_qat_trainer.ipynb #03_qat_trainer-018
 def reestimated(
     run_root:Path|str, # Folder of a run whose training is done, with bn `reestimate`
 ) -> Path: # bn/reestimated.pt
@@ -264,7 +288,10 @@ def reestimated(
     probe, images = probe_images(c, root/'dataset'/'dataset.yaml')
     before = drift(model, probe)
     reestimate(model, images)
-    write_atomic(root/'batchnorm.csv', pd.DataFrame(drift_rows(model, before, drift(model, probe))).to_csv(index=False, float_format='%.6g'))
+    write_atomic(root/'batchnorm.csv',
+                 pd.DataFrame(drift_rows(model, before, drift(model, probe))).to_csv(index=False, float_format='%.6g'))
     file.parent.mkdir(exist_ok=True)
     kept = {k: content[k] for k in ('epoch', 'model_yaml', 'names', 'manifest', 'train_args')}
-    return save_checkpoint(file, kept | dict(model_state_dict=model.state_dict(), ema_state_dict=None, optimizer=None, ema_updates=0, resume={}))
+    return save_checkpoint(
+        file,
+        kept | dict(model_state_dict=model.state_dict(), ema_state_dict=None, optimizer=None, ema_updates=0, resume={}))

@@ -57,23 +57,29 @@ class Corrected(nn.Module):
 def _blocks(model:DetectionModel, scope:str) -> dict[str,Conv]:
     end = {'all': len(model.model), 'backbone': len(model.yaml['backbone']), 'no-head': len(model.model)-1}[scope]
     blocks = {n: m for n, m in model.named_modules() if isinstance(m, Conv)}
-    if any(not hasattr(m, 'bn') for m in blocks.values()): raise ValueError('this model has been fused: its batch norms are folded into the convolutions; correct it before fuse()')
-    if any(isinstance(m.conv, Corrected) for m in blocks.values()): raise ValueError('this model has QC already; fold it with fold_qc first')
+    if any(not hasattr(m, 'bn') for m in blocks.values()):
+        raise ValueError('this model has been fused: its batch norms are folded into the convolutions; correct it '
+                         'before fuse()')
+    if any(isinstance(m.conv, Corrected) for m in blocks.values()):
+        raise ValueError('this model has QC already; fold it with fold_qc first')
     found = {n: m for n, m in blocks.items() if isinstance(m.bn, _BatchNorm) and int(n.split('.')[1]) < end}
     if not found: raise ValueError('this model has no batch norms: QC goes between a convolution and its batch norm')
     return found
 
+# %% ../../nbs/50_train/04_qc.ipynb #04_qc-009
 def insert_qc(
     model:DetectionModel, # YOLOv10, plain or quantised, not fused; changed in place
     scope:str='all',      # `all`, `backbone` or `no-head`
 ) -> list[str]: # Module paths of the corrected convolutions, in network order
     "Put an identity correction between each convolution and its batch norm."
-    if scope not in QC_SCOPES: raise ValueError(f"scope '{scope}' is unknown{nearest(scope, list(QC_SCOPES))}; use one of {', '.join(QC_SCOPES)}")
+    if scope not in QC_SCOPES:
+        raise ValueError(f"scope '{scope}' is unknown{nearest(scope, list(QC_SCOPES))}; use one of "
+                         f"{', '.join(QC_SCOPES)}")
     blocks = _blocks(model, scope)
     for block in blocks.values(): block.conv = Corrected(block.conv)
     return [f'{name}.conv' for name in blocks]
 
-# %% ../../nbs/50_train/04_qc.ipynb #04_qc-014
+# %% ../../nbs/50_train/04_qc.ipynb #04_qc-015
 @torch.no_grad()
 def fold_qc(
     model:nn.Module, # With corrections from `insert_qc`; changed in place
@@ -81,19 +87,22 @@ def fold_qc(
     "Fold every correction into the batch norm behind it."
     for block in [m for m in model.modules() if isinstance(m, Conv) and isinstance(m.conv, Corrected)]:
         qc, bn = block.conv, block.bn
-        gamma, beta, w, b, mean, var = (t.double() for t in (qc.gamma, qc.beta, bn.weight, bn.bias, bn.running_mean, bn.running_var))
+        gamma, beta, w, b, mean, var = (
+            t.double() for t in (qc.gamma, qc.beta, bn.weight, bn.bias, bn.running_mean, bn.running_var))
         bn.bias.copy_(b + w/(var + bn.eps).sqrt()*(beta - mean + gamma*mean))
         bn.weight.copy_(w*gamma)
         block.conv = qc.conv
     return model
 
-# %% ../../nbs/50_train/04_qc.ipynb #04_qc-022
+# %% ../../nbs/50_train/04_qc.ipynb #04_qc-023
 def qc_overrides(
     config:RunConfig,   # The run
     run_root:Path|str,  # Its folder
 ) -> dict[str,Any]: # Arguments for `QCTrainer`
     "Ultralytics arguments of the correction: those of the run, but for the few that make it QC."
-    return overrides(config, run_root) | dict(save_dir=str(Path(run_root).resolve()/'qc'), epochs=config.qc_epochs, lr0=config.qc_lr, lrf=1., nbs=config.batch, weight_decay=0., warmup_epochs=0., val=False)
+    return overrides(config, run_root) | dict(save_dir=str(Path(run_root).resolve()/'qc'), epochs=config.qc_epochs,
+                                              lr0=config.qc_lr, lrf=1., nbs=config.batch, weight_decay=0.,
+                                              warmup_epochs=0., val=False)
 
 def end_of_training(
     run_root:Path|str, # Folder of a run whose training is done
@@ -102,6 +111,7 @@ def end_of_training(
     mended = Path(run_root)/'bn'/'reestimated.pt'
     return mended if mended.is_file() else Path(run_root)/'ultralytics'/'train'/'weights'/'last.pt'
 
+# %% ../../nbs/50_train/04_qc.ipynb #04_qc-024
 def trained_model(
     path:Path|str,      # Checkpoint of a training
     scope:str='all',    # `all`, `backbone` or `no-head`
@@ -109,12 +119,13 @@ def trained_model(
     "The model that QC starts from."
     content = load_checkpoint(path)
     if not any(k.endswith('.running_var') for k in content['model_state_dict']):
-        raise CheckpointError(f'{path} has no batch norms: QC goes between a convolution and its batch norm; correct the model before it is fused')
+        raise CheckpointError(f'{path} has no batch norms: QC goes between a convolution and its batch norm; correct '
+                              'the model before it is fused')
     model = build_model(content)
     insert_qc(model, scope)
     return model, content
 
-# %% ../../nbs/50_train/04_qc.ipynb #04_qc-023
+# %% ../../nbs/50_train/04_qc.ipynb #04_qc-025
 class _FrozenAround(FloatTrainer):
     "Builds the corrected model and lets nothing but the corrections move."
     def setup_model(self):
@@ -143,14 +154,16 @@ class _FrozenAround(FloatTrainer):
         for m in self.model.modules():
             if isinstance(m, _BatchNorm): m.eval()
 
-# %% ../../nbs/50_train/04_qc.ipynb #04_qc-025
+# %% ../../nbs/50_train/04_qc.ipynb #04_qc-027
 def movement(
     corrections:list[Corrected], # Of one model
 ) -> dict[str,float]: # Mean and largest |gamma-1| and |beta| over all channels
     "How far corrections are from the identity."
     gamma, beta = (torch.cat([getattr(m, name).detach() for m in corrections]) for name in ('gamma', 'beta'))
-    return {f'{name}_{kind}': float(getattr(v.abs(), kind)()) for name, v in (('gamma', gamma-1), ('beta', beta)) for kind in ('mean', 'max')}
+    return {f'{name}_{kind}': float(getattr(v.abs(), kind)()) for name,
+            v in (('gamma', gamma-1), ('beta', beta)) for kind in ('mean', 'max')}
 
+# %% ../../nbs/50_train/04_qc.ipynb #04_qc-028
 class QCTrainer(_FrozenAround):
     "Trains the corrections of a run whose training is done, in `qc/` of its folder."
     def __init__(self, cfg=DEFAULT_CFG, overrides:dict|None=None, _callbacks:dict|None=None):
@@ -169,10 +182,14 @@ class QCTrainer(_FrozenAround):
         del self.rows[self.epoch*len(self.train_loader):]  # Ultralytics repeats an epoch that ran out of memory
 
     def _train_batch_end(self):
-        self.rows.append({'step': len(self.rows)+1} | {k: float(v) for k, v in self.loss_items.items()} | movement(self.corrections))
-        if RANK in {-1, 0}: report_progress(what='qc', done=len(self.rows), total=self.epochs*len(self.train_loader), losses={k: round(float(v), 3) for k, v in self.tloss.items()})
+        self.rows.append({'step': len(self.rows)+1} | {k: float(v) for k, v in self.loss_items.items()}
+                         | movement(self.corrections))
+        if RANK in {-1, 0}:
+            report_progress(what='qc', done=len(self.rows), total=self.epochs*len(self.train_loader),
+                            losses={k: round(float(v), 3) for k, v in self.tloss.items()})
 
-    def _train_epoch_end(self): check_finite(self.tloss, self.epoch+1, f'it happened during QC: lower --qc-lr (now {self.args.lr0:g})')
+    def _train_epoch_end(self):
+        check_finite(self.tloss, self.epoch+1, f'it happened during QC: lower --qc-lr (now {self.args.lr0:g})')
 
     def save_model(self) -> bool:
         "After the last epoch: the history, and the folded model as a checkpoint."
@@ -184,7 +201,7 @@ class QCTrainer(_FrozenAround):
             train_args=plain_arguments(self.args), ema_updates=0, resume={}))
         return True
 
-# %% ../../nbs/50_train/04_qc.ipynb #04_qc-028
+# %% ../../nbs/50_train/04_qc.ipynb #04_qc-031
 def correct(
     run_root:Path|str, # Folder of a run whose training is done, with its run_config.yaml and dataset/
 ) -> Path: # qc/corrected.pt: a checkpoint with the correction folded in
@@ -194,6 +211,8 @@ def correct(
     with suppress(FileNotFoundError, CheckpointError):
         load_checkpoint(file)
         return file
-    if not images.is_file() or not images.read_text(encoding='utf-8').split(): raise ValueError(f'QC trains on the images of the run, and {images} lists none; build the dataset with at least one training image')
+    if not images.is_file() or not images.read_text(encoding='utf-8').split():
+        raise ValueError(f'QC trains on the images of the run, and {images} lists none; build the dataset with at '
+                         'least one training image')
     QCTrainer(overrides=qc_overrides(load_config(root/'run_config.yaml'), root)).train()
     return file
