@@ -121,7 +121,8 @@ def test_lines_fit(path):
 
 def test_lines_of_the_package_fit():
     files = [p for p in LIB.rglob('*.py') if p.name != '_modidx.py']
-    wide = [f'{p.relative_to(LIB)}:{i}' for p in files for i, line in enumerate(p.read_text(encoding='utf-8').splitlines(), 1) if len(line) > WIDEST]
+    wide = [f'{p.relative_to(LIB)}: {line[:40]}' for p in files for line in p.read_text(encoding='utf-8').splitlines()
+            if len(line) > WIDEST and not line.startswith('__all__')]  # which nbdev wraps, by its own measure
     assert not wide
 
 

@@ -1,4 +1,4 @@
-"Import paths of version 0.1.0 that its README, its tutorials and published runs name. Each hands on to where a name lives now."
+"Import paths of version 0.1.0 that its README, tutorials and published runs name; each hands on to the new home."
 import sys
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder

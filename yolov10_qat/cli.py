@@ -108,7 +108,7 @@ def _start(settings:RunConfig, resume:bool) -> int:
 @app.command()
 def demo(
     run_root:Annotated[Path, typer.Option(help='folder of this run; must be new or empty')]=Path('runs/demo')) -> int:
-    "The main job in minutes on a CPU, on data and weights that ship with the package; the same as run --profile demo --method ema+qc."
+    "The main job in minutes on a CPU, on data and weights in the package: run --profile demo --method ema+qc."
     return run(profile='demo', method='ema+qc', run_root=str(run_root))
 
 # %% ../nbs/99_cli.ipynb #99_cli-013
@@ -294,7 +294,8 @@ def _tell_study(found, out:Path, bits:int):
     spent = int(layers[layers.part.isin(found.chosen)].bytes.sum())
     mine, none = next(p for p in found.points if p['layers'] == len(found.chosen) and p['bytes']
                       == spent), found.points[0]
-    print(f"{len(found.chosen)} of {len(layers)} layers at 8 bit cost {spent:,} bytes: {mine['average_bits']:.2f} instead of {none['average_bits']:.2f} bits a weight, AP {mine['ap']:.3f} instead of {none['ap']:.3f} "
+    print(f"{len(found.chosen)} of {len(layers)} layers at 8 bit cost {spent:,} bytes: {mine['average_bits']:.2f} "
+          f"instead of {none['average_bits']:.2f} bits a weight, AP {mine['ap']:.3f} instead of {none['ap']:.3f} "
           f"(rounded without training, {found.images} images, one2one, ultralytics_val)")
     print(f"keep-list: {(out/'keep-layers.json').resolve()}")
 
@@ -308,16 +309,19 @@ def ptq(
     out:Annotated[Path,
                   typer.Option(help='folder for ladder.json, a checkpoint a method and report.html; a ladder that is '
                                     'there goes on')],
-    method:Annotated[str, typer.Option(help='methods joined by commas; each is made of rtn or mse, one of gptq, gpfq, qronos, learned-round, and bias or bn, joined by plus')]='rtn,mse,bias,mse+bn,gpfq,gptq,mse+learned-round',
+    method:Annotated[str, typer.Option(help='methods joined by commas; each is made of rtn or mse, one of gptq, gpfq, '
+                                            'qronos, learned-round, and bias or bn, joined by plus')
+                     ]='rtn,mse,bias,mse+bn,gpfq,gptq,mse+learned-round',
     variant:str='yolo10n',
     imgsz:Annotated[int, typer.Option(min=32, help='network input, pixels, a multiple of 32')]=640,
-    batch:Annotated[int, typer.Option(min=1)]=16, device:str='cpu', val_max_images:Limit=0, train_split:str='train2017', val_split:str='val2017', seed:int=0,
+    batch:Annotated[int, typer.Option(min=1)]=16, device:str='cpu', val_max_images:Limit=0,
+    train_split:str='train2017', val_split:str='val2017', seed:int=0,
     calibration_images:Annotated[int,
                                  typer.Option(min=1, help='training images to calibrate on, without their labels')]=32,
     weight_bits:Annotated[int, typer.Option(min=2, max=8, help='word length of a rounded weight')]=4,
     granularity:Annotated[str, typer.Option(help='per_channel or per_tensor')]='per_channel',
 ) -> int:
-    "What post-training methods leave of a model: each scored, compared in a report, and kept as a checkpoint to export or to train from."
+    "What post-training methods leave of a model: each scored, compared in a report, and kept as a checkpoint."
     _check_imgsz(imgsz)
     from yolov10_qat.core.methods import canonical_ptq
     methods = [canonical_ptq(m) for m in method.split(',')]
@@ -376,7 +380,7 @@ def export(
                                           'lies in]')]=None,
     val_split:str='val2017',
 ) -> int:
-    "A deployable file whose weights take the bits they claim; kept only if it gives the outputs and the AP of the checkpoint."
+    "A deployable file whose weights take the bits they claim; kept only if it gives the checkpoint's outputs and AP."
     _check_imgsz(imgsz)
     from yolov10_qat.checkpoint.format import check_archive, check_weights
     from yolov10_qat.deploy.targets import check_request
@@ -413,7 +417,7 @@ def publish(
                                             'commas; none: no checkpoint [all but snapshots]')]=None,
     incomplete:Annotated[bool, typer.Option('--incomplete', help='also a run without a result; it is marked')]=False,
 ) -> int:
-    "Promote a run to reports/NAME/: report, README with loading notes that were executed, configuration, checkpoints, digests."
+    "Promote a run to reports/NAME/: report, README with tested loading notes, configuration, checkpoints, digests."
     from yolov10_qat.runs.summary import load_summary
     load_summary(run_root)
     from yolov10_qat.pipeline.publish import publish as promote

@@ -184,7 +184,8 @@ def _existing(path:Path) -> Path:
 # %% ../../nbs/45_checkpoint/03_base_weights.ipynb #03_base_weights-032
 def _mismatch(official:OfficialWeights, path:Path, sha256:str) -> str|None:
     if official.sha256 in (None, sha256): return None
-    return (f'{path} is not the copy in our table: sha256 {sha256} ({path.stat().st_size} bytes), expected {official.sha256} ({official.size} bytes); '
+    return (f'{path} is not the copy in our table: sha256 {sha256} ({path.stat().st_size} bytes), '
+            f'expected {official.sha256} ({official.size} bytes); '
             f'if you did not put it there yourself, compare it with {official.url}')
 
 # %% ../../nbs/45_checkpoint/03_base_weights.ipynb #03_base_weights-037

@@ -80,12 +80,13 @@ def _arm(runs:list[Found], label:str) -> Arm:
     rows = [row(r) for r in runs]
     def stat(value): return over_seeds((r.seed, value(r)) for r in rows)
     rungs = [name for name in RUNGS if any(name in r.ap for r in rows)]
-    return Arm(label=label, method=rows[0].method, recipe=recipe(runs[0].summary), runs=[r.run_id for r in rows], seeds=sorted({r.seed for r in rows}),
-        collapsed=sum(r.collapsed is True for r in rows), failed=sum(
-            r.status == 'completed-failed' for r in rows), images=rows[0].images,
-        best=stat(lambda r: r.best), final=stat(
-            lambda r: r.final), ratio=stat(lambda r: r.ratio), end=rows[0].end, end_ap=stat(lambda r: r.ap.get(r.end)),
-        ap={name: s for name in rungs if (s := stat(lambda r: r.ap.get(name)))}, qc_gain=stat(lambda r: r.qc_gain and r.qc_gain.difference))
+    return Arm(label=label, method=rows[0].method, recipe=recipe(runs[0].summary), runs=[r.run_id for r in rows],
+               seeds=sorted({r.seed for r in rows}), collapsed=sum(r.collapsed is True for r in rows),
+               failed=sum(r.status == 'completed-failed' for r in rows), images=rows[0].images,
+               best=stat(lambda r: r.best), final=stat(lambda r: r.final), ratio=stat(lambda r: r.ratio),
+               end=rows[0].end, end_ap=stat(lambda r: r.ap.get(r.end)),
+               ap={name: s for name in rungs if (s := stat(lambda r: r.ap.get(name)))},
+               qc_gain=stat(lambda r: r.qc_gain and r.qc_gain.difference))
 
 # %% ../../nbs/75_compare/02_arms.ipynb #02_arms-012
 def arms(

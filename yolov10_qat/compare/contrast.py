@@ -16,7 +16,7 @@ from ..core.fields import Block
 
 # %% ../../nbs/75_compare/03_contrast.ipynb #03_contrast-005
 T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-        2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042)  # 1 to 30 degrees of freedom; more: the last, a little too wide
+        2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042)
 
 # %% ../../nbs/75_compare/03_contrast.ipynb #03_contrast-007
 Word = Literal['helps', 'hurts', 'indistinguishable', 'unknown']

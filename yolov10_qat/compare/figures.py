@@ -36,8 +36,10 @@ from yolov10_qat.report.style import (
 )
 
 # %% ../../nbs/75_compare/08_figures.ipynb #08_figures-005
-METHOD_LOOKS = {'baseline': LOOKS['qat_raw'], 'ema': LOOKS['qat_ema'], 'dampen': Look('', '#E69F00', (0, (5, 1)), 'v'), 'freeze': Look('', '#7F7F7F', (0, (1, 1)), 'x'),
-                'ema+dampen': Look('', '#D55E00', (0, (3, 1, 1, 1)), 'P'), 'ema+freeze': Look('', '#000000', (0, (7, 3)), '+'), 'ema+qc': LOOKS['qc'], 'qc': Look('', '#CC79A7', '-.', '^')}
+METHOD_LOOKS = {
+    'baseline': LOOKS['qat_raw'], 'ema': LOOKS['qat_ema'], 'dampen': Look('', '#E69F00', (0, (5, 1)), 'v'),
+    'freeze': Look('', '#7F7F7F', (0, (1, 1)), 'x'), 'ema+dampen': Look('', '#D55E00', (0, (3, 1, 1, 1)), 'P'),
+    'ema+freeze': Look('', '#000000', (0, (7, 3)), '+'), 'ema+qc': LOOKS['qc'], 'qc': Look('', '#CC79A7', '-.', '^')}
 SPARE_LOOKS = [METHOD_LOOKS[m] for m in ('dampen', 'freeze', 'ema+dampen', 'ema+freeze', 'qc')]
 LINES = 5   # at most in one figure
 SEEDS = 8   # up to so many are drawn one by one, more become a band
@@ -250,7 +252,10 @@ def plot_states(
     sure = [s for s in found if s.difference.low is not None]
     above, below = (sum(s.difference.word == w for s in sure) for w in ('helps', 'hurts'))
     best = max(found, key=lambda s: s.difference.mean)
-    figure_title(ax, f'Of {_count(sure, "state")} {_lie(above)} above plain training, {below} below' if sure else f'{best.label} is {signed_text(best.difference.mean)} from plain training; with one seed that may be chance')
+    chance = (f'{best.label} is {signed_text(best.difference.mean)} from plain training; '
+              'with one seed that may be chance')
+    counts = f'Of {_count(sure, "state")} {_lie(above)} above plain training, {below} below'
+    figure_title(ax, counts if sure else chance)
     return ax
 
 # %% ../../nbs/75_compare/08_figures.ipynb #08_figures-025

@@ -75,7 +75,8 @@ def run_cells(
     yes = {True: 'yes', False: 'no', None: '–'}
     return {'method': arm or row.method, 'seed': '–' if row.seed is None else str(row.seed), 'status': row.status} | \
         {LOOKS[rung].label: ap_text(row.ap.get(rung)) for rung in rungs} | \
-        {'best': ap_text(row.best), 'final': ap_text(row.final), 'final/best': '–' if row.ratio is None else f'{row.ratio:.2f}', 'collapsed': yes[row.collapsed],
+        {'best': ap_text(row.best), 'final': ap_text(row.final),
+         'final/best': '–' if row.ratio is None else f'{row.ratio:.2f}', 'collapsed': yes[row.collapsed],
          'QC gain': gain_text(row.qc_gain), 'images': f'{row.images:,}' if row.images else '–'}
 
 # %% ../../nbs/75_compare/09_page.ipynb #09_page-008
@@ -84,9 +85,10 @@ def arm_cells(
 ) -> dict[str,str]: # Column -> text
     "A method as printed."
     return {'method': arm.label, 'seeds': _seeds(arm.seeds), 'runs': str(len(arm.runs)), 'failed': str(arm.failed),
-            'FP32': base_text(arm.ap.get('fp')), 'PTQ': base_text(arm.ap.get('ptq')), 'best': stat_text(
-                arm.best), 'final': stat_text(arm.final), 'final/best': f'{arm.ratio.mean:.2f}' if arm.ratio else '–',
-            'AP at the end': stat_text(arm.end_ap), 'state': LOOKS[arm.end].label if arm.end else '–', 'QC gain': stat_text(arm.qc_gain, signed=True), 'images': f'{arm.images:,}' if arm.images else '–'}
+            'FP32': base_text(arm.ap.get('fp')), 'PTQ': base_text(arm.ap.get('ptq')), 'best': stat_text(arm.best),
+            'final': stat_text(arm.final), 'final/best': f'{arm.ratio.mean:.2f}' if arm.ratio else '–',
+            'AP at the end': stat_text(arm.end_ap), 'state': LOOKS[arm.end].label if arm.end else '–',
+            'QC gain': stat_text(arm.qc_gain, signed=True), 'images': f'{arm.images:,}' if arm.images else '–'}
 
 def arm_of(
     variant:Variant, # Its arms
@@ -99,8 +101,10 @@ def incomplete_cells(
     row:Row, # A run that did not come to its end
 ) -> dict[str,str]: # Column -> text
     "An incomplete run as printed."
-    return {'run': row.run_id, 'variant': row.variant, 'method': row.method, 'seed': '–' if row.seed is None else str(row.seed),
-            'epochs': f'{row.epochs_done} of {row.epochs}' if row.epochs else str(row.epochs_done), 'why': row.error or 'No error was recorded: it still goes on, or its process was killed.'}
+    return {'run': row.run_id, 'variant': row.variant, 'method': row.method,
+            'seed': '–' if row.seed is None else str(row.seed),
+            'epochs': f'{row.epochs_done} of {row.epochs}' if row.epochs else str(row.epochs_done),
+            'why': row.error or 'No error was recorded: it still goes on, or its process was killed.'}
 
 # %% ../../nbs/75_compare/09_page.ipynb #09_page-011
 def csv_text(
@@ -207,9 +211,14 @@ def write_comparison(
 
 # %% ../../nbs/75_compare/09_page.ipynb #09_page-021
 def _html(result:Comparison, drawn:dict[str,dict], links:dict[str,str], files:list[str]) -> str:
-    blocks = [dict(v=v, name=file_name(v), methods=method_sentences(v), others=other_sentences(v), states=[(s, state_cells(s)) for s in v.states[:MOST]], state_sentences=state_sentences(v), rungs=scored(v),
-                   looks=looks({a.label: a.method for a in v.arms}), arms=[arm_cells(a) for a in v.arms], rows=[
-                       (r, run_cells(r, scored(v), arm_of(v).get(r.run_id, ''))) for r in v.rows[:MOST]],
-                   flags=flag_cells(v)[:MOST], flagged={f.run for f in v.flagged}) for v in result.variants]
-    return page_template('comparison.html.j2').render(result=result, headline=headline(result), only_twins=only_twins(result), twins=[(f'twins-{i}', twin_sentence(p)) for i, p in enumerate(result.twins)], blocks=blocks, figures=drawn, links=links, MOST=MOST, LINES=LINES, TREES=TREES, LOOKS=LOOKS,
+    blocks = [
+        dict(v=v, name=file_name(v), methods=method_sentences(v), others=other_sentences(v),
+             states=[(s, state_cells(s)) for s in v.states[:MOST]], state_sentences=state_sentences(v), rungs=scored(v),
+             looks=looks({a.label: a.method for a in v.arms}), arms=[arm_cells(a) for a in v.arms],
+             rows=[(r, run_cells(r, scored(v), arm_of(v).get(r.run_id, ''))) for r in v.rows[:MOST]],
+             flags=flag_cells(v)[:MOST], flagged={f.run for f in v.flagged}) for v in result.variants]
+    return page_template('comparison.html.j2').render(
+        result=result, headline=headline(result), only_twins=only_twins(result),
+        twins=[(f'twins-{i}', twin_sentence(p)) for i, p in enumerate(result.twins)], blocks=blocks, figures=drawn,
+        links=links, MOST=MOST, LINES=LINES, TREES=TREES, LOOKS=LOOKS,
         incomplete=[incomplete_cells(r) for r in result.incomplete[:MOST]], files=files)

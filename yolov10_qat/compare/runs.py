@@ -152,9 +152,11 @@ def settings(
     if not (q and d and m and summary.method and summary.training): return {}
     counts = {(r.head, r.images) for r in summary.metrics.rungs if r.metrics_source == 'pycocotools'
               and r.rung != 'export'}
-    return {'variant': m.variant, 'quantisation': q.mode, 'weight bits': str(q.weight_bit_width), 'granularity': q.granularity,
-            'average bits': f'{q.average_bits:.4f}', 'data fingerprint': d.fingerprint[:12], 'imgsz': str(m.imgsz),
-            'evaluation': ', '.join(f'{head} on {images:,} images' for head, images in sorted(counts, reverse=True)) or 'nothing scored'}
+    return {'variant': m.variant, 'quantisation': q.mode, 'weight bits': str(q.weight_bit_width),
+            'granularity': q.granularity, 'average bits': f'{q.average_bits:.4f}',
+            'data fingerprint': d.fingerprint[:12], 'imgsz': str(m.imgsz),
+            'evaluation': ', '.join(f'{head} on {images:,} images' for head, images in sorted(counts, reverse=True))
+            or 'nothing scored'}
 
 # %% ../../nbs/75_compare/01_runs.ipynb #01_runs-019
 def differences(
@@ -235,9 +237,12 @@ def row(
     "The facts about a run that a comparison shows."
     s, m = run.summary, run.summary.metrics
     scored = {name: found for name in RUNGS if (found := find_rung(s, name))}
-    return Row(run_id=run.id, folder=str(run.root), variant=run.variant, mode=run.mode, method=run.method, seed=run.seed, status=s.status, created_at=s.created_at,
-        epochs_done=len(m.history), epochs=s.training.epochs if s.training else None, error=f'{s.error.type}: {s.error.message}' if s.error else None,
-        best=m.best_value, best_epoch=m.best_epoch, final=m.final_value, ratio=s.stability.final_over_best_ratio, collapsed=s.stability.collapsed,
-        end=max((n for n in scored if n in TRAINED), key=RUNGS.index,
-                default=None), ap={n: r.AP for n, r in scored.items()},
-        images=next((r.images for r in scored.values()), None), qc_gain=qc_gain(s))
+    return Row(run_id=run.id, folder=str(run.root), variant=run.variant, mode=run.mode, method=run.method,
+               seed=run.seed, status=s.status, created_at=s.created_at, epochs_done=len(m.history),
+               epochs=s.training.epochs if s.training else None,
+               error=f'{s.error.type}: {s.error.message}' if s.error else None, best=m.best_value,
+               best_epoch=m.best_epoch, final=m.final_value, ratio=s.stability.final_over_best_ratio,
+               collapsed=s.stability.collapsed,
+               end=max((n for n in scored if n in TRAINED), key=RUNGS.index, default=None),
+               ap={n: r.AP for n, r in scored.items()}, images=next((r.images for r in scored.values()), None),
+               qc_gain=qc_gain(s))

@@ -149,8 +149,11 @@ def twin_sentence(
 ) -> str: # For page and Markdown
     "What a quantised run reaches of its twin in floating point."
     share = f', {pair.ap/pair.fp:.0%} of its twin' if pair.fp and pair.ap is not None else ''
-    return (f'{pair.variant} from random weights, seed {pair.seed}: in floating point it ends with AP {ap_text(pair.fp)}, of which rounding without training leaves {ap_text(pair.ptq)}; '
-            f'trained with {pair.mode[1]}-bit weights ({pair.method}) it ends with {ap_text(pair.ap)} as {LOOKS[pair.end].label if pair.end else "nothing scored"}{share}. {pair.images:,} validation images, one2one head, pycocotools.')
+    end = LOOKS[pair.end].label if pair.end else 'nothing scored'
+    return (f'{pair.variant} from random weights, seed {pair.seed}: in floating point it ends with AP '
+            f'{ap_text(pair.fp)}, of which rounding without training leaves {ap_text(pair.ptq)}; '
+            f'trained with {pair.mode[1]}-bit weights ({pair.method}) it ends with {ap_text(pair.ap)} as {end}{share}. '
+            f'{pair.images:,} validation images, one2one head, pycocotools.')
 
 # %% ../../nbs/75_compare/07_sentences.ipynb #07_sentences-015
 def sentences(
@@ -175,9 +178,12 @@ def state_sentences(
                 'and every difference may be chance.']
     above, below = (sum(s.difference.word == w for s in sure) for w in ('helps', 'hurts'))
     seeds = sorted({s.difference.n for s in sure})
-    return [f'Of {_count(sure, "state")} {_lie(above)} above plain training, {below} below, and {len(sure)-above-below} cannot be told from it.',
-            f"The difference is to the raw weights of plain training, seed by seed; the interval is Student's t, 95%, over {' to '.join(dict.fromkeys(map(str, (seeds[0], seeds[-1]))))} seeds.",
-            f'{_count(sure, "comparison")} {"was" if len(sure) == 1 else "were"} made: if nothing made any difference, {len(sure)*.05:.2g} of them would still be expected to leave 0 outside by chance.']
+    return [f'Of {_count(sure, "state")} {_lie(above)} above plain training, {below} below, and '
+            f'{len(sure)-above-below} cannot be told from it.',
+            "The difference is to the raw weights of plain training, seed by seed; the interval is Student's t, 95%, "
+            f"over {' to '.join(dict.fromkeys(map(str, (seeds[0], seeds[-1]))))} seeds.",
+            f'{_count(sure, "comparison")} {"was" if len(sure) == 1 else "were"} made: if nothing made any '
+            f'difference, {len(sure)*.05:.2g} of them would still be expected to leave 0 outside by chance.']
 
 # %% ../../nbs/75_compare/07_sentences.ipynb #07_sentences-020
 def _count(found:list, noun:str) -> str: return f'{len(found)} {noun}' + ('' if len(found) == 1 else 's')

@@ -100,8 +100,11 @@ def states(
         seeds = _by_seed(g.pairs)
         to = None if _is_reference(g) else next(
             (k for k, o in enumerate(groups) if _is_reference(o) and _plain(o.recipe) == _plain(g.recipe)), None)
-        found.append(State(label=names[i][1], training=names[i][0], method=g.method, rung=g.rung, seeds=sorted(seeds), values=[seeds[s] for s in sorted(seeds)], ap=over_seeds(g.pairs),
-            plain=_is_reference(g), reference=None if to is None else names[to][1], difference=None if to is None else contrast(g.pairs, groups[to].pairs)))
+        found.append(
+            State(label=names[i][1], training=names[i][0], method=g.method, rung=g.rung, seeds=sorted(seeds),
+                  values=[seeds[s] for s in sorted(seeds)], ap=over_seeds(g.pairs), plain=_is_reference(g),
+                  reference=None if to is None else names[to][1],
+                  difference=None if to is None else contrast(g.pairs, groups[to].pairs)))
     return found
 
 # %% ../../nbs/75_compare/04_states.ipynb #04_states-009

@@ -86,8 +86,9 @@ def to_table(
     "Records as columns."
     def column(field, dtype): return np.fromiter(map(attrgetter(field), annotations), dtype, len(annotations))
     sides = np.fromiter(chain.from_iterable(map(attrgetter('bbox'), annotations)), object, 4*len(annotations))
-    return Table(column('id', 'i8'), column('image_id', 'i8'), column('category_id', 'i8'), sides.astype(float).reshape(-1, 4), column('iscrowd', object),
-                 column('area', object).astype(float), column('segmentation', object) if segmented else None)
+    return Table(column('id', 'i8'), column('image_id', 'i8'), column('category_id', 'i8'),
+                 sides.astype(float).reshape(-1, 4), column('iscrowd', object), column('area', object).astype(float),
+                 column('segmentation', object) if segmented else None)
 
 def to_records(
     table:Table, # Columns

@@ -98,7 +98,8 @@ def image_size(
         return image.size[::-1] if turned else image.size
 
 # %% ../../nbs/30_data/02_images.ipynb #02_images-014
-# What Pillow raises for a bad file. ImportError: once imported, Ultralytics makes `Image.open` ask for pi-heif when a file is unknown
+# What Pillow raises for a bad file. ImportError: once imported, Ultralytics makes `Image.open` ask for pi-heif
+# when it does not know a file
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError, ImportError)
 
 def image_fault(

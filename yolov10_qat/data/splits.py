@@ -148,7 +148,7 @@ def read_linked(
     segmented:bool,  # Keep segmentation
     choose:Callable[[list[ImageRecord]],list[ImageRecord]], # Which images to take
     progress:Progress, # Told how far it is
-) -> Iterator[tuple[Instances,dict[str,Any],list[ImageRecord],Iterable]]: # As of `read_source`; the images taken; what `link_images` finds
+) -> Iterator[tuple[Instances,dict[str,Any],list[ImageRecord],Iterable]]: # See `read_source`; images; `link_images`
     "Read an annotation file; its images are still being checked and linked in the `with` block."
     progress(0, 1, f'reading {file.name}')
     ahead = images_ahead(read_chunks(file))
@@ -199,7 +199,7 @@ def split_warnings(
 
 # %% ../../nbs/30_data/04_splits.ipynb #04_splits-017
 def _canonical(tables:list) -> bytes:
-    "What `json.dumps` writes without spaces; msgspec does in a tenth of the time, but escapes neither DEL nor what is not ASCII."
+    "What `json.dumps` writes without spaces; msgspec takes a tenth of the time, but escapes only ASCII, without DEL."
     text = msgspec.json.encode(tables)
     return text if text.isascii() and b'\x7f' not in text else json.dumps(tables, separators=(',', ':')).encode()
 
@@ -236,7 +236,7 @@ def write_split(
     out:Path,          # Root of the view
     progress:Progress, # Told how far it is
 ) -> LabelCounts: # What was written
-    "All files of one split but the links: half of the labels here, the other half and the annotations beside. What is there of it is replaced."
+    "Replace all files of one split but the links; half of the labels are written in a process beside this one."
     shutil.rmtree(out/'labels'/split.key, ignore_errors=True)
     links = [link_path(split.key, image.file_name) for image in split.images]
     paths, half, done = [f'{out}/{label_path(link)}' for link in links], len(links)//2, 0

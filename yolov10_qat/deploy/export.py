@@ -122,9 +122,13 @@ def export_lines(
     s, p, t = made.sizes, made.parity, made.latency
     parts = [(s.codes, 'integers'), (s.scales, 'scales'), (s.floats, 'other numbers' if s.codes else 'floating point'),
              (s.structure, 'structure')]
-    lines = [f'{s.file:,} bytes: {", ".join(f"{what} {size:,}" for size, what in parts if size)}; '
-             f'{s.average_bits:.2f} bits a weight as stored; FP32 takes {s.fp32_file:,} ({s.fp32_file/s.file:.1f} times as many), FP16 {s.fp16_file:,} ({s.fp16_file/s.file:.1f})',
-             f'same model: raw outputs differ by {max(p.raw_boxes, p.raw_scores):.1e} of their range at most ({p.raw_images} images); AP {_ap(p.ap)} by {p.runtime}, {_ap(p.ap_torch)} by the checkpoint in torch ({p.images} images, {p.head}, pycocotools)']
+    stored = ', '.join(f'{what} {size:,}' for size, what in parts if size)
+    difference = max(p.raw_boxes, p.raw_scores)
+    lines = [f'{s.file:,} bytes: {stored}; {s.average_bits:.2f} bits a weight as stored; FP32 takes {s.fp32_file:,} '
+             f'({s.fp32_file/s.file:.1f} times as many), FP16 {s.fp16_file:,} ({s.fp16_file/s.file:.1f})',
+             f'same model: raw outputs differ by {difference:.1e} of their range at most ({p.raw_images} images); '
+             f'AP {_ap(p.ap)} by {p.runtime}, {_ap(p.ap_torch)} by the checkpoint in torch '
+             f'({p.images} images, {p.head}, pycocotools)']
     return lines if t is None else [*lines,
                                     f'one image: {t.own_ms:.1f} ms, FP32 {t.fp32_ms:.1f} ms (onnxruntime, CPU, '
                                     f'medians of {t.turns}): no runtime has a faster INT4 convolution, the gain is '

@@ -82,7 +82,8 @@ def parity(
     detector, head = open_detector(path), HEAD_OF[output]
     boxes, scores = raw_difference(reference.raw(output), _raw_of(detector, output, reference.images))
     found, expected = reference.score(detector, Path(path).name)[head], reference.scores[head]
-    measured = Parity(head=head, raw_images=len(reference.images), raw_boxes=boxes, raw_scores=scores, images=found.images, runtime='onnxruntime' if isinstance(detector, OnnxDetector) else 'torch',
+    measured = Parity(head=head, raw_images=len(reference.images), raw_boxes=boxes, raw_scores=scores,
+                      images=found.images, runtime='onnxruntime' if isinstance(detector, OnnxDetector) else 'torch',
                       ap=found.pycocotools['AP'], ap_torch=expected.pycocotools['AP'])
     for name, value, most in (('boxes', boxes, RAW_TOLERANCE), ('scores', scores, RAW_TOLERANCE),
                               ('AP', abs((measured.ap or 0) - (measured.ap_torch or 0)), AP_TOLERANCE)):

@@ -46,7 +46,7 @@ def coco_scores(
     return _scored(hotcoco.COCOeval, truth, detections) if truth else _refereed(annotations, detections)
 
 def _stand_in(annotations):
-    "The annotations in hotcoco, unless it reads them otherwise than pycocotools: it refuses ids below 0, and object 0 can be found (pycocotools takes it for no object)."
+    "The annotations in hotcoco; None where it reads them otherwise than pycocotools (ids below 0, and object 0)."
     if not hotcoco: return None
     try: truth = hotcoco.COCO(str(annotations))
     except ValueError: return None
@@ -82,5 +82,5 @@ def _results(truth, detections):
     return empty
 
 def _one_class(category:dict[str,Any], boxes:list[dict[str,Any]], precision:np.ndarray) -> dict[str,Any]:
-    return dict(category_id=category['id'], name=category['name'], instances=len(boxes), images=len({a['image_id'] for a in boxes}),
-                AP=_mean(precision), AP50=_mean(precision[0]))
+    return dict(category_id=category['id'], name=category['name'], instances=len(boxes),
+                images=len({a['image_id'] for a in boxes}), AP=_mean(precision), AP50=_mean(precision[0]))

@@ -40,7 +40,7 @@ class Detector(Protocol):
 
     def __call__(self,
         images_n3hw:Tensor, # RGB, 0 to 1
-    ) -> dict[str,Tensor]: # Head -> one2one: (n, k, 6), xyxy, score, class; one2many: (n, 4+c, a), xywh and class scores of all anchors; pixels of the input
+    ) -> dict[str,Tensor]: # By head, in pixels of the input
         "Detections of each head."
 
 # %% ../../nbs/55_evaluate/03_heads.ipynb #03_heads-006

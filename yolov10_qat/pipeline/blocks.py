@@ -40,8 +40,10 @@ def quantization_block(
     more = dict(scale_init=None if config.init_ptq else config.scale_init, scale_lr=config.scale_lr,
                 init_ptq=config.init_ptq) if config.scale == 'learned' else {}
     if len(phases) > 1: more['schedule'] = [list(p) for p in phases]
-    return Quantization(mode=f'w{config.weight_bits}a16' if config.quantize else FLOAT, weight_bit_width=config.weight_bits, granularity=config.granularity, scale=config.scale, **more,
-        layers_quantized=quantised, layers_kept=len(manifest)-quantised, layers_raised=raised, average_bits=average_bits(manifest), layers=manifest)
+    return Quantization(mode=f'w{config.weight_bits}a16' if config.quantize else FLOAT,
+                        weight_bit_width=config.weight_bits, granularity=config.granularity, scale=config.scale, **more,
+                        layers_quantized=quantised, layers_kept=len(manifest)-quantised, layers_raised=raised,
+                        average_bits=average_bits(manifest), layers=manifest)
 
 # %% ../../nbs/90_pipeline/01_blocks.ipynb #01_blocks-006
 def method_block(
@@ -64,8 +66,11 @@ def dataset_block(
     root:Path,        # Run root
 ) -> Dataset: # For the summary
     "Which images, and the digest that says whether two runs saw the same."
-    return Dataset(coco_root=str(config.coco_root), dataset_yaml=relative_inside(root, Layout(root).dataset/'dataset.yaml'), train_images=view.train_images, val_images=view.val_images,
-        fingerprint=view.fingerprint, selection=dict(train_max_images=config.train_max_images, val_max_images=config.val_max_images, seed=config.seed))
+    return Dataset(coco_root=str(config.coco_root),
+                   dataset_yaml=relative_inside(root, Layout(root).dataset/'dataset.yaml'),
+                   train_images=view.train_images, val_images=view.val_images, fingerprint=view.fingerprint,
+                   selection=dict(train_max_images=config.train_max_images, val_max_images=config.val_max_images,
+                                  seed=config.seed))
 
 def training_block(
     config:RunConfig, # The run
@@ -73,8 +78,9 @@ def training_block(
 ) -> Training: # For the summary
     "How it was trained, with every argument given to the trainer."
     arguments = {k: relative_inside(root, v) for k, v in overrides(config, root).items()}
-    return Training(framework=f'ultralytics {ultralytics.__version__}', epochs=config.epochs, batch=config.batch, seed=config.seed, device=config.device,
-                    amp=config.amp != 'off', amp_type=None if config.amp == 'off' else config.amp, overrides=arguments)
+    return Training(framework=f'ultralytics {ultralytics.__version__}', epochs=config.epochs, batch=config.batch,
+                    seed=config.seed, device=config.device, amp=config.amp != 'off',
+                    amp_type=None if config.amp == 'off' else config.amp, overrides=arguments)
 
 # %% ../../nbs/90_pipeline/01_blocks.ipynb #01_blocks-009
 def metrics_block(
@@ -100,11 +106,15 @@ def artifacts_block(
 ) -> dict[str,str]: # Name -> path relative to the run root, of what exists or is about to
     "What lies where."
     files = Layout(root)
-    paths = dict(results_csv=files.results, tensorboard_log_dir=files.training/'tensorboard', last=files.weights/'last.pt', best=files.weights/'best.pt',
-        dataset_yaml=files.dataset/'dataset.yaml', evaluation=files.evaluation, figures=files.figures, config=files.config, notebook=files.notebook, log=files.log,
-        summary_md=root/'summary.md', report=files.report)
-    optional = dict(calibrated=root/CALIBRATED_FILE, corrected=files.correction/'corrected.pt', qc_history=files.correction/'history.csv', bn_reestimated=root/'bn'/'reestimated.pt', batchnorm=root/'batchnorm.csv',
-        export=files.export, oscillation=root/'oscillation.csv', oscillation_histories=root/'oscillation.json', keep_layers=root/KEEP_FILE, sensitivity=root/'sensitivity.csv')
+    paths = dict(results_csv=files.results, tensorboard_log_dir=files.training/'tensorboard',
+                 last=files.weights/'last.pt', best=files.weights/'best.pt', dataset_yaml=files.dataset/'dataset.yaml',
+                 evaluation=files.evaluation, figures=files.figures, config=files.config, notebook=files.notebook,
+                 log=files.log, summary_md=root/'summary.md', report=files.report)
+    optional = dict(calibrated=root/CALIBRATED_FILE, corrected=files.correction/'corrected.pt',
+                    qc_history=files.correction/'history.csv', bn_reestimated=root/'bn'/'reestimated.pt',
+                    batchnorm=root/'batchnorm.csv', export=files.export, oscillation=root/'oscillation.csv',
+                    oscillation_histories=root/'oscillation.json', keep_layers=root/KEEP_FILE,
+                    sensitivity=root/'sensitivity.csv')
     return {'run_root': '.'} | {k: relative_inside(root, v) for k,
                                 v in (paths | {k: v for k, v in optional.items() if v.exists()}).items()}
 
@@ -121,5 +131,7 @@ def weight_histograms(
 
 def _histogram_row(name:str, before, after) -> dict[str,Any]:
     old, new = histogram(before), histogram(after)
-    return dict(name=name, bits=int(after.quant_weight().bit_width), scale=float(after.quant_weight().scale.detach().mean()),
-        levels=new['levels'], level_counts_before=old['level_counts'], level_counts=new['level_counts'], **{k: {x: h[x] for x in ('edges', 'counts')} for k, h in (('before', old), ('after', new))})
+    return dict(name=name, bits=int(after.quant_weight().bit_width),
+                scale=float(after.quant_weight().scale.detach().mean()), levels=new['levels'],
+                level_counts_before=old['level_counts'], level_counts=new['level_counts'],
+                **{k: {x: h[x] for x in ('edges', 'counts')} for k, h in (('before', old), ('after', new))})

@@ -24,14 +24,14 @@ from ..evaluate.heads import evaluate
 from ..train.float_trainer import FloatTrainer, overrides
 
 # %% ../../nbs/90_pipeline/06_demo_weights.ipynb #06_demo_weights-005
-BASE_RECIPE = dict(variant='yolo10n', method='ema', seed=0, imgsz=160, batch=8, epochs=14, train_max_images=6000, val_max_images=256,
-                   lr0=2e-3, lrf=.02, warmup_epochs=1., save_period=0)
+BASE_RECIPE = dict(variant='yolo10n', method='ema', seed=0, imgsz=160, batch=8, epochs=14, train_max_images=6000,
+                   val_max_images=256, lr0=2e-3, lrf=.02, warmup_epochs=1., save_period=0)
 
 def heavy_tailed(
     model:nn.Module, # Float model; its convolutions are changed in place
     seed:int,        # The weights depend on it and on the variance they had
 ) -> nn.Module: # The same model
-    "Redraw convolution weights from Student's t distribution, 2 degrees of freedom, each layer's variance kept; the first layer's sum to zero."
+    "Redraw convolution weights from Student's t (2 degrees of freedom), variances kept; the first layer's sum to 0."
     rng = torch.Generator().manual_seed(seed)
     def normal(w): return torch.randn(w.shape, generator=rng)
     # the DFL ramp is fixed
@@ -64,8 +64,10 @@ def train_base(
 # %% ../../nbs/90_pipeline/06_demo_weights.ipynb #06_demo_weights-009
 def _write(config:RunConfig, view:View, content:dict[str,Any], path:Path) -> Path:
     model = build_model(content).half().float()
-    facts = dict(command='make base-weights', recipe={k: getattr(config, k) for k in BASE_RECIPE}, epoch=content['epoch'], images=view.val_images,
+    facts = dict(command='make base-weights', recipe={k: getattr(config, k) for k in BASE_RECIPE},
+                 epoch=content['epoch'], images=view.val_images,
                  versions=dict(python=platform.python_version(), torch=torch.__version__,
                                ultralytics=ultralytics.__version__, yolov10_qat=__version__),
-                 AP={head: s.pycocotools['AP'] for head, s in evaluate(model, view, config.imgsz, 2*config.batch, config.device).items()})
+                 AP={head: s.pycocotools['AP'] for head,
+                     s in evaluate(model, view, config.imgsz, 2*config.batch, config.device).items()})
     return save_base(path, model, config.variant, facts)

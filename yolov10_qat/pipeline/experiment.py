@@ -94,8 +94,9 @@ class Experiment(Stages):
             c = self.config
             coco_root = c.coco_root if c.coco_root != DEMO else write_scenes(
                 self.files.scenes.resolve(), c.train_max_images, c.val_max_images, progress=_tell)
-            self.view = build_view(coco_root, self.files.dataset, train_split=c.train_split, val_split=c.val_split, train_max_images=c.train_max_images,
-                                   val_max_images=c.val_max_images, fraction=c.fraction, seed=c.seed, progress=_tell)
+            self.view = build_view(coco_root, self.files.dataset, train_split=c.train_split, val_split=c.val_split,
+                                   train_max_images=c.train_max_images, val_max_images=c.val_max_images,
+                                   fraction=c.fraction, seed=c.seed, progress=_tell)
             for line in self.view.warnings: log_note(line)
             self.base = self._draw_weights() if c.base == RANDOM else open_base(
                 self.base_file, c.variant, self.view.names)
@@ -108,7 +109,7 @@ class Experiment(Stages):
         return self.view
 
     def score_before(self) -> pd.DataFrame: # Rungs so far
-        "Epoch 0: the base in floating point (fp), and rounded without training (ptq). Random weights have no score worth a line, and a floating-point run has these two at its end."
+        "Epoch 0: the base in floating point (fp), and rounded (ptq); not for random weights or floating-point runs."
         if self.config.base == RANDOM or not self.config.quantize: return self.rungs()
         with self.stage('score_before'):
             if self.config.init_ptq: calibrated(self.base, self.manifest, self.config, self.root, progress=_tell)
@@ -136,7 +137,7 @@ class Experiment(Stages):
         return read_correction(self.files.correction/'history.csv')
 
     def score_after(self) -> pd.DataFrame: # All rungs
-        "The last epoch's raw weights and, where there are, their average and the corrected model; and how the weights lie on their grid."
+        "Raw weights of the last epoch, their average and the corrected model where there are; weights on their grid."
         with self.stage('score_after'):
             content = load_checkpoint(self.files.weights/'last.pt')
             if not self.config.quantize: return self._score_float(content)
@@ -153,7 +154,7 @@ class Experiment(Stages):
         return self.rungs()
 
     def export(self) -> pd.DataFrame|None: # What lies in export/; None: nothing is quantised
-        "Deployable files of the last state that was scored, each compared with it on up to `PARITY_IMAGES` validation images."
+        "Deployable files of the last scored state, each compared with it on up to `PARITY_IMAGES` validation images."
         if not self.config.quantize: return None
         with self.stage('export'), tempfile.TemporaryDirectory() as scratch:
             corrected = self.files.correction/'corrected.pt'

@@ -143,12 +143,15 @@ def fact_rows(
                  f"{given.get('momentum', 0.9):g}")
     falls = (f', word length by epochs {c.bits_schedule}' if c.bits_schedule
              else f', floating point for {c.quantize_from_epoch} epochs' if c.quantize_from_epoch else '')
-    rows = [('Entry point', f'`yolov10-qat {" ".join(_entry(c))}`'), ('Trainer', f'`yolov10_qat.{trainer}`' + (f' on {s.training.framework}' if s.training else '')),
-            ('Hyperparameters', f'{optimizer}, weight decay {c.weight_decay:g}, warm-up {c.warmup_epochs:g} epochs, batch {c.batch}, seed {c.seed}' + ('; all of them in [recipe.yaml](recipe.yaml)' if c.recipe else '')),
-            ('Quantisation',
-             f'weights {c.weight_bits} bit {c.granularity.replace("_", " ")}, {scale}, activations floating{falls}'
-             if c.quantize else 'none'), ('Batch norms', c.bn),
-            ('Cadence', 'last.pt after each epoch, best.pt when the score rises' + (f', epochNNN.pt every {c.save_period} epochs' if c.save_period else ''))]
+    grid = f'weights {c.weight_bits} bit {c.granularity.replace("_", " ")}, {scale}, activations floating{falls}'
+    rows = [('Entry point', f'`yolov10-qat {" ".join(_entry(c))}`'),
+            ('Trainer', f'`yolov10_qat.{trainer}`' + (f' on {s.training.framework}' if s.training else '')),
+            ('Hyperparameters', f'{optimizer}, weight decay {c.weight_decay:g}, warm-up {c.warmup_epochs:g} epochs, '
+                                f'batch {c.batch}, seed {c.seed}'
+                                + ('; all of them in [recipe.yaml](recipe.yaml)' if c.recipe else '')),
+            ('Quantisation', grid if c.quantize else 'none'), ('Batch norms', c.bn),
+            ('Cadence', 'last.pt after each epoch, best.pt when the score rises'
+                        + (f', epochNNN.pt every {c.save_period} epochs' if c.save_period else ''))]
     if s.dataset: rows.append(('Data', f'{c.coco_root}, fingerprint `{s.dataset.fingerprint[:12]}`'))
     return rows + card(run)
 
@@ -159,10 +162,14 @@ def _entry(c:RunConfig) -> list[str]:
 # %% ../../nbs/90_pipeline/05_publish.ipynb #05_publish-019
 NOTES = (
     ('With PyTorch alone, 2.6 or later (`weights_only=True` is its default and is enough here):',
-     'import torch\nckpt = torch.load("{file}", map_location="cpu", weights_only=True)\nstate = ckpt["ema_state_dict"] or ckpt["model_state_dict"]\nprint(ckpt["epoch"], len(state), ckpt["manifest"][0]["name"], ckpt["manifest"][0]["bits"])'),
+     'import torch\nckpt = torch.load("{file}", map_location="cpu", weights_only=True)\nstate = '
+     'ckpt["ema_state_dict"] or ckpt["model_state_dict"]\nprint(ckpt["epoch"], len(state), '
+     'ckpt["manifest"][0]["name"], ckpt["manifest"][0]["bits"])'),
     ('As a model of Ultralytics, its weights rounded to their grids, with `predict` and `val`:',
-     'import torch\nfrom yolov10_qat.checkpoint import load\nmodel = load("{file}")\nprint(sum(p.numel() for p in model.model.parameters()), model.model.model[0].conv.weight.unique().numel())\nprint(len(model.predict(torch.zeros(1, 3, {imgsz}, {imgsz}), verbose=False)), "image looked at")'),
-)
+     'import torch\nfrom yolov10_qat.checkpoint import load\nmodel = load("{file}")\nprint(sum(p.numel() for p in '
+     'model.model.parameters()), '
+     'model.model.model[0].conv.weight.unique().numel())\nprint(len(model.predict(torch.zeros(1, 3, {imgsz}, '
+     '{imgsz}), verbose=False)), "image looked at")'),)
 
 def tried(
     code:str,    # A Python program

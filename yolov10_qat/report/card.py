@@ -20,8 +20,10 @@ from ..runs.summary import FLOAT, RunSummary, Rung, find_rung
 
 # %% ../../nbs/70_report/15_card.ipynb #15_card-005
 def _float_story(summary:RunSummary, fp:Rung, ptq:Rung) -> list[str]:
-    return [f"{summary.training.epochs} epochs in floating point: AP {ap_text(fp.AP)} ({fp.images:,} validation images).",
-            f"Rounding the weights to {summary.quantization.weight_bit_width} bit without training leaves {ap_text(ptq.AP)}. Status {summary.status}."]
+    return [f"{summary.training.epochs} epochs in floating point: AP {ap_text(fp.AP)} ({fp.images:,} validation "
+            "images).",
+            f"Rounding the weights to {summary.quantization.weight_bit_width} bit without training leaves "
+            f"{ap_text(ptq.AP)}. Status {summary.status}."]
 _BROUGHT = dict(qat_raw='training brought it to {}', qat_ema='averaging (EMA) to {}', qc='correction (QC) to {}')
 
 # %% ../../nbs/70_report/15_card.ipynb #15_card-006
@@ -40,17 +42,20 @@ def story(
     if fp is None:
         return [f"From random weights, {trained.replace('brought it to', 'reached')}",
                 f'{last.images:,} validation images; {end}: status {summary.status}.']
-    return [f"Rounding the weights to {bits} bit took AP from {ap_text(fp.AP)} to {ap_text(score['ptq'].AP)} ({fp.images:,} validation images).",
-            trained,
-            f"That is {last.AP/fp.AP:.0%} of floating point, and {end}: status {summary.status}." if fp.AP else f'Nothing to compare with: the float model scores 0. Status {summary.status}.']
+    return [f"Rounding the weights to {bits} bit took AP from {ap_text(fp.AP)} to {ap_text(score['ptq'].AP)} "
+            f"({fp.images:,} validation images).", trained,
+            f"That is {last.AP/fp.AP:.0%} of floating point, and {end}: status {summary.status}." if fp.AP
+            else f'Nothing to compare with: the float model scores 0. Status {summary.status}.']
 
 # %% ../../nbs/70_report/15_card.ipynb #15_card-009
 _TONES = dict(ok='#00714f', warn='#8a5a00', bad='#b3400a')
 
 def _bar(row:dict, top:float) -> str:
     share = 100*(row['AP'] or 0)/top if top else 0
-    return (f'<tr><td style="text-align:left">{escape(row["label"])}</td><td style="text-align:right"><b>{ap_text(row["AP"])}</b></td>'
-            f'<td style="width:260px"><div style="width:{share:.1f}%;height:12px;background:{row["color"]}"></div></td></tr>')
+    return (f'<tr><td style="text-align:left">{escape(row["label"])}</td>'
+            f'<td style="text-align:right"><b>{ap_text(row["AP"])}</b></td>'
+            f'<td style="width:260px">'
+            f'<div style="width:{share:.1f}%;height:12px;background:{row["color"]}"></div></td></tr>')
 
 # %% ../../nbs/70_report/15_card.ipynb #15_card-010
 class RunResult:
@@ -80,6 +85,11 @@ class RunResult:
         links = ' · '.join(f'<a href="{escape(os.path.relpath(self.root/n))}" target="_blank">{n}</a>' for n in names
                            if (self.root/n).is_file())
         error = f'<p>{escape(self.summary.error.message)}</p>' if self.summary.error else ''
-        bars = f'<table style="margin:6px 0">{"".join(_bar(r, top) for r in rows)}</table><p style="margin:4px 0">AP on {images:,} validation images, one2one head, pycocotools</p>' if rows else ''
-        return (f'<div style="border-left:6px solid {_TONES[self.verdict.tone]};padding:4px 16px"><p style="margin:4px 0;font-size:larger;color:{_TONES[self.verdict.tone]}"><b>{escape(self.verdict.headline)}</b></p>'
+        bars = ''.join(_bar(r, top) for r in rows)
+        if bars:
+            bars = (f'<table style="margin:6px 0">{bars}</table><p style="margin:4px 0">'
+                    f'AP on {images:,} validation images, one2one head, pycocotools</p>')
+        tone = _TONES[self.verdict.tone]
+        return (f'<div style="border-left:6px solid {tone};padding:4px 16px">'
+                f'<p style="margin:4px 0;font-size:larger;color:{tone}"><b>{escape(self.verdict.headline)}</b></p>'
                 f'{error}{bars}<p style="margin:4px 0">{links}</p></div>')

@@ -132,15 +132,15 @@ def _layer(run:Run, plot:Callable, what:str):
 def _freezes(run:Run) -> bool: return bool(run.config and 'freeze' in method_parts(run.config.method))
 
 def _bits(run:Run) -> int: return run.summary.quantization.weight_bit_width if run.summary.quantization else 4
-FIGURES = {'ladder': _ladder, 'sizes': _sizes, 'map': _map, 'losses': _losses, 'learning-rate': _lr, 'correction': _correction,
-           'oscillating': lambda run: draw_oscillating(run.oscillation), 'thresholds': lambda run: draw_thresholds(
-               run.histories, run.oscillation),
-           'trajectories': lambda run: draw_trajectories(run.histories), 'frozen': lambda run: draw_frozen(
-               run.oscillation, _freezes(run)),
-           'scales': lambda run: draw_scales(run.oscillation), 'batchnorm': lambda run: draw_batchnorm(
-               run.oscillation, run.batchnorm),
-           'sensitivity': lambda run: draw_sensitivity(
-               run.sensitivity, _bits(run)), 'trade': lambda run: draw_trade(run.keep), 'classes': _classes,
+FIGURES = {'ladder': _ladder, 'sizes': _sizes, 'map': _map, 'losses': _losses, 'learning-rate': _lr,
+           'correction': _correction, 'oscillating': lambda run: draw_oscillating(run.oscillation),
+           'thresholds': lambda run: draw_thresholds(run.histories, run.oscillation),
+           'trajectories': lambda run: draw_trajectories(run.histories),
+           'frozen': lambda run: draw_frozen(run.oscillation, _freezes(run)),
+           'scales': lambda run: draw_scales(run.oscillation),
+           'batchnorm': lambda run: draw_batchnorm(run.oscillation, run.batchnorm),
+           'sensitivity': lambda run: draw_sensitivity(run.sensitivity, _bits(run)),
+           'trade': lambda run: draw_trade(run.keep), 'classes': _classes,
            'weights': lambda run: _layer(run, plot_weights, 'Histogram of latent weights'),
            'levels': lambda run: _layer(run, plot_levels, 'Bars of the share of weights on each level')}
 

@@ -84,8 +84,10 @@ def draw_oscillating(
     ends = [of_weights(table[table.epoch == e], 'oscillating') for e in (max(1, table.epoch.min()), table.epoch.max())]
     worst = last_epoch(table).nlargest(3, 'oscillating')
     ax = plot_oscillating(table, new_axes(1.7+min(4.4, max(1.3, .047*len(last_epoch(table))))))
-    return ax, (f'Heat map of {len(last_epoch(table))} layers over {table.epoch.max()} epochs: {share_text(ends[0])} of all weights oscillate after the first epoch, {share_text(ends[1])} after the last; '
-                f'most in {", ".join(f"{r.layer} ({r.kind}) {share_text(r.oscillating)}" for r in worst.itertuples())}.')
+    most = ', '.join(f'{r.layer} ({r.kind}) {share_text(r.oscillating)}' for r in worst.itertuples())
+    return ax, (f'Heat map of {len(last_epoch(table))} layers over {table.epoch.max()} epochs: {share_text(ends[0])} '
+                f'of all weights oscillate after the first epoch, {share_text(ends[1])} after the last; '
+                f'most in {most}.')
 
 # %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-014
 def within(
@@ -94,7 +96,7 @@ def within(
     near:float=0.,      # Steps from a threshold
     far:float=.1,       # The same, above `near`
 ) -> float: # 0 to 1; NaN without weights
-    "Share of the weights between `near` and `far` steps from a threshold; evenly spread ones give twice the difference."
+    "Share of weights between `near` and `far` steps from a threshold; for even spread twice the difference."
     steps = .5-abs(np.array(edges[1:])+edges[:-1])/2
     return float(np.array(counts)[(near < steps) & (steps < far)].sum()/sum(counts)) if sum(counts) else math.nan
 

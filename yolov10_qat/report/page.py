@@ -44,11 +44,17 @@ def render(
     changes, rows = last_changes(run), rung_rows(run)
     few = 0 if changes is None else int((changes.instances < FEW).sum())
     html = page_template('report.html.j2').render(
-        run=run, s=run.summary, floating=_floating(run), verdict=verdict(run), moved=[(m, *moved_text(m)) for m in run.summary.diagnosis.moved] if run.summary.diagnosis else [], gain=gain_sentence(run.summary.metrics.qc_gain), resume=resume_command(run), card=card(run), rungs=rows, few_images=0 < min((r['images'] for r in rows), default=0) < 1000,
-        present={e.path for e in run.summary.exports if (folder/e.path).is_file()}, figures=_draw_all(run, folder), classes=[] if changes is None else changes.to_dict('records'), FEW=FEW, few=few, last=last_rung(run) and LOOKS[last_rung(run).rung].label,
-        examples=shown, examples_sentence=sentence, splits=split_rows(run.provenance['splits']) if run.provenance else [], sources=source_rows(run.provenance, Path(run.config.run_root) if run.config else run.root) if run.provenance else [], parameters=parameter_rows(run.config) if run.config else [],
-        restless=restless_rows(run.oscillation), memory=memory(
-            run.histories['momentum'], run.histories['threshold']) if run.histories else 0, bits=_bits(run),
+        run=run, s=run.summary, floating=_floating(run), verdict=verdict(run),
+        moved=[(m, *moved_text(m)) for m in run.summary.diagnosis.moved] if run.summary.diagnosis else [],
+        gain=gain_sentence(run.summary.metrics.qc_gain), resume=resume_command(run), card=card(run), rungs=rows,
+        few_images=0 < min((r['images'] for r in rows), default=0) < 1000,
+        present={e.path for e in run.summary.exports if (folder/e.path).is_file()}, figures=_draw_all(run, folder),
+        classes=[] if changes is None else changes.to_dict('records'), FEW=FEW, few=few,
+        last=last_rung(run) and LOOKS[last_rung(run).rung].label, examples=shown, examples_sentence=sentence,
+        splits=split_rows(run.provenance['splits']) if run.provenance else [],
+        sources=source_rows(run.provenance, Path(run.config.run_root) if run.config else run.root) if run.provenance
+        else [], parameters=parameter_rows(run.config) if run.config else [], restless=restless_rows(run.oscillation),
+        memory=memory(run.histories['momentum'], run.histories['threshold']) if run.histories else 0, bits=_bits(run),
         command=reproduce_command(run.config) if run.config else None, artefacts=artefact_rows(folder),
         timings=[(k, v) for k, v in run.summary.timings.items() if k != 'total'], total=_total(run.summary.timings))
     return write_atomic(folder/'report.html', html)

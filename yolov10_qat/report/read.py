@@ -73,8 +73,10 @@ def read_run(
     files = [p for p in sorted(root.glob('evaluation/*-one2*.json')) if not p.stem.endswith('-detections')]
     evaluations = {(e['rung'], e['head']): e for e in (attempt(_json, p) for p in files) if e}
     layers = (attempt(_json, root/'evaluation/weights.json') or {}).get('layers', [])
-    run = Run(root, summary, attempt(load_config, root/'run_config.yaml'), results, evaluations, layers, attempt(_json, root/'dataset/provenance.json'), attempt(read_correction, root/'qc/history.csv'),
-              attempt(read_oscillation, root/'oscillation.csv'), attempt(read_histories, root/'oscillation.json'), attempt(read_batchnorm, root/'batchnorm.csv'), attempt(read_sensitivity, root/'sensitivity.csv'),
+    run = Run(root, summary, attempt(load_config, root/'run_config.yaml'), results, evaluations, layers,
+              attempt(_json, root/'dataset/provenance.json'), attempt(read_correction, root/'qc/history.csv'),
+              attempt(read_oscillation, root/'oscillation.csv'), attempt(read_histories, root/'oscillation.json'),
+              attempt(read_batchnorm, root/'batchnorm.csv'), attempt(read_sensitivity, root/'sensitivity.csv'),
               attempt(read_keep_layers, root/'keep-layers.json'), problems)
     _complete(run)
     return run
@@ -89,7 +91,9 @@ def _complete(
         found, run.summary.stability = judge_results(run.results)
         for name, value in found.items(): setattr(metrics, name, value)
     found = {(rung, head, source): Rung(rung=rung, head=head, metrics_source=source, images=e['images'], **e[source])
-             for (rung, head), e in run.evaluations.items() for source in ('pycocotools', 'ultralytics_val', 'onnxruntime') if e.get(source)}
+             for (rung, head),
+             e in run.evaluations.items() for source in ('pycocotools', 'ultralytics_val', 'onnxruntime')
+             if e.get(source)}
     found |= {(r.rung, r.head, r.metrics_source): r for r in metrics.rungs}
     metrics.rungs = sorted(found.values(),
                            key=lambda r: (r.head != 'one2one', r.metrics_source != 'pycocotools', RUNGS.index(r.rung)))

@@ -45,7 +45,7 @@ def resume_command(
 # %% ../../nbs/70_report/13_rows.ipynb #13_rows-009
 def rung_rows(
     run:Run, # A run
-) -> list[dict]: # One a scored state, primary ones first; APs, image count and the difference to FP32 of the same head and source
+) -> list[dict]: # One per scored state, primary ones first; with the difference to FP32
     "The result table."
     rows = []
     for r in run.summary.metrics.rungs:
@@ -65,12 +65,19 @@ def card(
     rows = []
     if c: rows += [('Method', c.method), ('Variant', f'{c.variant}, input {c.imgsz} px'), ('Seed', str(c.seed))]
     if _floating(run): rows.append(('Weights', 'trained in floating point'))
-    elif s.quantization: rows += [('Weights', f'{s.quantization.weight_bit_width} bit {s.quantization.granularity.replace("_", " ")}, {s.quantization.average_bits:.2f} bits on average'),
-                                ('Layers', f'{s.quantization.layers_quantized} quantised, {s.quantization.layers_kept} kept')]
+    elif s.quantization:
+        rows += [
+            ('Weights',
+             f'{s.quantization.weight_bit_width} bit {s.quantization.granularity.replace("_", " ")}, '
+             f'{s.quantization.average_bits:.2f} bits on average'),
+            ('Layers', f'{s.quantization.layers_quantized} quantised, {s.quantization.layers_kept} kept')]
     if c:
         done = 0 if run.results is None else len(run.results)
         gathered = batches_gathered(s.training.overrides.get('nbs', c.batch), c.batch) if s.training else 1
-        steps = f', {done*math.ceil(math.ceil(s.dataset.train_images/c.batch)/gathered):,} steps of {gathered*c.batch} images' if s.dataset else ''
+        steps = ''
+        if s.dataset:
+            per_epoch = math.ceil(math.ceil(s.dataset.train_images/c.batch)/gathered)
+            steps = f', {done*per_epoch:,} steps of {gathered*c.batch} images'
         rows.append(('Training', f'{done} of {c.epochs} epochs{steps}'))
         if len(word_lengths(c)) > 1:
             rows.append(
@@ -108,8 +115,9 @@ def split_rows(
     splits:dict[str,dict], # `splits` of provenance.json: facts of train and of val
 ) -> list[tuple[str,str,str]]: # What, train, val; rows that are 0 in both are left out
     "What was taken from each split, and what was left out and why."
-    counts = {'images taken': 'images', 'images in the file': 'available', 'images without a box': 'backgrounds', 'annotations to score': 'annotations',
-              'boxes to learn from': 'boxes', 'boxes clipped to the image': 'clipped', 'boxes written once instead of twice': 'repeated'}
+    counts = {'images taken': 'images', 'images in the file': 'available', 'images without a box': 'backgrounds',
+              'annotations to score': 'annotations', 'boxes to learn from': 'boxes',
+              'boxes clipped to the image': 'clipped', 'boxes written once instead of twice': 'repeated'}
     facts = [splits.get(key, {}) for key in ('train', 'val')]
     rows = [(name, *(f.get(key, 0) for f in facts)) for name, key in counts.items()]
     rows.append(('image files left out', *(len(f.get('faults', {})) for f in facts)))
@@ -129,20 +137,30 @@ def source_rows(
             ('Fingerprint', provenance.get('fingerprint'))]
     for key, name in (('train', 'Training'), ('val', 'Validation')):
         source = provenance.get('sources', {}).get(key, {})
-        rows += [(f'{name} images', f"{request.get(f'{key}_split')}, {chosen.get(key)}" + (f", seed {chosen.get('seed')}" if key == 'train' else '')),
-                 (f'{name} annotations', f"{source.get('file')}, {size_text(source.get('bytes', 0))}, sha256 {source.get('sha256')}")]
+        rows += [
+            (f'{name} images',
+             f"{request.get(f'{key}_split')}, {chosen.get(key)}"
+             + (f", seed {chosen.get('seed')}" if key == 'train' else '')),
+            (f'{name} annotations',
+             f"{source.get('file')}, {size_text(source.get('bytes', 0))}, sha256 {source.get('sha256')}")]
     return [*rows, ('Classes', f"{len(provenance.get('classes', []))}")]
 
 # %% ../../nbs/70_report/13_rows.ipynb #13_rows-017
-ARTEFACTS = {
-    'run.ipynb': 'executed notebook', 'run.log': 'log', 'summary.md': 'short summary', 'run_summary.json': 'result for machines', 'run_config.yaml': 'every parameter', 'recipe.yaml': 'optimizer and augmentation',
-    'ultralytics/*/weights/*.pt': 'checkpoint', 'ultralytics/*/results.csv': 'losses and scores of each epoch', 'ultralytics/*/args.yaml': "trainer's arguments",
-    'ultralytics/*/tensorboard/*': 'TensorBoard events', 'dataset/dataset.yaml': 'data for Ultralytics', 'dataset/provenance.json': 'where the data comes from',
-    'oscillation.csv': 'oscillation of each layer after each epoch', 'oscillation.json': 'distances to thresholds, ways of a few weights', 'batchnorm.csv': 'batch-norm statistics before and after re-estimation',
-    'ptq/calibrated.pt': 'what training started from', 'bn/*.pt': 'checkpoint with re-estimated statistics', 'sensitivity.csv': 'what each layer costs at low bits', 'keep-layers.json': 'layers kept at more bits',
-    'README.md': 'what this is, and how to load it', 'training-config.yaml': 'every parameter', 'checkpoints/*.pt': 'checkpoint',
-    'export/*': 'deployable file', 'qc/corrected.pt': 'corrected checkpoint', 'qc/history.csv': 'losses and corrections of each step of QC', 'evaluation/*.json': 'scores, detections, weight histograms, gain of QC',
-}
+ARTEFACTS = {'run.ipynb': 'executed notebook', 'run.log': 'log', 'summary.md': 'short summary',
+             'run_summary.json': 'result for machines', 'run_config.yaml': 'every parameter',
+             'recipe.yaml': 'optimizer and augmentation', 'ultralytics/*/weights/*.pt': 'checkpoint',
+             'ultralytics/*/results.csv': 'losses and scores of each epoch',
+             'ultralytics/*/args.yaml': "trainer's arguments", 'ultralytics/*/tensorboard/*': 'TensorBoard events',
+             'dataset/dataset.yaml': 'data for Ultralytics', 'dataset/provenance.json': 'where the data comes from',
+             'oscillation.csv': 'oscillation of each layer after each epoch',
+             'oscillation.json': 'distances to thresholds, ways of a few weights',
+             'batchnorm.csv': 'batch-norm statistics before and after re-estimation',
+             'ptq/calibrated.pt': 'what training started from', 'bn/*.pt': 'checkpoint with re-estimated statistics',
+             'sensitivity.csv': 'what each layer costs at low bits', 'keep-layers.json': 'layers kept at more bits',
+             'README.md': 'what this is, and how to load it', 'training-config.yaml': 'every parameter',
+             'checkpoints/*.pt': 'checkpoint', 'export/*': 'deployable file', 'qc/corrected.pt': 'corrected checkpoint',
+             'qc/history.csv': 'losses and corrections of each step of QC',
+             'evaluation/*.json': 'scores, detections, weight histograms, gain of QC',}
 
 def artefact_rows(
     run_root:Path|str, # Folder of a run

@@ -47,7 +47,7 @@ def curves(
     table:pd.DataFrame,   # `results.csv`
     floating:bool=False,  # Of a run in floating point
 ) -> dict[str,pd.Series]: # Key of `LOOKS` -> score after each epoch
-    "Whose scores a results table holds: with a raw/ column the main one is the EMA's, without one it is the raw weights'."
+    "Whose scores a results table holds: with a raw/ column the main one is the EMA's, else the raw weights'."
     ema, raw = ('float_ema', 'float_raw') if floating else ('qat_ema', 'qat_raw')
     return {ema: table[PRIMARY], raw: table[RAW]} if RAW in table else {raw: table[PRIMARY]}
 
@@ -220,8 +220,10 @@ def class_changes(
 ) -> pd.DataFrame: # category_id, name, instances, images, before, after, change; largest loss first
     "AP of each class in two states; classes that are not defined in both are left out."
     old = {c['category_id']: c['AP'] for c in before}
-    rows = [dict(category_id=c['category_id'], name=c['name'], instances=c['instances'], images=c['images'], before=old[c['category_id']], after=c['AP'])
-            for c in after if c['AP'] is not None and old.get(c['category_id']) is not None]
+    rows = [
+        dict(category_id=c['category_id'], name=c['name'], instances=c['instances'], images=c['images'],
+             before=old[c['category_id']], after=c['AP']) for c in after if c['AP'] is not None
+        and old.get(c['category_id']) is not None]
     table = pd.DataFrame(rows, columns=['category_id', 'name', 'instances', 'images', 'before', 'after'])
     return table.assign(change=table.after-table.before).sort_values('change', ignore_index=True)
 

@@ -52,7 +52,8 @@ def history_sentence(
     if m.best_value is None: return 'No epoch was finished.'
     source = f'Scored after every epoch on {_images(run)}, one2one head, {_weights(run)}, Ultralytics validator.'
     if not m.best_value > 0:
-        return f'mAP50-95 was 0 after every finished epoch{"" if run.summary.status == "incomplete" else ", so there was nothing to lose: a degenerate result"}. {source}'
+        lost = '' if run.summary.status == 'incomplete' else ', so there was nothing to lose: a degenerate result'
+        return f'mAP50-95 was 0 after every finished epoch{lost}. {source}'
     best_at = f'at epoch {m.best_epoch}' if m.best_epoch else 'after QC'
     end = ('last ' if run.summary.status == 'incomplete'
            else 'final ') + ap_text(m.final_value) + (' after QC' if find_rung(run.summary, 'qc') else '')
@@ -69,7 +70,8 @@ def fp_sentence(
     share, fp, ptq, last = _fp_share(run), find_rung(run.summary, 'fp'), find_rung(run.summary, 'ptq'), last_rung(run)
     if share is None: return ''
     q = run.summary.quantization
-    alone = f"; {f'calibration by {q.init_ptq}' if q and q.init_ptq else 'rounding'} without training (PTQ) gives {ap_text(ptq.AP)}" if ptq else ''
+    how = f'calibration by {q.init_ptq}' if q and q.init_ptq else 'rounding'
+    alone = f'; {how} without training (PTQ) gives {ap_text(ptq.AP)}' if ptq else ''
     return (f'{LOOKS[last.rung].label} has AP {ap_text(last.AP)}, {share:.0%} of the {ap_text(fp.AP)} of FP32{alone}. '
             f'{last.images:,} validation images, one2one head, pycocotools.')
 
@@ -80,8 +82,10 @@ def gain_sentence(
     "What QC brought, in words no stronger than the interval."
     if gain is None: return ''
     word = 'positive' if gain.low > 0 else 'negative' if gain.high < 0 else 'indistinguishable from zero'
-    return (f'The gain of QC is {word}: {signed_text(gain.difference)} AP from {LOOKS[gain.before].label}, {gain.level:.0%} interval {signed_text(gain.low)} to {signed_text(gain.high)}. '
-            f'{gain.images:,} validation images, drawn {gain.resamples} times with replacement; {gain.head} head, {gain.metrics_source}.')
+    return (f'The gain of QC is {word}: {signed_text(gain.difference)} AP from {LOOKS[gain.before].label}, '
+            f'{gain.level:.0%} interval {signed_text(gain.low)} to {signed_text(gain.high)}. '
+            f'{gain.images:,} validation images, drawn {gain.resamples} times with replacement; '
+            f'{gain.head} head, {gain.metrics_source}.')
 
 # %% ../../nbs/70_report/09_verdict.ipynb #09_verdict-012
 def verdict(

@@ -185,7 +185,7 @@ def shots(
 def examples(
     run:Run,      # A run
     count:int=6,  # Pictures at most
-) -> tuple[list[dict],str]: # Per picture its file and two shots (data URI, alt text, counts); a sentence on what was found
+) -> tuple[list[dict],str]: # Per picture its file and two shots; a sentence on what was found
     "The images that lost most, as floating point and as the last state sees them."
     last = last_rung(run)
     if not last: return [], 'Detections of two states are needed, and no state but floating point was scored.'
@@ -194,7 +194,8 @@ def examples(
     missing = [str(f.relative_to(run.root)) for f in files if not f.is_file()]
     if missing: return [], f'There are no examples, because {", ".join(missing)} is missing.'
     try: truth, before, after = msgspec.json.decode(files[0].read_bytes(), type=Truth), *map(read_detections, files[1:])
-    except msgspec.DecodeError as e: return [], f'There are no examples, because their annotations or detections cannot be read: {e}.'
+    except msgspec.DecodeError as e:
+        return [], f'There are no examples, because their annotations or detections cannot be read: {e}.'
     lost, label = losers(truth, before, after), LOOKS[last.rung].label
     if not lost:
         return [], f'In none of the {len(truth.images):,} validation images does {label} find fewer objects than FP32.'

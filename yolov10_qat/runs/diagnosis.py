@@ -160,7 +160,9 @@ def ptq_sentence(
     ptq:float|None, # Score of the rounded, untrained weights by the same validator; None: not known
 ) -> str: # Empty when some epoch was better
     "Whether training ever brought more than rounding alone."
-    return f'No epoch reached the {ptq:.3f} that the same weights have when they are rounded or calibrated, and not trained (PTQ).' if ptq is not None and ptq > d.peak else ''
+    if ptq is None or ptq <= d.peak: return ''
+    return (f'No epoch reached the {ptq:.3f} that the same weights have when they are rounded or calibrated, '
+            'and not trained (PTQ).')
 
 # %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-024
 def moved_sentence(

@@ -32,7 +32,7 @@ def environment() -> dict[str,str]: # Package or fact -> version
 def git_state(
     package:Path|None=None, # Folder of a package; None: our own
 ) -> Git: # All None when that package is not under version control
-    "Commit, branch and whether tracked files were changed; a checkout that the package is merely installed into does not count."
+    "Commit, branch and whether tracked files were changed; a checkout around an installed package does not count."
     folder = package or Path(yolov10_qat.__file__).parent
     def ask(*words):
         return subprocess.run(['git', '-C', str(folder), *words], capture_output=True, text=True, timeout=10)

@@ -134,8 +134,9 @@ def open_root(
         old.run_id if old
         else f"{datetime.now():%Y%m%d-%H%M%S}-{config.variant}-{config.method}-s{config.seed}-{secrets.token_hex(2)}")
     raised = [*old.raised, *_raise(root, config.epochs)] if old else []
-    started = RunSummary(run_id=run_id, created_at=old.created_at if old else now(), git=git_state(), environment=environment(),
-                         gate=old.gate if old else gate, timings=old.timings if old else {}, raised=raised)
+    started = RunSummary(run_id=run_id, created_at=old.created_at if old else now(), git=git_state(),
+                         environment=environment(), gate=old.gate if old else gate, timings=old.timings if old else {},
+                         raised=raised)
     save_config(config, Layout(root).config)
     save_summary(started, root)
     return root

@@ -29,8 +29,8 @@ class Stability(BaseModel):
 def judge(
     history:list[float], # Primary score after each epoch, 0 to 1
     final:float|None=None, # Score the run ends with; None: the last of `history`
-) -> tuple[dict,Stability]: # best_value, best_epoch (1-based; None when `final` is better than every epoch), final_value; the verdict
-    "Best, final and whether final is less than half of best."
+) -> tuple[dict,Stability]: # best_value, best_epoch, final_value; the verdict
+    "Best, final and the verdict; `best_epoch` counts from 1, None when `final` beats every epoch."
     if not history: return dict(best_value=None, best_epoch=None, final_value=None), Stability()
     final = history[-1] if final is None else final
     best_epoch = max(range(len(history)), key=lambda i: -1. if math.isnan(history[i]) else history[i])

@@ -76,7 +76,7 @@ class Step(Block):
     checkpoint:str|None        # relative to the folder; None for fp
 
 class Lead(Block):
-    "AP of the best method minus that of the second, with a bootstrap confidence interval over images; one2one, pycocotools."
+    "AP of the best method minus that of the second, with a bootstrap interval over images; one2one, pycocotools."
     best:str
     second:str
     difference:float
@@ -172,7 +172,9 @@ def _begin(out:Path, settings:Settings, base:str, device:str) -> Ladder:
         ladder = load_ladder(out)
         differ = [k for k, v in settings if getattr(ladder.settings, k) != v]
         if differ:
-            raise ValueError(f"{out} is a ladder with other settings: {', '.join(f'{k} {getattr(ladder.settings, k)!r} there, {getattr(settings, k)!r} here' for k in differ)}; choose another --out")
+            there, here = ladder.settings, settings
+            other = ', '.join(f'{k} {getattr(there, k)!r} there, {getattr(here, k)!r} here' for k in differ)
+            raise ValueError(f'{out} is a ladder with other settings: {other}; choose another --out')
         return ladder
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} {'is not empty' if out.is_dir() else 'is a file'} and holds no ladder; choose "
@@ -202,8 +204,11 @@ class _Climber:
                           self.ladder.device, label=method)
         (self.out/'evaluation').mkdir(exist_ok=True)
         for found in scores.values(): save_scores(found, method, self.out/'evaluation')
-        self.ladder.steps.append(Step(method=method, seconds=took if method != FP else 0., average_bits=32. if method == FP else average_bits(self.manifest),
-                                      checkpoint=None if method == FP else self._keep(method, model), **{head: found.pycocotools for head, found in scores.items()}))
+        self.ladder.steps.append(
+            Step(method=method, seconds=took if method != FP else 0.,
+                 average_bits=32. if method == FP else average_bits(self.manifest),
+                 checkpoint=None if method == FP else self._keep(method, model),
+                 **{head: found.pycocotools for head, found in scores.items()}))
         save_ladder(self.ladder, self.out)
 
     @cached_property
@@ -292,6 +297,8 @@ def render(
                                      for s in ladder.steps) + '; one2one head, pycocotools.'
     drawn = keep_figures([('ladder', flat_title(ax), alt, ax.figure)], folder/'figures')
     order = ranked(ladder)
-    html = page_template('ladder.html.j2').render(ladder=ladder, s=ladder.settings, headline=headline(ladder), lead=lead_sentence(ladder.lead), order=order, present={s.checkpoint for s in ladder.steps if s.checkpoint and (folder/s.checkpoint).is_file()}, fp=base_step(ladder), figures=drawn,
-        few_images=ladder.settings.val_images < 1000)
+    html = page_template('ladder.html.j2').render(
+        ladder=ladder, s=ladder.settings, headline=headline(ladder), lead=lead_sentence(ladder.lead), order=order,
+        present={s.checkpoint for s in ladder.steps if s.checkpoint and (folder/s.checkpoint).is_file()},
+        fp=base_step(ladder), figures=drawn, few_images=ladder.settings.val_images < 1000)
     return write_atomic(folder/'report.html', html)

@@ -120,12 +120,12 @@ def overrides(
 ) -> dict[str,Any]: # Arguments for a trainer of this project
     "Ultralytics arguments of a run."
     run_root = Path(run_root).resolve()
-    return dict(
-        model=f'yolov10{config.variant[-1]}.yaml', data=str(run_root/'dataset'/'dataset.yaml'),
-        project=str(
-            run_root/'ultralytics'), name='train', exist_ok=True, plots=False, verbose=False, val=True, nms=False,
-        epochs=config.epochs, batch=config.batch, imgsz=config.imgsz, device=config.device, workers=config.workers,
-        seed=config.seed, deterministic=True, amp={'off': False, 'fp16': True, 'bf16': 'bf16'}[config.amp], patience=0, save_period=-1, **recipe_of(config, run_root))
+    return dict(model=f'yolov10{config.variant[-1]}.yaml', data=str(run_root/'dataset'/'dataset.yaml'),
+                project=str(run_root/'ultralytics'), name='train', exist_ok=True, plots=False, verbose=False, val=True,
+                nms=False, epochs=config.epochs, batch=config.batch, imgsz=config.imgsz, device=config.device,
+                workers=config.workers, seed=config.seed, deterministic=True,
+                amp={'off': False, 'fp16': True, 'bf16': 'bf16'}[config.amp], patience=0, save_period=-1,
+                **recipe_of(config, run_root))
 
 # %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-024
 def batches_a_step(
@@ -221,7 +221,7 @@ class _Resumable(DetectionTrainer):
         self.averaging = 'ema' in method_parts(self.config.method)
 
     def check_resume(self, overrides:dict):
-        "Nothing to look up: the run folder says what to go on from. Meanwhile the table of results stays, which Ultralytics would remove."
+        "Nothing to look up: the run folder says what to go on from. Ultralytics would remove the table of results."
         self.resume, self.args.resume = False, True
 
     @property
@@ -392,13 +392,13 @@ class _Scored(_Resumable):
 
     def save_model(self) -> bool:
         "Write last.pt, and best.pt and epochNNN.pt when they are due."
-        content = dict(
-            epoch=self.epoch+1, model_state_dict=unwrap_model(self.model).state_dict(),
-            ema_state_dict=self.ema.ema.state_dict() if self.averaging else None, optimizer=self.optimizer.state_dict(),
-            train_args=plain_arguments(self.args),
-            model_yaml=unwrap_model(self.model).yaml, names=dict(
-                self.data['names']), manifest=self.manifest, ema_updates=self.ema.updates,
-            resume=dict(identity=self.identity, scaler=self.scaler.state_dict(), best_fitness=self.best_fitness, rows=self.rows, **self._more_state()))
+        content = dict(epoch=self.epoch+1, model_state_dict=unwrap_model(self.model).state_dict(),
+                       ema_state_dict=self.ema.ema.state_dict() if self.averaging else None,
+                       optimizer=self.optimizer.state_dict(), train_args=plain_arguments(self.args),
+                       model_yaml=unwrap_model(self.model).yaml, names=dict(self.data['names']), manifest=self.manifest,
+                       ema_updates=self.ema.updates,
+                       resume=dict(identity=self.identity, scaler=self.scaler.state_dict(),
+                                   best_fitness=self.best_fitness, rows=self.rows, **self._more_state()))
         save_checkpoint(self.last, content)
         if self.fitness == self.best_fitness: self._copy_last(self.best)
         if self.config.save_period and (self.epoch+1) % self.config.save_period == 0: self._snapshot(content)
@@ -459,8 +459,9 @@ class FloatTrainer(_Scored):
     def _tell(self, **more):
         batches = len(self.train_loader)
         scores = {'best': self.best_fitness, 'last': self.rows[-1][PRIMARY]} if self.rows else {}
-        report_progress(done=self.epoch*batches + self.batches_done, total=self.epochs*batches, epoch=self.epoch+1, epochs=self.epochs,
-             losses={k: round(float(v), 3) for k, v in self.tloss.items()}, **scores, **more)
+        report_progress(done=self.epoch*batches + self.batches_done, total=self.epochs*batches, epoch=self.epoch+1,
+                        epochs=self.epochs, losses={k: round(float(v), 3) for k, v in self.tloss.items()}, **scores,
+                        **more)
 
     def _fit_epoch_end(self):
         if self.board is None: return
