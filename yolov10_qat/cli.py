@@ -22,6 +22,7 @@ from pydantic.fields import FieldInfo
 from . import __version__
 from .core.config import DEMO, PROFILES, RunConfig, changed_fields, load_config
 from .core.fields import AMP_TYPES
+from .core.layout import Layout
 
 # %% ../nbs/99_cli.ipynb #99_cli-005
 def _option_type(field:FieldInfo) -> type:
@@ -70,10 +71,10 @@ def _root(
 
 # %% ../nbs/99_cli.ipynb #99_cli-009
 def _config(config:Path|None, resume:bool, given:dict[str,Any]) -> RunConfig:
+    if resume and 'run_root' not in given: raise UsageError('--resume needs --run-root: which run shall go on?')
     if not resume: return load_config(config, **given) if config else RunConfig(**given)
-    if 'run_root' not in given: raise UsageError('--resume needs --run-root: which run shall go on?')
-    from yolov10_qat.runs.folder import resumed_config
-    return resumed_config(Path(given.pop('run_root')).expanduser().resolve(), given)
+    from yolov10_qat.pipeline.entrance import resolve
+    return resolve(given, resume)
 
 @app.command()
 @with_config_options
@@ -88,16 +89,14 @@ def run(
 
 # %% ../nbs/99_cli.ipynb #99_cli-010
 def _start(settings:RunConfig, resume:bool) -> int:
-    print('settings:',
-          ' '.join(f'{k}={v}' for k,
-                   v in ({'variant': settings.variant, 'method': settings.method, 'profile': settings.profile}
-                         | changed_fields(settings)).items()), flush=True)
-    from yolov10_qat.compare.gate import ask_gate
-    if not resume: ask_gate(settings)  # before the slow imports: a refusal takes a second
+    told = {k: getattr(settings, k) for k in ('variant', 'method', 'profile')} | changed_fields(settings)
+    print('settings:', ' '.join(f'{k}={v}' for k, v in told.items()), flush=True)
+    from yolov10_qat.pipeline.entrance import enter
+    entered = enter(settings, resume)  # before the slow imports: a refusal takes a second
     from yolov10_qat.pipeline.launch import launch
-    summary, code = launch(settings, resume)
+    summary, code = launch(entered)
     if summary.error: print(f'error: {summary.error.message}', file=sys.stderr)
-    report = Path(settings.run_root).expanduser().resolve()/'report.html'
+    report = Layout(entered.root).report
     if not code:
         from yolov10_qat.report.card import story
         print(*story(summary), sep='\n')
@@ -125,11 +124,10 @@ def _scratch(twin:str, config:Path|None, resume:bool, given:dict[str,Any]) -> in
     folder = Path(given.pop('run_root', 'runs/scratch')).expanduser().resolve()
     if resume: return _start(_config(None, True, given | {'run_root': str(folder/twin)}), True)
     floating = twin == 'fp16'
-    usual = dict(profile='scratch',
-                 amp='fp16') if floating and given.get('device', 'cpu') != 'cpu' else dict(profile='scratch')
-    settings = _config(config, False,
-                       (usual if config is None else {}) | given
-                       | dict(quantize=not floating, run_root=str(folder/twin)))
+    usual = {} if config else dict(profile='scratch')
+    if floating and not config and given.get('device', 'cpu') != 'cpu': usual['amp'] = 'fp16'
+    own = dict(quantize=not floating, run_root=str(folder/twin))
+    settings = _config(config, False, usual | given | own)
     from yolov10_qat.runs.folder import share_data
     share_data(folder, twin, settings.coco_root == DEMO)
     return _start(settings, False)

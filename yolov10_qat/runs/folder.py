@@ -15,7 +15,7 @@ from typing import Any
 
 from ..core.config import AUTO, DEMO, PATHS, RANDOM, RESUME_MAY_CHANGE, RunConfig, load_config, save_config
 from ..core.errors import ConfigError
-from ..core.files import RunLock
+from ..core.files import RunLock, check_unlocked
 from ..core.layout import Layout
 from ..core.recipe import RECIPES
 from .environment import environment, git_state, now
@@ -23,9 +23,16 @@ from .results import read_results
 from .summary import SUMMARY_FILE, Failure, Gate, Raised, RunSummary, load_summary, save_summary
 
 # %% ../../nbs/20_runs/04_folder.ipynb #04_folder-005
-BEFORE_START = {'run_config.yaml', SUMMARY_FILE, 'run.log', 'run.ipynb', 'summary.md', 'report.html', 'figures',
-                '.lock'}
-DATA = {'coco', 'dataset'}
+BEFORE_START = {Layout.config, Layout.summary, Layout.log, Layout.notebook, Layout.summary_md, Layout.report,
+                Layout.figures, Layout.lock}
+DATA = {Layout.scenes, Layout.dataset}
+
+def _others(run_root:Path) -> list[str]:
+    "What stands in the way; the data is prepared before the base is looked at, and used again."
+    if not run_root.is_dir(): return []
+    ours = BEFORE_START | (DATA if Layout(run_root).summary.is_file() else set())
+    names = sorted(p.name for p in run_root.iterdir() if not (p.name in DATA and p.is_symlink()))
+    return [name for name in names if name not in ours]
 
 def check_free(
     run_root:Path, # May not exist yet
@@ -33,13 +40,9 @@ def check_free(
     "Raise `FileExistsError` when a folder holds a run or other things."
     if run_root.exists() and not run_root.is_dir():
         raise FileExistsError(f'{run_root} is a file; choose another --run-root')
-    # the data is prepared before the base is looked at, and used again
-    ours = BEFORE_START | (DATA if (run_root/SUMMARY_FILE).is_file() else set())
-    found = sorted(p.name for p in run_root.iterdir() if p.name not in ours
-                   and not (p.name in DATA and p.is_symlink())) if run_root.is_dir() else []
-    if not found: return
-    advice = 'continue it with --resume, or choose another --run-root' if (
-        run_root/SUMMARY_FILE).is_file() else 'choose another --run-root'
+    if not (found := _others(run_root)): return
+    started = Layout(run_root).summary.is_file()
+    advice = f"{'continue it with --resume, or ' if started else ''}choose another --run-root"
     raise FileExistsError(f"{run_root} exists and is not empty (it has {', '.join(found[:3])}); {advice}")
 
 # %% ../../nbs/20_runs/04_folder.ipynb #04_folder-006
@@ -48,7 +51,8 @@ def lock_run_root(
     resume:bool=False,  # A run is expected in it
 ) -> RunLock: # Held
     "Take a run folder; a folder that holds other things is left as it was, without even a lock."
-    if not resume and not (run_root/SUMMARY_FILE).is_file(): check_free(run_root)
+    check_unlocked(run_root)
+    if not resume: check_free(run_root)
     try:
         run_root.mkdir(parents=True, exist_ok=True)
         return RunLock(run_root)
@@ -64,7 +68,7 @@ def share_data(
     root = folder/name
     check_free(root)
     root.mkdir(parents=True, exist_ok=True)
-    for data in ('dataset', 'coco')[:1+scenes]:
+    for data in (Layout.dataset, Layout.scenes)[:1+scenes]:
         if not (root/data).is_symlink() and not (root/data).exists(): (root/data).symlink_to(Path('..')/data)
     return root
 
@@ -73,10 +77,9 @@ def with_absolute_paths(
     config:RunConfig, # As given
 ) -> RunConfig: # Run root, data and base weights as absolute paths
     "The same run, told so that it can be repeated from anywhere."
-    paths = {k: getattr(config, k) for k in PATHS}
-    return config.model_copy(
-        update={k: str(Path(v).expanduser().resolve()) for k,
-                v in paths.items() if v not in (None, DEMO, RANDOM, *RECIPES) and not v.startswith(AUTO)})
+    named = {k: v for k in PATHS if (v := getattr(config, k)) not in (None, DEMO, RANDOM, *RECIPES)}
+    paths = {k: str(Path(v).expanduser().resolve()) for k, v in named.items() if not v.startswith(AUTO)}
+    return config.model_copy(update=paths)
 
 # %% ../../nbs/20_runs/04_folder.ipynb #04_folder-015
 def relative_inside(
@@ -107,12 +110,11 @@ def resumed_config(
         raise FileNotFoundError(f'{run_root} holds no run to resume (no run_config.yaml); start it without --resume')
     stored = load_config(Layout(run_root).config)
     wanted = with_absolute_paths(RunConfig(**(stored.model_dump() | given | {'run_root': str(run_root)})))
-    differ = [k for k, v in wanted.model_dump().items() if v != getattr(stored, k) and k not in RESUME_MAY_CHANGE]
+    fixed = [k for k in RunConfig.model_fields if k not in RESUME_MAY_CHANGE]
+    differ = [f'{k}={new!r} (it has {old!r})' for k in fixed if (new := getattr(wanted, k)) != (old := getattr(stored, k))]
     if differ:
-        raise ConfigError(
-            f"{run_root} cannot be resumed with "
-            f"{'; '.join(f'{k}={getattr(wanted, k)!r} (it has {getattr(stored, k)!r})' for k in differ)}; drop these "
-            "flags, or start a new run")
+        raise ConfigError(f"{run_root} cannot be resumed with {'; '.join(differ)}; "
+                          'drop these flags, or start a new run')
     if wanted.epochs < stored.epochs:
         raise ConfigError(f'{run_root} cannot be resumed with epochs={wanted.epochs} (it has {stored.epochs}): the '
                           'number of epochs can only be raised')
@@ -147,7 +149,7 @@ def _raise(root:Path, epochs:int) -> list[Raised]:
     before = load_config(files.config).epochs
     if epochs <= before: return []
     # they are of the end, which is no end any more
-    for folder in (files.correction, files.evaluation, root/'bn'): shutil.rmtree(folder, ignore_errors=True)
+    for folder in (files.correction, files.evaluation, files.reestimated.parent): shutil.rmtree(folder, ignore_errors=True)
     return [
         Raised(after=len(read_results(files.results)) if files.results.is_file() else 0, before=before, epochs=epochs)]
 
