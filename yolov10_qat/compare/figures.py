@@ -35,7 +35,7 @@ from yolov10_qat.report.style import (
     signed_text,
 )
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-005
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-006
 METHOD_LOOKS = {
     'baseline': LOOKS['qat_raw'], 'ema': LOOKS['qat_ema'], 'dampen': Look('', '#E69F00', (0, (5, 1)), 'v'),
     'freeze': Look('', '#7F7F7F', (0, (1, 1)), 'x'), 'ema+dampen': Look('', '#D55E00', (0, (3, 1, 1, 1)), 'P'),
@@ -44,7 +44,7 @@ SPARE_LOOKS = [METHOD_LOOKS[m] for m in ('dampen', 'freeze', 'ema+dampen', 'ema+
 LINES = 5   # at most in one figure
 SEEDS = 8   # up to so many are drawn one by one, more become a band
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-006
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-007
 def looks(
     labels:dict[str,str], # Label -> method, in the order of the legend
 ) -> dict[str,Look]: # Label -> look; no two are the same up to `LINES`
@@ -60,7 +60,7 @@ def looks(
                         else next(free))._replace(label=label)
     return found
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-007
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-008
 class Line(NamedTuple):
     "A method in the figure of curves."
     look:Look
@@ -74,7 +74,7 @@ def _points(run:Found) -> list[tuple[int,float]]:
     return points + ([(points[-1][0]+1, final)] if points and final is not None and 'qc' in method_parts(run.method)
                      else [])
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-008
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-009
 def lines(
     variant:Variant,    # Compared runs
     runs:list[Found],   # The same with their histories
@@ -96,7 +96,7 @@ def lines(
                      [p for _, p in curves], mean))
     return found
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-009
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-010
 def plot_curves(
     found:list[Line], # From `lines`, at least one
     ax:Axes,          # Where to draw
@@ -123,14 +123,14 @@ def plot_curves(
     figure_title(ax, _curves_message(found))
     return ax
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-010
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-011
 def _curves_message(found:list[Line]) -> str:
     ends = sorted(((line.mean[-1][1], line.look.label) for line in found), reverse=True)
     if len(ends) == 1:
         return f'{ends[0][1]} ends at {ap_text(ends[0][0])}, best {ap_text(max(v for _, v in found[0].mean))}'
     return f'{ends[0][1]} ends highest with {ap_text(ends[0][0])}, {ends[-1][1]} lowest with {ap_text(ends[-1][0])}'
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-013
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-014
 TREES, WIDE = 24, 26  # states in a figure, rows of a forest; characters in a line beside it
 
 class Step(NamedTuple):
@@ -140,7 +140,7 @@ class Step(NamedTuple):
     stat:Stat
     values:list[float]   # a value a seed
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-014
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-015
 def steps(
     variant:Variant, # Compared runs
 ) -> list[Step]: # Floating point and rounding first, then training by training
@@ -155,7 +155,7 @@ def steps(
 
 def _two_lines(label:str) -> str: return label if len(label) <= WIDE else label.replace(': ', ':\n')
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-015
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-016
 def plot_steps(
     found:list[Step], # From `steps`, at least one
     images:int,       # Validation images behind the APs
@@ -181,7 +181,7 @@ def plot_steps(
     figure_title(ax, f'The best state is {best.label} with AP {stat_text(best.stat)}{share}')
     return ax
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-018
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-019
 class Tree(NamedTuple):
     "A row of the forest."
     label:str
@@ -201,7 +201,7 @@ def forest(
         Tree(f'{v.label} {a.label}, {seeds_text(s.n)}', s.mean,
              *((s.mean-s.spread, s.mean+s.spread) if s.spread is not None else (None, None))) for v, a, s in means]
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-019
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-020
 def _tree_label(variant:Variant, row:Row) -> str:
     aside = ' (not compared)' if row.run_id in {f.run for f in variant.flagged} else ''
     return f'{variant.label} {row.method}, seed {row.seed}{aside}'
@@ -214,7 +214,7 @@ def _forest_axes(ax:Axes, labels:list[str]):
     ax.tick_params(axis='y', length=0)
     ax.xaxis.get_major_locator().set_params(nbins=5)
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-020
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-021
 def plot_forest(
     found:list[Tree], # From `forest`, at least one
     ax:Axes,          # Where to draw
@@ -236,7 +236,7 @@ def plot_forest(
     figure_title(ax, f'QC changes AP by {span}; of {len(found)} intervals {up} lie above 0, {down} below')
     return ax
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-023
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-024
 def plot_states(
     found:list[State], # With a difference, at least one
     ax:Axes,           # Where to draw
@@ -258,12 +258,12 @@ def plot_states(
     figure_title(ax, counts if sure else chance)
     return ax
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-025
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-026
 def _axes(height:float) -> Axes: return Figure((5.6, height), layout='constrained').subplots()
 
 def file_name(variant:Variant) -> str: return (variant.label or variant.variant).replace(' ', '-')
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-026
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-027
 def figures(
     result:Comparison, # From `compare`
     runs:list[Found],  # The same runs with their histories
@@ -297,10 +297,10 @@ def figures(
                             for t in found)
             yield _named('forest', plot_forest(found, _axes(1.15+.34*len(found))), f'Change of AP by QC: {alt}.')
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-027
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-028
 def _named(name:str, ax:Axes, alt:str) -> tuple[str,str,str,Figure]: return name, flat_title(ax), alt, ax.figure
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-030
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-031
 def plot_twins(
     pair:Twins,        # Two runs
     runs:list[Found],  # The same with their histories

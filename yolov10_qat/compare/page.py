@@ -36,7 +36,7 @@ from ..core.files import write_atomic
 from ..report.style import LOOKS, ap_text, keep_figures, page_template
 from ..runs.summary import RUNGS
 
-# %% ../../nbs/75_compare/09_page.ipynb #09_page-005
+# %% ../../nbs/75_compare/09_page.ipynb #09_page-006
 MOST = 200  # rows of a table on the page and in Markdown; `summary.csv` has all
 
 def only_twins(
@@ -46,7 +46,7 @@ def only_twins(
     return bool(result.twins) and {r.run_id for v in result.variants for r in v.rows} == {
         i for p in result.twins for i in (p.floating, p.quantised)}
 
-# %% ../../nbs/75_compare/09_page.ipynb #09_page-006
+# %% ../../nbs/75_compare/09_page.ipynb #09_page-007
 def headline(
     result:Comparison, # All variants
 ) -> str: # The first thing on the page
@@ -65,7 +65,7 @@ def scored(
     "Rungs that any run of the variant has."
     return [rung for rung in RUNGS if any(rung in r.ap for r in variant.rows)]
 
-# %% ../../nbs/75_compare/09_page.ipynb #09_page-007
+# %% ../../nbs/75_compare/09_page.ipynb #09_page-008
 def run_cells(
     row:Row,          # One run
     rungs:list[str],  # Columns of APs
@@ -79,7 +79,7 @@ def run_cells(
          'final/best': '–' if row.ratio is None else f'{row.ratio:.2f}', 'collapsed': yes[row.collapsed],
          'QC gain': gain_text(row.qc_gain), 'images': f'{row.images:,}' if row.images else '–'}
 
-# %% ../../nbs/75_compare/09_page.ipynb #09_page-008
+# %% ../../nbs/75_compare/09_page.ipynb #09_page-009
 def arm_cells(
     arm:Arm, # One method
 ) -> dict[str,str]: # Column -> text
@@ -96,7 +96,7 @@ def arm_of(
     "Which run is in which arm."
     return {run: a.label for a in variant.arms for run in a.runs}
 
-# %% ../../nbs/75_compare/09_page.ipynb #09_page-009
+# %% ../../nbs/75_compare/09_page.ipynb #09_page-010
 def incomplete_cells(
     row:Row, # A run that did not come to its end
 ) -> dict[str,str]: # Column -> text
@@ -106,7 +106,7 @@ def incomplete_cells(
             'epochs': f'{row.epochs_done} of {row.epochs}' if row.epochs else str(row.epochs_done),
             'why': row.error or 'No error was recorded: it still goes on, or its process was killed.'}
 
-# %% ../../nbs/75_compare/09_page.ipynb #09_page-011
+# %% ../../nbs/75_compare/09_page.ipynb #09_page-012
 def csv_text(
     result:Comparison, # All variants
 ) -> str: # A header and a line a run
@@ -129,14 +129,14 @@ def csv_text(
              *(r.ap.get(rung) for rung in RUNGS), *gain])
     return out.getvalue()
 
-# %% ../../nbs/75_compare/09_page.ipynb #09_page-013
+# %% ../../nbs/75_compare/09_page.ipynb #09_page-014
 def _md_table(rows:list[dict[str,str]]) -> list[str]:
     if not rows: return []
     def line(cells): return f"| {' | '.join(str(c).replace('|', chr(92)+'|') for c in cells)} |"
     more = [f'\n{len(rows)-MOST:,} more are in summary.csv.'] if len(rows) > MOST else []
     return ['', line(rows[0]), line(['---']*len(rows[0])), *(line(r.values()) for r in rows[:MOST]), *more, '']
 
-# %% ../../nbs/75_compare/09_page.ipynb #09_page-014
+# %% ../../nbs/75_compare/09_page.ipynb #09_page-015
 def markdown(
     result:Comparison, # All variants
 ) -> str: # `summary.md`
@@ -159,7 +159,7 @@ def markdown(
         text += ['', '## Not readable', *_md_table([dict(file=p.path, why=p.reason) for p in result.problems])]
     return '\n'.join(text).rstrip() + '\n'
 
-# %% ../../nbs/75_compare/09_page.ipynb #09_page-015
+# %% ../../nbs/75_compare/09_page.ipynb #09_page-016
 def flag_cells(
     variant:Variant, # With flagged runs
 ) -> list[dict[str,str]]: # A row a difference: run, what differs, value, value of the reference, hint
@@ -169,7 +169,7 @@ def flag_cells(
          'hint': (f.hint or '') if d.field == 'data fingerprint' else ''} for f in variant.flagged
         for d in f.differences]
 
-# %% ../../nbs/75_compare/09_page.ipynb #09_page-018
+# %% ../../nbs/75_compare/09_page.ipynb #09_page-019
 def _beside(run:Found, out:Path) -> Found:
     root = Path(os.path.relpath(run.root.resolve(), out))
     return Found(root,
@@ -181,13 +181,13 @@ def _links(result:Comparison, out:Path) -> dict[str,str]:
     return {r.run_id: quote((Path(r.folder)/'report.html').as_posix()) for r in rows
             if (out/r.folder/'report.html').is_file()}
 
-# %% ../../nbs/75_compare/09_page.ipynb #09_page-019
+# %% ../../nbs/75_compare/09_page.ipynb #09_page-020
 class Written(NamedTuple):
     "A comparison as it lies on disk."
     result:Comparison
     figures:dict[str,dict]  # name -> title, alt, ...; files in figures/
 
-# %% ../../nbs/75_compare/09_page.ipynb #09_page-020
+# %% ../../nbs/75_compare/09_page.ipynb #09_page-021
 def write_comparison(
     paths:Iterable[Path|str], # Run roots, folders of them, results tables
     out:Path|str,             # Folder for the page, made if need be
@@ -209,7 +209,7 @@ def write_comparison(
     write_atomic(out/'report.html', _html(result, drawn, _links(result, out), files))
     return Written(result, drawn)
 
-# %% ../../nbs/75_compare/09_page.ipynb #09_page-021
+# %% ../../nbs/75_compare/09_page.ipynb #09_page-022
 def _html(result:Comparison, drawn:dict[str,dict], links:dict[str,str], files:list[str]) -> str:
     blocks = [
         dict(v=v, name=file_name(v), methods=method_sentences(v), others=other_sentences(v),

@@ -30,7 +30,7 @@ from ..core.config import RANDOM, VARIANTS
 from ..core.fields import Block
 from ..runs.summary import FLOAT
 
-# %% ../../nbs/75_compare/06_summary.ipynb #06_summary-005
+# %% ../../nbs/75_compare/06_summary.ipynb #06_summary-006
 class Twins(Block):
     "A run from random weights with low-bit weights, and the same in floating point."
     variant:str
@@ -51,7 +51,7 @@ def _birth(run:Found) -> tuple|None:
     return (run.variant, s.model.checkpoint_sha256, s.dataset.fingerprint, s.model.imgsz, s.training.epochs,
             s.training.seed)
 
-# %% ../../nbs/75_compare/06_summary.ipynb #06_summary-006
+# %% ../../nbs/75_compare/06_summary.ipynb #06_summary-007
 def twins(
     runs:list[Found], # From `find_runs`
 ) -> list[Twins]: # A row a quantised run that has a twin
@@ -64,7 +64,7 @@ def _twins(f:Row, q:Row) -> Twins:
     return Twins(variant=q.variant, mode=q.mode, method=q.method, seed=q.seed, images=q.images, floating=f.run_id,
                  quantised=q.run_id, fp=f.ap.get('fp'), ptq=f.ap.get('ptq'), end=q.end, ap=q.ap.get(q.end))
 
-# %% ../../nbs/75_compare/06_summary.ipynb #06_summary-008
+# %% ../../nbs/75_compare/06_summary.ipynb #06_summary-009
 class Flag(Block):
     "A completed run that is shown but not averaged."
     run:str
@@ -84,7 +84,7 @@ class Variant(Block):
     disagreements:list[Disagreement]
 COMPARISON_VERSION = 1
 
-# %% ../../nbs/75_compare/06_summary.ipynb #06_summary-009
+# %% ../../nbs/75_compare/06_summary.ipynb #06_summary-010
 class Comparison(Block):
     "What a set of runs says."
     schema_version:Literal[COMPARISON_VERSION] = COMPARISON_VERSION
@@ -98,7 +98,7 @@ def comparison_schema() -> str: # JSON
     "The JSON schema of `comparison.json`."
     return json.dumps(Comparison.model_json_schema(), indent=1) + '\n'
 
-# %% ../../nbs/75_compare/06_summary.ipynb #06_summary-010
+# %% ../../nbs/75_compare/06_summary.ipynb #06_summary-011
 def _flag(run:Found, reference:list[Found]) -> Flag:
     found = differences(run.summary, reference[0].summary if reference else run.summary)
     subset = run.summary.dataset and run.summary.dataset.selection.get(
@@ -117,7 +117,7 @@ def _variant(name:str, mode:str, label:str, runs:list[Found]) -> Variant:
                    arms=groups, states=states(reference), flagged=[_flag(r, reference) for r in rest],
                    disagreements=disagreements(reference))
 
-# %% ../../nbs/75_compare/06_summary.ipynb #06_summary-011
+# %% ../../nbs/75_compare/06_summary.ipynb #06_summary-012
 def compare(
     runs:list[Found],             # From `find_runs`
     problems:list[Problem]=[],    # The same
@@ -133,7 +133,7 @@ def compare(
                       incomplete=[row(r) for r in runs if r.summary.status == 'incomplete'], problems=problems,
                       twins=twins(runs))
 
-# %% ../../nbs/75_compare/06_summary.ipynb #06_summary-014
+# %% ../../nbs/75_compare/06_summary.ipynb #06_summary-015
 OURS = {'summary.md', 'summary.csv', 'comparison.json', 'report.html', 'compare.ipynb', 'figures'}
 
 def check_out(

@@ -17,7 +17,7 @@ from pycocotools.cocoeval import COCOeval
 
 from .coco_ap import _results
 
-# %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-005
+# %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-006
 class _Matched(NamedTuple):
     "What pycocotools makes of one class."
     image_d:np.ndarray     # Index of the image of each detection
@@ -36,7 +36,7 @@ def _matched(annotations:Path|str, detections) -> list[_Matched]:
     classes = [judge.evalImgs[i:i+count] for i in range(0, len(judge.evalImgs), count)]
     return [c for c in map(_one_matched, classes) if c.objects_n.any()]
 
-# %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-006
+# %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-007
 def _one_matched(images:list[dict|None]) -> _Matched:
     objects_n = np.array([0 if e is None else np.count_nonzero(np.asarray(e['gtIgnore']) == 0) for e in images])
     found = [(i, e) for i, e in enumerate(images) if e is not None]
@@ -48,11 +48,11 @@ def _one_matched(images:list[dict|None]) -> _Matched:
     image_d = np.repeat([i for i, _ in found], [len(e['dtScores']) for _, e in found])[order]
     return _Matched(image_d, matched & ~ignored, ~ignored, objects_n)
 
-# %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-007
+# %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-008
 RECALLS = np.linspace(0, 1, 101)  # as in pycocotools, `recThrs`
 AT_ONCE = 2_000_000  # draws x detections held in memory
 
-# %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-008
+# %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-009
 def _class_ap(
     m:_Matched,         # One class
     weights_bn:np.ndarray, # How often each image was drawn
@@ -73,7 +73,7 @@ def _class_ap(
         total_b += (np.diff(levels, axis=1, prepend=0)*envelope).sum(axis=1)
     return np.where(objects_b > 0, total_b/(len(m.right_td)*len(RECALLS)), np.nan)
 
-# %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-009
+# %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-010
 def _weighted_ap(classes:list[_Matched], weights_bn:np.ndarray) -> np.ndarray:
     def one(m):
         return (
@@ -84,7 +84,7 @@ def _weighted_ap(classes:list[_Matched], weights_bn:np.ndarray) -> np.ndarray:
     # a draw without any object says 0 for both
     return np.nansum(ap_cb, axis=0)/np.maximum(1, (~np.isnan(ap_cb)).sum(axis=0))
 
-# %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-010
+# %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-011
 LEVEL = .95
 
 def bootstrap_difference(

@@ -39,7 +39,7 @@ from .sensitivity_figures import draw_sensitivity, draw_trade
 from .style import LOOKS, RC, ap_text, figure_legend, figure_title, flat_title, new_axes, size_text
 from ..runs.summary import find_rung
 
-# %% ../../nbs/70_report/11_figures.ipynb #11_figures-005
+# %% ../../nbs/70_report/11_figures.ipynb #11_figures-006
 def _sizes(run:Run):
     if not run.summary.exports: return None
     bars = size_bars(run.summary.exports)
@@ -54,7 +54,7 @@ def _ladder(run:Run):
     return plot_ladder(
         rungs, new_axes(1.1+.36*len(rungs))), f'Bars of AP: {alt}; one2one head, pycocotools, {rungs[0].images} images.'
 
-# %% ../../nbs/70_report/11_figures.ipynb #11_figures-006
+# %% ../../nbs/70_report/11_figures.ipynb #11_figures-007
 def _map(run:Run):
     if run.results is None or run.results[PRIMARY].isna().all(): return None
     floating = _floating(run)
@@ -68,7 +68,7 @@ def _map(run:Run):
     return plot_map(run.results, new_axes(3.4), lines, qc and qc.AP,
                     floating), f'mAP50-95 over {len(run.results)} epochs: {"; ".join(ends)}.'
 
-# %% ../../nbs/70_report/11_figures.ipynb #11_figures-007
+# %% ../../nbs/70_report/11_figures.ipynb #11_figures-008
 def _losses(run:Run):
     if run.results is None: return None
     parts = [p for p in ('box', 'cls', 'dfl') if loss_columns(run.results, 'train', p) is not None]
@@ -85,7 +85,7 @@ def _losses(run:Run):
     figure_title(panels[0], message)
     return panels[0], f'Losses {", ".join(parts)} over {len(run.results)} epochs, summed: {message}.'
 
-# %% ../../nbs/70_report/11_figures.ipynb #11_figures-008
+# %% ../../nbs/70_report/11_figures.ipynb #11_figures-009
 def _lr(run:Run):
     if run.results is None or not any(c.startswith('lr/') for c in run.results): return None
     ax = plot_lr(run.results, new_axes(2.))
@@ -104,7 +104,7 @@ def _correction(run:Run):
             f'{flat_title(loss)}, over {len(run.correction)} steps; the largest scale moved by {last.gamma_max:.2g}, '
             f'the largest shift by {last.beta_max:.2g}.')
 
-# %% ../../nbs/70_report/11_figures.ipynb #11_figures-009
+# %% ../../nbs/70_report/11_figures.ipynb #11_figures-010
 def last_changes(
     run:Run, # A run
 ) -> pd.DataFrame|None: # None until two states are scored
@@ -123,7 +123,7 @@ def _classes(run:Run):
         changes, new_axes(1.3+.25*min(len(changes), 17)),
         last_rung(run).rung), f'Change of AP by class: {class_message(changes)}. Largest losses: {worst}.'
 
-# %% ../../nbs/70_report/11_figures.ipynb #11_figures-010
+# %% ../../nbs/70_report/11_figures.ipynb #11_figures-011
 def _layer(run:Run, plot:Callable, what:str):
     if not run.layers or not last_rung(run): return None
     ax = plot(run.layers[0], new_axes(3.1), last_rung(run).rung)
@@ -144,7 +144,7 @@ FIGURES = {'ladder': _ladder, 'sizes': _sizes, 'map': _map, 'losses': _losses, '
            'weights': lambda run: _layer(run, plot_weights, 'Histogram of latent weights'),
            'levels': lambda run: _layer(run, plot_levels, 'Bars of the share of weights on each level')}
 
-# %% ../../nbs/70_report/11_figures.ipynb #11_figures-011
+# %% ../../nbs/70_report/11_figures.ipynb #11_figures-012
 def _figures(run:Run) -> Iterator[tuple[str,str,str,Figure]]:
     for name, draw in FIGURES.items():
         with rc_context(RC): drawn = draw(run)

@@ -29,10 +29,10 @@ from .verdict import gain_sentence, verdict
 from .worst_images import examples
 from ..runs.diagnosis import moved_text
 
-# %% ../../nbs/70_report/14_page.ipynb #14_page-005
+# %% ../../nbs/70_report/14_page.ipynb #14_page-006
 def _draw_all(run:Run, folder:Path) -> dict[str,dict]: return keep_figures(_figures(run), folder/'figures')
 
-# %% ../../nbs/70_report/14_page.ipynb #14_page-006
+# %% ../../nbs/70_report/14_page.ipynb #14_page-007
 def render(
     run_root:Path|str,       # Folder of a run, finished or not
     out:Path|str|None=None,  # Folder of the page, for which files it lists and where the figures go; None: the same
@@ -59,7 +59,7 @@ def render(
         timings=[(k, v) for k, v in run.summary.timings.items() if k != 'total'], total=_total(run.summary.timings))
     return write_atomic(folder/'report.html', html)
 
-# %% ../../nbs/70_report/14_page.ipynb #14_page-009
+# %% ../../nbs/70_report/14_page.ipynb #14_page-010
 def write_summary_md(
     run_root:Path|str,       # Folder of a run, finished or not
     out:Path|str|None=None,  # Folder of the file; None: the same

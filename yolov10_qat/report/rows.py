@@ -19,7 +19,7 @@ from .style import LOOKS, size_text, time_text
 from ..runs.folder import portable_config, relative_inside
 from ..runs.summary import find_rung
 
-# %% ../../nbs/70_report/13_rows.ipynb #13_rows-005
+# %% ../../nbs/70_report/13_rows.ipynb #13_rows-006
 def reproduce_command(
     config:RunConfig, # A resolved configuration
 ) -> str: # One line for a shell
@@ -35,14 +35,14 @@ def reproduce_command(
         words += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f'--{flag}', str(value)]
     return shlex.join(['yolov10-qat', *words])
 
-# %% ../../nbs/70_report/13_rows.ipynb #13_rows-006
+# %% ../../nbs/70_report/13_rows.ipynb #13_rows-007
 def resume_command(
     run:Run, # A run that did not come to its end
 ) -> str: # One line for a shell
     "The command that continues a run."
     return shlex.join(['yolov10-qat', 'run', '--resume', '--run-root', str(run.root)])
 
-# %% ../../nbs/70_report/13_rows.ipynb #13_rows-009
+# %% ../../nbs/70_report/13_rows.ipynb #13_rows-010
 def rung_rows(
     run:Run, # A run
 ) -> list[dict]: # One per scored state, primary ones first; with the difference to FP32
@@ -56,7 +56,7 @@ def rung_rows(
                            primary=(r.head, r.metrics_source) == ('one2one', 'pycocotools')))
     return rows
 
-# %% ../../nbs/70_report/13_rows.ipynb #13_rows-010
+# %% ../../nbs/70_report/13_rows.ipynb #13_rows-011
 def card(
     run:Run, # A run
 ) -> list[tuple[str,str]]: # Name and value
@@ -96,10 +96,10 @@ def card(
     if s.model: rows.append(('Base', Path(s.model.checkpoint).name))
     return [*rows, ('Date', s.created_at[:16].replace('T', ' '))]
 
-# %% ../../nbs/70_report/13_rows.ipynb #13_rows-011
+# %% ../../nbs/70_report/13_rows.ipynb #13_rows-012
 def _total(timings:dict[str,float]) -> float: return timings.get('total', sum(timings.values()))
 
-# %% ../../nbs/70_report/13_rows.ipynb #13_rows-013
+# %% ../../nbs/70_report/13_rows.ipynb #13_rows-014
 def parameter_rows(
     config:RunConfig, # A resolved configuration
 ) -> list[dict]: # name, value, default, changed, help; changed ones first
@@ -110,7 +110,7 @@ def parameter_rows(
         for k, field in RunConfig.model_fields.items()]
     return sorted(rows, key=lambda r: not r['changed'])
 
-# %% ../../nbs/70_report/13_rows.ipynb #13_rows-014
+# %% ../../nbs/70_report/13_rows.ipynb #13_rows-015
 def split_rows(
     splits:dict[str,dict], # `splits` of provenance.json: facts of train and of val
 ) -> list[tuple[str,str,str]]: # What, train, val; rows that are 0 in both are left out
@@ -126,7 +126,7 @@ def split_rows(
              for r in reasons]
     return [(name, f'{a:,}', f'{b:,}') for name, a, b in rows if a or b]
 
-# %% ../../nbs/70_report/13_rows.ipynb #13_rows-015
+# %% ../../nbs/70_report/13_rows.ipynb #13_rows-016
 def source_rows(
     provenance:dict, # provenance.json
     root:Path,       # Run root when it was made
@@ -145,7 +145,7 @@ def source_rows(
              f"{source.get('file')}, {size_text(source.get('bytes', 0))}, sha256 {source.get('sha256')}")]
     return [*rows, ('Classes', f"{len(provenance.get('classes', []))}")]
 
-# %% ../../nbs/70_report/13_rows.ipynb #13_rows-017
+# %% ../../nbs/70_report/13_rows.ipynb #13_rows-018
 ARTEFACTS = {'run.ipynb': 'executed notebook', 'run.log': 'log', 'summary.md': 'short summary',
              'run_summary.json': 'result for machines', 'run_config.yaml': 'every parameter',
              'recipe.yaml': 'optimizer and augmentation', 'ultralytics/*/weights/*.pt': 'checkpoint',

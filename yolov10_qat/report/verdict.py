@@ -13,7 +13,7 @@ from .read import Run, last_rung
 from .style import LOOKS, ap_text, signed_text
 from ..runs.summary import QcGain, RunSummary, find_rung
 
-# %% ../../nbs/70_report/09_verdict.ipynb #09_verdict-005
+# %% ../../nbs/70_report/09_verdict.ipynb #09_verdict-006
 class Verdict(NamedTuple):
     "The first thing on the page."
     word:str             # STABLE, COLLAPSED, NEVER LEARNED or INCOMPLETE
@@ -30,7 +30,7 @@ def _images(run:Run) -> str:
         (r.images for r in run.summary.metrics.rungs), None)
     return f'{count:,} validation images' if count else 'an unknown number of validation images'
 
-# %% ../../nbs/70_report/09_verdict.ipynb #09_verdict-006
+# %% ../../nbs/70_report/09_verdict.ipynb #09_verdict-007
 def gate_sentence(
     summary:RunSummary, # A run
 ) -> str: # Empty when the run needed no gate
@@ -43,7 +43,7 @@ def gate_sentence(
 def _weights(run:Run) -> str:
     return 'EMA weights' if run.config and 'ema' in method_parts(run.config.method) else 'raw weights'
 
-# %% ../../nbs/70_report/09_verdict.ipynb #09_verdict-007
+# %% ../../nbs/70_report/09_verdict.ipynb #09_verdict-008
 def history_sentence(
     run:Run, # A run
 ) -> str: # Best, final and their ratio, with image count, head and source
@@ -62,7 +62,7 @@ def history_sentence(
     return (f'Best mAP50-95 {ap_text(m.best_value)} {best_at}, {end}: '
             f'a ratio of {ratio}, {side} the threshold of {s.collapse_threshold_ratio:g}. {source}')
 
-# %% ../../nbs/70_report/09_verdict.ipynb #09_verdict-008
+# %% ../../nbs/70_report/09_verdict.ipynb #09_verdict-009
 def fp_sentence(
     run:Run, # A run
 ) -> str: # Empty when no trained state was scored
@@ -75,7 +75,7 @@ def fp_sentence(
     return (f'{LOOKS[last.rung].label} has AP {ap_text(last.AP)}, {share:.0%} of the {ap_text(fp.AP)} of FP32{alone}. '
             f'{last.images:,} validation images, one2one head, pycocotools.')
 
-# %% ../../nbs/70_report/09_verdict.ipynb #09_verdict-010
+# %% ../../nbs/70_report/09_verdict.ipynb #09_verdict-011
 def gain_sentence(
     gain:QcGain|None, # From a summary
 ) -> str: # Empty when the run has no QC
@@ -87,7 +87,7 @@ def gain_sentence(
             f'{gain.images:,} validation images, drawn {gain.resamples} times with replacement; '
             f'{gain.head} head, {gain.metrics_source}.')
 
-# %% ../../nbs/70_report/09_verdict.ipynb #09_verdict-012
+# %% ../../nbs/70_report/09_verdict.ipynb #09_verdict-013
 def verdict(
     run:Run, # A run
 ) -> Verdict: # For the head of the page

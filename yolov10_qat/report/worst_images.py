@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from .read import Run, last_rung
 from .style import LOOKS, data_uri
 
-# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-005
+# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-006
 SCORE, IOU = .25, .5
 
 class Box(msgspec.Struct, gc=False):
@@ -36,7 +36,7 @@ class Category(msgspec.Struct):
     id:int
     name:str
 
-# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-006
+# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-007
 class Truth(msgspec.Struct):
     "What the report needs of an annotation file; polygons are skipped while reading."
     images:list[Photo]
@@ -52,7 +52,7 @@ def iou(
     h = min(a[1]+a[3], b[1]+b[3]) - max(a[1], b[1])
     return 0. if w <= 0 or h <= 0 else w*h/(a[2]*a[3] + b[2]*b[3] - w*h)
 
-# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-007
+# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-008
 def match(
     truth:list[Box], # Annotated objects of one image
     found:list[Box], # Detections in it
@@ -69,7 +69,7 @@ def match(
             rest.remove(best)
     return hits
 
-# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-009
+# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-010
 class Example(NamedTuple):
     "One validation image as two states see it."
     file:str                     # file_name in the annotations
@@ -90,7 +90,7 @@ def _by_image(boxes:list[Box]) -> dict[int,list[Box]]:
     for box in boxes: grouped.setdefault(box.image_id, []).append(box)
     return grouped
 
-# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-010
+# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-011
 def losers(
     truth:Truth,       # Annotations of the validation images
     before:list[Box],  # Detections of floating point, from `read_detections`
@@ -106,11 +106,11 @@ def losers(
     lost = [e for e in rows if len(e.hits_after) < len(e.hits_before)]
     return sorted(lost, key=lambda e: len(e.hits_after)-len(e.hits_before))
 
-# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-013
+# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-014
 LIMIT = 520, 400  # pixels, width and height of an example picture
 ENLARGED = 2.5    # at most: labels would hide a small picture
 
-# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-014
+# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-015
 def draw_boxes(
     picture:Image.Image,   # RGB
     scale:float,           # Pixels of `picture` a pixel of the original
@@ -131,7 +131,7 @@ def draw_boxes(
         frame(box, color, 2 if j in hits else 1)
     return picture
 
-# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-015
+# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-016
 def draw_labels(
     picture:Image.Image,   # RGB
     scale:float,           # Pixels of `picture` a pixel of the original
@@ -152,7 +152,7 @@ def draw_labels(
                  fill='black' if color == LOOKS['qat_raw'].color else 'white')
     return picture
 
-# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-017
+# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-018
 def _shot(picture:Image.Image, truth:list[Box], lost:set[int], found:list[Box], hits:dict[int,int], names:dict[int,str],
           color:str) -> dict:
     scale = min(ENLARGED, LIMIT[0]/picture.width, LIMIT[1]/picture.height)
@@ -162,7 +162,7 @@ def _shot(picture:Image.Image, truth:list[Box], lost:set[int], found:list[Box], 
     small.save(out := io.BytesIO(), 'JPEG', quality=70, optimize=True)
     return dict(uri=data_uri('image/jpeg', out.getvalue()), width=small.width, height=small.height)
 
-# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-018
+# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-019
 def shots(
     picture:Image.Image,  # The photo, RGB
     example:Example,      # What two states see in it
@@ -181,7 +181,7 @@ def shots(
         pair.append(drawn | dict(alt=alt, label=LOOKS[state].label, hits=len(hits), objects=len(example.truth)))
     return pair
 
-# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-019
+# %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-020
 def examples(
     run:Run,      # A run
     count:int=6,  # Pictures at most
