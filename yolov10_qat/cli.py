@@ -214,8 +214,8 @@ def evaluate_command(
     from yolov10_qat.pipeline.stages import check_device
     check_device(device)
     with _bar() as progress:
-        scores, inputs = evaluate_file(checkpoint, coco_root, imgsz, val_split, val_max_images, weights, device, batch,
-                                       progress)
+        scores, inputs = evaluate_file(checkpoint, coco_root, imgsz, val_split=val_split, val_max_images=val_max_images,
+                                       weights=weights, device=device, batch=batch, progress=progress)
     print(f'inputs: {inputs}')
     for head, s in scores.items():
         print(f"{head:9} {s.images} images, pycocotools:",
@@ -270,8 +270,9 @@ def sensitivity(
     from yolov10_qat.studies.sensitivity import study
     check_device(device)
     with _bar() as progress:
-        found = study(checkpoint, coco_root, out, size, variant, weight_bits, granularity, val_split, val_max_images,
-                      progress, imgsz=imgsz, batch=batch, device=device)
+        found = study(checkpoint, coco_root, out, size, variant=variant, bits=weight_bits, granularity=granularity,
+                      val_split=val_split, max_images=val_max_images, progress=progress, imgsz=imgsz, batch=batch,
+                      device=device)
     _tell_study(found, out, weight_bits)
     return 0
 
@@ -332,8 +333,10 @@ def ptq(
     from yolov10_qat.pipeline.stages import check_device
     check_device(device)
     with _bar() as progress:
-        found = run_ladder(checkpoint, coco_root, out, methods, variant, weight_bits, granularity, imgsz, batch, device,
-                           calibration_images, val_max_images, train_split, val_split, seed, progress)
+        found = run_ladder(checkpoint, coco_root, out, methods, variant=variant, bits=weight_bits,
+                           granularity=granularity, imgsz=imgsz, batch=batch, device=device,
+                           calibration=calibration_images, val_max_images=val_max_images, train_split=train_split,
+                           val_split=val_split, seed=seed, progress=progress)
     for s in found.steps:
         print(f"{s.method:20} AP {'-' if s.one2one['AP'] is None else format(s.one2one['AP'], '.4f')}  "
               f"{s.seconds:6.1f} s")
@@ -387,8 +390,8 @@ def export(
     check_archive(checkpoint)
     from yolov10_qat.deploy.export import export_checkpoint, export_lines
     with _bar() as progress:
-        made = export_checkpoint(checkpoint, out, format, head, imgsz, opset, dynamic, weights, coco_root, val_split,
-                                 progress)
+        made = export_checkpoint(checkpoint, out, format, output=head, imgsz=imgsz, opset=opset, dynamic=dynamic,
+                                 weights=weights, coco_root=coco_root, val_split=val_split, progress=progress)
     for line in export_lines(made): print(line)
     print(f'{format}: {out.resolve()}')
     return 0

@@ -263,6 +263,7 @@ def make_split(
     key:str,       # train or val
     root:Path|str, # COCO root
     name:str,      # Split, such as train2017
+    *,
     count:int,     # Images to take, 0 for all
     seed:int,      # Of the subset; val does not use it
     out:Path,      # Root of the view

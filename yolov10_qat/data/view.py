@@ -212,8 +212,9 @@ def build_view(
         part.mkdir(parents=True)
         with uncollected():
             made = [
-                make_split(key, request['coco_root'], request[f'{key}_split'], request[f'{key}_max_images'], seed, part,
-                           tell, fraction if key == 'train' else 1.) for key in ('train', 'val')]
+                make_split(key, request['coco_root'], request[f'{key}_split'], count=request[f'{key}_max_images'],
+                           seed=seed, out=part, progress=tell, fraction=fraction if key == 'train' else 1.)
+                for key in ('train', 'val')]
             found = finish_view(made, request, part)
         try: os.rename(part, out)
         except OSError:

@@ -34,6 +34,7 @@ def evaluate_file(
     path:Path|str,             # As for `open_detector`
     coco_root:Path|str,        # COCO-format data
     imgsz:int|None=None,       # Network input, pixels; None: what the file insists on, else 640
+    *,
     val_split:str='val2017',   # Image folder, and the name in instances_NAME.json
     val_max_images:int=0,      # 0 for all
     weights:str='best',        # As for `open_detector`
@@ -44,8 +45,8 @@ def evaluate_file(
     "Score a checkpoint or an exported file on data of one's own choice."
     detector = open_detector(path, weights, device)
     with tempfile.TemporaryDirectory() as scratch:
-        view = validation_view(coco_root, Path(scratch)/'dataset', detector.names, str(path), val_split, val_max_images,
-                               progress)
+        view = validation_view(coco_root, Path(scratch)/'dataset', detector.names, str(path), val_split=val_split,
+                               val_max_images=val_max_images, progress=progress)
         side = imgsz or detector.imgsz or 640
         return evaluate(
             detector, view, side,

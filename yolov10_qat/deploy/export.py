@@ -30,6 +30,7 @@ def export(
     path:Path|str,         # File to write
     reference:Reference,   # The same network in torch
     format:str='packed',   # One of `formats.FORMATS`
+    *,
     output:str='one2one',  # One of `HEAD_OF`
     opset:int|None=None,   # Of an ONNX file; None: the format's own choice
     dynamic:bool=False,    # ONNX: batch, height and width are free
@@ -71,7 +72,7 @@ def export_all(
     except ValueError as e:
         log_note(f'no ONNX file: {e}')
         return files
-    return files + [export(found.turned(head), Path(folder)/f'{stem}-{head}.onnx', reference, 'onnx-int4', head)
+    return files + [export(found.turned(head), Path(folder)/f'{stem}-{head}.onnx', reference, 'onnx-int4', output=head)
                     for head in HEADS]
 
 # %% ../../nbs/60_deploy/08_export.ipynb #08_export-009
@@ -96,6 +97,7 @@ def export_checkpoint(
     checkpoint:Path|str,       # Of this project
     out:Path|str,              # File to write
     format:str='packed',       # One of `formats.FORMATS`
+    *,
     output:str='one2one',      # One of `HEAD_OF`
     imgsz:int|None=None,       # Side of the square input; None: as it was trained
     opset:int|None=None,       # As for `export`
@@ -110,9 +112,10 @@ def export_checkpoint(
     found = deployment(checkpoint, weights, HEAD_OF[output])
     data, split = _data_of(checkpoint, coco_root, val_split)
     with tempfile.TemporaryDirectory() as scratch:
-        view = validation_view(data, Path(scratch)/'dataset', found.facts['names'], str(checkpoint), split,
-                               PARITY_IMAGES, progress)
-        return export(found, out, Reference(found.model, view, imgsz or found.imgsz), format, output, opset, dynamic)[0]
+        view = validation_view(data, Path(scratch)/'dataset', found.facts['names'], str(checkpoint), val_split=split,
+                               val_max_images=PARITY_IMAGES, progress=progress)
+        return export(found, out, Reference(found.model, view, imgsz or found.imgsz), format, output=output,
+                      opset=opset, dynamic=dynamic)[0]
 
 # %% ../../nbs/60_deploy/08_export.ipynb #08_export-012
 def export_lines(

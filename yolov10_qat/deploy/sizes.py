@@ -35,7 +35,7 @@ def _packed_sizes(path:Path, found:Deployment) -> Sizes:
     return _sizes(path, found, parts['codes'], parts['scale'], parts['weight'] + parts['bias'],
                   *(len(safetensors.torch.save(t)) for t in (floats, halves)))
 
-def _sizes(path:Path, found:Deployment, codes:int, scales:int, rest:int, fp32:int, fp16:int) -> Sizes:
+def _sizes(path:Path, found:Deployment, codes:int, *, scales:int, rest:int, fp32:int, fp16:int) -> Sizes:
     file, counts = path.stat().st_size, [(int(np.prod(e['shape'])), e['bits']) for e in found.manifest]
     bits = (8*codes + sum(32*n for n, b in counts if not b))/sum(n for n, _ in counts) if codes else 32.
     return Sizes(file=file, codes=codes, scales=scales, floats=rest, structure=file - codes - scales - rest,
@@ -51,8 +51,8 @@ def _onnx_sizes(path:Path, found:Deployment, floating:ModelProto) -> Sizes:
     codes = {name for name,
              t in stored.items() if t.data_type in (TensorProto.INT4, TensorProto.INT8) and t.dims} - scales
     def size(names): return sum(_stored_bytes(stored[n]) for n in names)
-    return _sizes(path, found, size(codes), size(scales), size(stored.keys() - codes - scales),
-                  len(floating.SerializeToString()), len(half_precision(found, floating).SerializeToString()))
+    return _sizes(path, found, size(codes), scales=size(scales), rest=size(stored.keys() - codes - scales),
+                  fp32=len(floating.SerializeToString()), fp16=len(half_precision(found, floating).SerializeToString()))
 
 def _stored_bytes(tensor:TensorProto) -> int:
     count = int(np.prod(tensor.dims))

@@ -193,6 +193,7 @@ def validation_view(
     folder:Path|str,           # Where the view goes
     names:dict[int,str],       # Classes of the model
     model:str,                 # What it is called, for errors
+    *,
     val_split:str='val2017',   # Image folder, and the name in instances_NAME.json
     val_max_images:int=0,      # 0 for all
     progress=None,             # Called with done, total, what

@@ -23,8 +23,8 @@ class Node(NamedTuple):
     reads:str|list[str]  # `IMAGE` or module paths
 
 # %% ../../nbs/55_evaluate/05_partial_pass.ipynb #05_partial_pass-006
-class OneToOne:
-    "A YOLOv10 up to the raw output of its NMS-free head, in pieces that can run again by themselves."
+class _Pieces:
+    "A YOLOv10 taken apart."
     def __init__(self,
         model:DetectionModel, # Plain, in evaluation mode
     ):
@@ -48,6 +48,9 @@ class OneToOne:
             if found & reads or any(c.startswith(f'{path}.') for c in convs): found.add(path)
         return found
 
+# %% ../../nbs/55_evaluate/05_partial_pass.ipynb #05_partial_pass-007
+class OneToOne(_Pieces):
+    "A YOLOv10 up to the raw output of its NMS-free head, in pieces that can run again by themselves."
     def run(self,
         known:dict[str,Tensor], # Outputs by module path, and the batch (n, 3, h, w), 0 to 1, as `IMAGE`
         stale:Collection[str],  # Nodes to run
@@ -67,12 +70,12 @@ class OneToOne:
         boxes, scores = (torch.cat([outputs[p].flatten(2) for p in paths], 2) for paths in self.branches.values())
         return dict(boxes=boxes, scores=scores, feats=[outputs[f] for f in self.features])
 
-# %% ../../nbs/55_evaluate/05_partial_pass.ipynb #05_partial_pass-007
+# %% ../../nbs/55_evaluate/05_partial_pass.ipynb #05_partial_pass-008
 def _source(module:nn.Module, f:int) -> str:
     i = module.i-1 if f == -1 else f
     return f'model.{i}' if i >= 0 else IMAGE
 
-# %% ../../nbs/55_evaluate/05_partial_pass.ipynb #05_partial_pass-009
+# %% ../../nbs/55_evaluate/05_partial_pass.ipynb #05_partial_pass-010
 @contextmanager
 def borrowed(
     model:nn.Module,        # Changed for the time of the context

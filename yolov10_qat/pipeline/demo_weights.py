@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BASE_RECIPE', 'heavy_tailed', 'train_base']
 
-# %% ../../nbs/90_pipeline/07_demo_weights.ipynb #06_demo_weights-002
+# %% ../../nbs/90_pipeline/07_demo_weights.ipynb #07_demo_weights-002
 import platform
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from ..data.view import View, build_view
 from ..evaluate.heads import evaluate
 from ..train.float_trainer import FloatTrainer, overrides
 
-# %% ../../nbs/90_pipeline/07_demo_weights.ipynb #06_demo_weights-005
+# %% ../../nbs/90_pipeline/07_demo_weights.ipynb #07_demo_weights-005
 BASE_RECIPE = dict(variant='yolo10n', method='ema', seed=0, imgsz=160, batch=8, epochs=14, train_max_images=6000,
                    val_max_images=256, lr0=2e-3, lrf=.02, warmup_epochs=1., save_period=0)
 
@@ -42,7 +42,7 @@ def heavy_tailed(
     first -= first.mean((2, 3), keepdim=True)
     return model
 
-# %% ../../nbs/90_pipeline/07_demo_weights.ipynb #06_demo_weights-006
+# %% ../../nbs/90_pipeline/07_demo_weights.ipynb #07_demo_weights-006
 def train_base(
     folder:Path|str, # Run folder; one that was interrupted goes on
     **changes,       # Fields of `RunConfig` that differ from the recipe
@@ -61,7 +61,7 @@ def train_base(
     trainer.train()
     return _write(config, view, load_checkpoint(trainer.last), folder/SHIPPED.name)
 
-# %% ../../nbs/90_pipeline/07_demo_weights.ipynb #06_demo_weights-009
+# %% ../../nbs/90_pipeline/07_demo_weights.ipynb #07_demo_weights-009
 def _write(config:RunConfig, view:View, content:dict[str,Any], path:Path) -> Path:
     model = build_model(content).half().float()
     facts = dict(command='make base-weights', recipe={k: getattr(config, k) for k in BASE_RECIPE},

@@ -294,7 +294,7 @@ class Experiment(_Rated):
         if self.view.val_images <= PARITY_IMAGES: return self.view
         c, names = self.config, dict(enumerate(self.view.names))
         return validation_view(self.files.scenes if c.coco_root == DEMO else c.coco_root, scratch/'dataset', names,
-                               'this run', c.val_split, PARITY_IMAGES, _tell)
+                               'this run', val_split=c.val_split, val_max_images=PARITY_IMAGES, progress=_tell)
 
     def finish(self) -> RunSummary: # Complete
         "The verdict: written last, so that nothing but a whole run carries one."

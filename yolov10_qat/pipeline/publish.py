@@ -6,7 +6,7 @@
 __all__ = ['KINDS', 'RECORD', 'RECORD_VERSION', 'NOTES', 'PublishError', 'Wanted', 'chosen', 'check_name', 'check_place',
            'key_rows', 'fact_rows', 'tried', 'publish']
 
-# %% ../../nbs/90_pipeline/06_publish.ipynb #05_publish-002
+# %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-002
 import json
 import os
 import re
@@ -30,7 +30,7 @@ from ..report.verdict import verdict
 from ..runs.environment import now
 from ..runs.folder import portable_config
 
-# %% ../../nbs/90_pipeline/06_publish.ipynb #05_publish-005
+# %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-005
 class PublishError(ValueError):
     "A run that cannot be published so; the message says why and what to do."
 
@@ -45,7 +45,7 @@ KINDS = {
     'corrected':   ('qc/corrected.pt', 'the last epoch after quantisation correction, folded into the batch norms'),
 }
 
-# %% ../../nbs/90_pipeline/06_publish.ipynb #05_publish-006
+# %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-006
 def _snapshots(root:Path, word:str) -> list[Wanted]:
     period = re.fullmatch(r'every:([1-9]\d*)', word)
     if not period:
@@ -58,7 +58,7 @@ def _snapshots(root:Path, word:str) -> list[Wanted]:
                            f"{', '.join(p.name for p in epochs.values()) or 'none (save_period)'}")
     return found
 
-# %% ../../nbs/90_pipeline/06_publish.ipynb #05_publish-007
+# %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-007
 def chosen(
     run_root:Path,              # Folder of a run
     words:Iterable[str]|None,   # Keys of `KINDS` and `every:N`; None: each kind that the run has
@@ -72,7 +72,7 @@ def chosen(
         else: raise PublishError(f"'{word}' asks for {KINDS[word][0]}, which {run_root} does not have")
     return list(dict.fromkeys(found))
 
-# %% ../../nbs/90_pipeline/06_publish.ipynb #05_publish-010
+# %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-010
 RECORD = 'publication.json'
 RECORD_VERSION = 1
 
@@ -84,7 +84,7 @@ def check_name(
         raise PublishError(f"--name '{name}' is no plain folder name; use letters, digits, dots, underscores and "
                            "hyphens, and begin with a letter or digit")
 
-# %% ../../nbs/90_pipeline/06_publish.ipynb #05_publish-011
+# %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-011
 def check_place(
     place:Path,  # Folder of the publication
     run_id:str,  # Of the run that is to go there
@@ -106,7 +106,7 @@ def check_place(
         raise PublishError(f"{place} was changed since it was published ({', '.join(sorted(touched)[:3])}); keep "
                            "that elsewhere, or choose another --name")
 
-# %% ../../nbs/90_pipeline/06_publish.ipynb #05_publish-012
+# %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-012
 def _check_ended(run:Run, incomplete:bool):
     if run.config is None:
         raise PublishError(f'{run.root} has no readable run_config.yaml, so nobody could repeat it; it is not '
@@ -116,7 +116,7 @@ def _check_ended(run:Run, incomplete:bool):
         raise PublishError(f'{run.root} is incomplete{why}; go on with it (run --resume), or publish it marked as '
                            'such with --incomplete')
 
-# %% ../../nbs/90_pipeline/06_publish.ipynb #05_publish-015
+# %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-015
 def _here(value:Any) -> str:
     if value is None: return 'none'
     if isinstance(value, dict):
@@ -130,7 +130,7 @@ def key_rows(
     "The keys of a checkpoint as they were found."
     return [dict(key=k, type=type(v).__name__, here=_here(v)) for k, v in content.items()]
 
-# %% ../../nbs/90_pipeline/06_publish.ipynb #05_publish-016
+# %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-016
 def fact_rows(
     run:Run, # A run
 ) -> list[tuple[str,str]]: # What, value
@@ -155,11 +155,11 @@ def fact_rows(
     if s.dataset: rows.append(('Data', f'{c.coco_root}, fingerprint `{s.dataset.fingerprint[:12]}`'))
     return rows + card(run)
 
-# %% ../../nbs/90_pipeline/06_publish.ipynb #05_publish-017
+# %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-017
 def _entry(c:RunConfig) -> list[str]:
     return ['scratch', 'qat-w4a16' if c.quantize else 'fp16'] if c.profile == 'scratch' else ['run']
 
-# %% ../../nbs/90_pipeline/06_publish.ipynb #05_publish-019
+# %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-019
 NOTES = (
     ('With PyTorch alone, 2.6 or later (`weights_only=True` is its default and is enough here):',
      'import torch\nckpt = torch.load("{file}", map_location="cpu", weights_only=True)\nstate = '
@@ -182,7 +182,7 @@ def tried(
                            f"{(done.stderr.strip().splitlines() or ['no message'])[-1]}")
     return done.stdout.strip()
 
-# %% ../../nbs/90_pipeline/06_publish.ipynb #05_publish-021
+# %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-021
 def _carry(source:Path, target:Path):
     target.parent.mkdir(parents=True, exist_ok=True)
     try: os.link(source, target)
@@ -203,7 +203,7 @@ def _checkpoints(run:Run, folder:Path, words:Iterable[str]|None) -> list[dict[st
     if rows: write_atomic(folder/'checkpoints/.gitignore', '*\n')
     return rows
 
-# %% ../../nbs/90_pipeline/06_publish.ipynb #05_publish-022
+# %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-022
 def _exported(run:Run, folder:Path) -> list[str]:
     for e in run.summary.exports:
         if file_sha256(run.root/e.path) != e.sha256:
@@ -218,7 +218,7 @@ def _files(folder:Path, sources:dict[str,str]) -> list[dict[str,Any]]:
     rows = [dict(path=p.relative_to(folder).as_posix(), sha256=file_sha256(p), bytes=p.stat().st_size) for p in found]
     return [r | dict(source=sources.get(r['path'])) for r in rows]
 
-# %% ../../nbs/90_pipeline/06_publish.ipynb #05_publish-023
+# %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-023
 def _readme(run:Run, name:str, folder:Path, checkpoints:list[dict[str,Any]], files:list[dict[str,Any]]) -> str:
     import torch
     s, kept = run.summary, checkpoints[0]['path'] if checkpoints else None
@@ -231,7 +231,7 @@ def _readme(run:Run, name:str, folder:Path, checkpoints:list[dict[str,Any]], fil
             dict(what=w, code=c, said=tried(c, folder)) for w, c in codes],
         torch=torch.__version__, run_id=s.run_id, commit=s.git.commit, date=now(), files=files)
 
-# %% ../../nbs/90_pipeline/06_publish.ipynb #05_publish-024
+# %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-024
 def _fill(run:Run, name:str, folder:Path, words:Iterable[str]|None):
     carried = {f: f for f in ('run_summary.json', 'keep-layers.json', 'recipe.yaml') if (run.root/f).is_file()}
     for file in carried: shutil.copy2(run.root/file, folder/file)
@@ -249,7 +249,7 @@ def _fill(run:Run, name:str, folder:Path, words:Iterable[str]|None):
                   date=now(), files=_files(folder, sources))
     write_atomic(folder/RECORD, json.dumps(record, indent=1) + '\n')
 
-# %% ../../nbs/90_pipeline/06_publish.ipynb #05_publish-025
+# %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-025
 def publish(
     run_root:Path|str,                     # Folder of a run that has ended
     name:str,                              # Folder in `reports`
@@ -275,7 +275,7 @@ def publish(
     finally: lock.release()
     return place
 
-# %% ../../nbs/90_pipeline/06_publish.ipynb #05_publish-026
+# %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-026
 def _swap(part:Path, place:Path):
     old = place.with_name(f'.{place.name}.old')
     shutil.rmtree(old, ignore_errors=True)

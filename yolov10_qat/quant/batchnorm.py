@@ -213,6 +213,7 @@ def training_images(
     imgsz:int,                     # Side of the square, pixels, a multiple of 32
     batch:int,                     # Images in a batch
     batches:int,                   # How many batches, or fewer where the data ends
+    *,
     device:torch.device|str='cpu', # Where they go, in torch's words: cpu, cuda:0
     start:int=0,                   # Batches to pass over
     seed:int=0,                    # Of the order

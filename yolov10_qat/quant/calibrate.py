@@ -163,4 +163,4 @@ def calibration_images(
     seed:int=0,               # Of the choice
 ) -> list[Tensor]: # Batches (n, 3, imgsz, imgsz)
     "Training images to calibrate on, all in memory."
-    return list(torch.cat(list(training_images(data, imgsz, 1, count, device, seed=seed))).split(batch))
+    return list(torch.cat(list(training_images(data, imgsz, 1, count, device=device, seed=seed))).split(batch))

@@ -39,6 +39,7 @@ def plan(
     first_last_bits:int|None=None,    # Word length of the first and the last head layers; None: `bits`
     quantize_dfl:bool=False,          # Round the DFL ramp too
     scale:str='stats',                # `stats` or `learned`
+    *,
     raised:Collection[str]=(),        # Module paths of layers that get `RAISED_BITS`
 ) -> list[dict[str,Any]]: # The manifest: one dict per convolution, in network order
     "How each convolution is quantised, if it is: name, kind, shape, bits, granularity, scale, kept_why."

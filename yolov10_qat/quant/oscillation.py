@@ -73,8 +73,8 @@ class _Layout:
         return [torch.cat([found[id(layer)] for layer in rows.layers]) for rows in self.groups]
 
 # %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-010
-class Tracker:
-    "Follows the integer weights of a model through its training."
+class _Positions:
+    "Where the weights of a model lie on their grids."
     def __init__(self,
         model:nn.Module,               # Quantised; its weights are followed where they are
         manifest:list[dict[str,Any]],  # Its plan
@@ -91,8 +91,8 @@ class Tracker:
         def row(dtype): return torch.zeros(self.layout.size, dtype=dtype, device=self.layers[0].weight.device)
         # latent weight in steps; that, rounded
         self.position_w, self.rounded_w = row(torch.float32), row(torch.float32)
-        self.integer_w, self.direction_w, self.frequency_w, self.changes_w = row(torch.int8), row(torch.int8), row(
-            torch.float32), row(torch.int32)
+        self.integer_w, self.direction_w = row(torch.int8), row(torch.int8)
+        self.frequency_w, self.changes_w = row(torch.float32), row(torch.int32)
         self._read()
         self.integer_w.copy_(self.rounded_w)
         self.frozen_w, self.average_w = (row(torch.bool), self.rounded_w.clone()) if freezing else (None, None)
@@ -102,10 +102,10 @@ class Tracker:
 
     @property
     def steps(self) -> list[Tensor]:
-        "Steps of each layer at the last look, (o, 1, 1, 1) or a scalar."; return self.layout.steps(self.group_steps)
+        "Steps of each layer at the last look, (o, 1, 1, 1) or a scalar."
+        return self.layout.steps(self.group_steps)
 
     def _part(self, x_w:Tensor, i:int) -> Tensor: return self.layout.part(x_w, i)
-
     def _top(self, i:int) -> int: return self.layers[i].top
 
     @torch.no_grad()
@@ -119,6 +119,9 @@ class Tracker:
             torch.round(torch.div(w_rk, self.group_steps[-1], out=position_rk), out=rounded_rk)
             if rows.learned: rounded_rk.clamp_(-rows.top, rows.top)
 
+# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-011
+class _Looking(_Positions):
+    "Counts changes of direction after each step, and freezes."
     @torch.no_grad()
     def look(self,
         freeze_above:float|None=None, # Frequency above which a weight is frozen from now on; None: no weight is
@@ -140,9 +143,7 @@ class Tracker:
             if freeze_above is not None: self._freeze(freeze_above)
             if self.froze: self._put_back()  # with the steps as they are
         self.looks += 1
-        if self.followed and len(self.followed['points']) < LOOKS:
-            self.followed['points'].append(
-                (self.position_w[self.followed['place']], self.integer_w[self.followed['place']]))
+        self._follow()
 
     def _freeze(self, above:float):
         newly = (self.frequency_w > above) & ~self.frozen_w
@@ -152,17 +153,24 @@ class Tracker:
 
     def _put_back(self):
         "Latent weights of frozen integers to the middle of their level."
-        for rows, steps_r1, frozen_rk, integer_rk in zip(self.layout.groups, self.group_steps,
-                                                         self.layout.matrices(self.frozen_w),
-                                                         self.layout.matrices(self.integer_w)):
-            torch._foreach_copy_(rows.weights(),
-                                 apart(torch.where(frozen_rk, integer_rk*steps_r1, rows.matrix()), rows.weights()))
+        frozen, integers = self.layout.matrices(self.frozen_w), self.layout.matrices(self.integer_w)
+        for rows, steps_r1, frozen_rk, integer_rk in zip(self.layout.groups, self.group_steps, frozen, integers):
+            middle_rk = torch.where(frozen_rk, integer_rk*steps_r1, rows.matrix())
+            torch._foreach_copy_(rows.weights(), apart(middle_rk, rows.weights()))
 
     @torch.no_grad()
     def hold(self):
         "Put frozen weights back after a step that is not looked at."
         if self.froze: self._put_back()
 
+    def _follow(self):
+        if self.followed and len(self.followed['points']) < LOOKS:
+            place = self.followed['place']
+            self.followed['points'].append((self.position_w[place], self.integer_w[place]))
+
+# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-012
+class Tracker(_Looking):
+    "Follows the integer weights of a model through its training."
     def begin_epoch(self,
         epoch:int, # 1-based
     ):
@@ -192,11 +200,11 @@ class Tracker:
         for k in _KEPT:
             if state[k] is not None: self.layout.take(getattr(self, k), state[k])
         device = self.integer_w.device
-        self.first_steps, self.group_steps = [
-            s.to(device) for s in state['first_steps']], self.layout.group_steps([s.to(device) for s in state['steps']])
+        self.first_steps = [s.to(device) for s in state['first_steps']]
+        self.group_steps = self.layout.group_steps([s.to(device) for s in state['steps']])
         self.looks, self.froze = state['looks'], state['froze']
 
-# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-016
+# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-022
 def distance(
     position_w:Tensor, # Latent weights, in steps
     top:int,           # Largest integer of the grid
@@ -205,7 +213,7 @@ def distance(
     size = position_w.abs()
     return torch.where(size <= top, .5 - (size - size.round()).abs(), size - (top - .5))
 
-# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-018
+# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-024
 def positions(
     tracker:Tracker, # Its model is read anew
 ) -> dict[str,Any]: # edges (51, in steps) and layers: name, kind, counts (50)
@@ -221,7 +229,7 @@ def positions(
                  counts=torch.histc(inside - inside.round(), BINS, -.5, .5).int().tolist()))
     return dict(edges=edges.tolist(), layers=layers)
 
-# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-019
+# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-025
 def layer_rows(
     tracker:Tracker,                 # After the last look of an epoch, or before the first; its model is read anew
     epoch:int,                       # 1-based; 0 before the training
@@ -247,10 +255,10 @@ def layer_rows(
                  if aggregation else None))
     return rows
 
-# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-020
+# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-026
 def _share(x:Tensor) -> float: return float(x.float().mean())
 
-# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-021
+# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-027
 def followed_weights(
     tracker:Tracker, # At the end of an epoch
 ) -> dict[str,Any]|None: # layer, kind, epoch, first_step, interval, weights; None when no weight was restless
@@ -264,7 +272,7 @@ def followed_weights(
     return dict(layer=entry['name'], kind=entry['kind'], epoch=f['epoch'],
                 first_step=tracker.looks_before*tracker.interval, interval=tracker.interval, weights=weights)
 
-# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-022
+# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-028
 def save_histories(
     tracker:Tracker,         # At the end of an epoch
     start:dict[str,Any],     # `positions` before the training
@@ -279,7 +287,7 @@ def save_histories(
                    trajectory=followed_weights(tracker))
     return write_atomic(path, json.dumps(content))
 
-# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-024
+# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-030
 def _shares(weight_oihw:Tensor, aggregation:str) -> float:
     return 1/weight_oihw[0, 0].numel() if aggregation == 'kernel_mean' else 1.
 
@@ -298,7 +306,7 @@ def dampening_term(
     "The dampening term of a layer."
     return _pull(weight_oihw, steps, top).square().sum()*_shares(weight_oihw, aggregation)
 
-# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-025
+# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-031
 @torch.no_grad()
 def add_dampening(
     tracker:Tracker,   # Of the model that trains

@@ -116,6 +116,7 @@ def draw_boxes(
     scale:float,           # Pixels of `picture` a pixel of the original
     truth:list[Box],       # Annotated objects
     lost:set[int],         # Indices of those that this state lost
+    *,
     found:list[Box],       # Detections
     hits:dict[int,int],    # From `match`
     color:str,             # Of the state, as in `LOOKS`
@@ -153,12 +154,12 @@ def draw_labels(
     return picture
 
 # %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-018
-def _shot(picture:Image.Image, truth:list[Box], lost:set[int], found:list[Box], hits:dict[int,int], names:dict[int,str],
+def _shot(picture:Image.Image, truth:list[Box], lost:set[int], found:list[Box], *, hits:dict[int,int], names:dict[int,str],
           color:str) -> dict:
     scale = min(ENLARGED, LIMIT[0]/picture.width, LIMIT[1]/picture.height)
     small = picture.resize([max(1, round(v*scale)) for v in picture.size], Image.Resampling.BILINEAR)
-    draw_labels(draw_boxes(small, scale, truth, lost, found, hits, color), scale, [found[j] for j in hits], names,
-                color)
+    draw_labels(draw_boxes(small, scale, truth, lost, found=found, hits=hits, color=color), scale,
+                [found[j] for j in hits], names, color)
     small.save(out := io.BytesIO(), 'JPEG', quality=70, optimize=True)
     return dict(uri=data_uri('image/jpeg', out.getvalue()), width=small.width, height=small.height)
 
@@ -177,7 +178,7 @@ def shots(
         seen = ', '.join(sorted({names.get(found[j].category_id, '?') for j in hits})) or 'none of them'
         alt = (f'{example.file}: {LOOKS[state].label} finds {len(hits)} of {len(example.truth)} annotated objects '
                f'({seen}).')
-        drawn = _shot(picture, example.truth, missing, found, hits, names, LOOKS[state].color)
+        drawn = _shot(picture, example.truth, missing, found, hits=hits, names=names, color=LOOKS[state].color)
         pair.append(drawn | dict(alt=alt, label=LOOKS[state].label, hits=len(hits), objects=len(example.truth)))
     return pair
 

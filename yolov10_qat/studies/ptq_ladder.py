@@ -132,6 +132,7 @@ def run_ladder(
     coco_root:Path|str,           # COCO-format data, or `demo`
     out:Path|str,                 # Folder of the ladder, made if need be
     methods:list[str],            # As for `config.ptq_parts`
+    *,
     variant:str='yolo10n',        # Size of the network
     bits:int=4,                   # Word length
     granularity:str='per_channel', # `per_channel` or `per_tensor`

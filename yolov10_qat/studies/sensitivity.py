@@ -75,12 +75,13 @@ class Score(NamedTuple):
     loss:float # one2one loss, mean over images
 
 # %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-009
-class Bench(DetectionValidator):
-    "Images, and Ultralytics' metrics and loss of the NMS-free head on them."
+class _Images(DetectionValidator):
+    "Images to measure on."
     def __init__(self,
         model:DetectionModel, # Any state of the model that is to be scored
         view:View,            # Data
         scratch:Path,         # Folder for a list of images
+        *,
         imgsz:int,            # Network input, pixels
         batch:int,            # Images at once
         device:str,           # Ultralytics device string
@@ -90,20 +91,23 @@ class Bench(DetectionValidator):
         super().__init__(save_dir=scratch,
                          args=dict(imgsz=imgsz, batch=batch, plots=False, save_json=False, verbose=False, task='detect',
                                    mode='val', nms=False))
-        self.data, self.device, self.training = check_det_dataset(
-            str(view.dataset_yaml)), select_device(device, verbose=False), False
+        self.data, self.training = check_det_dataset(str(view.dataset_yaml)), False
+        self.device = select_device(device, verbose=False)
         images, listed = view.images(split)[:max_images or None], scratch/'images.txt'
         if not images:
             raise ValueError(f'{view.root} has no {split} images; sensitivity is measured on images with annotations')
         listed.write_text('\n'.join(map(str, images)), encoding='utf-8')
         dataset = build_yolo_dataset(self.args, str(listed), batch, self.data, mode='val', rect=True,
                                      stride=int(max(model.stride)))
-        self.dataloader, self.images = build_dataloader(dataset, batch, 0, shuffle=False, rank=-1,
-                                                        device=self.device), len(images)
+        self.dataloader = build_dataloader(dataset, batch, 0, shuffle=False, rank=-1, device=self.device)
+        self.images = len(images)
         self.init_metrics(model)
         self.end2end, model.args = True, DEFAULT_CFG
         self.one2one_loss = E2ELoss(model).one2one.loss
 
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-010
+class Bench(_Images):
+    "Images, and Ultralytics' metrics and loss of the NMS-free head on them."
     def add(self,
         tally:'Tally',        # Of one state of the model
         model:DetectionModel, # In that state
@@ -116,7 +120,7 @@ class Bench(DetectionValidator):
         head.end2end, self.metrics = True, tally.metrics
         self.update_metrics(self.postprocess(head.postprocess(head._inference(raw).permute(0, 2, 1))), batch)
 
-# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-010
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-011
 class Tally:
     "Metrics and loss of one state, growing batch by batch."
     def __init__(self,
@@ -131,14 +135,14 @@ class Tally:
         self.metrics.process()
         return Score(float(self.metrics.box.map), self.loss/images)
 
-# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-011
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-012
 class Case(NamedTuple):
     "A network, and states of it that differ in a few weights."
     base:DetectionModel
     donor:DetectionModel
     states:list[frozenset[str]]  # Convolutions that borrow
 
-# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-012
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-013
 @torch.inference_mode()
 def sweep(
     bench:Bench,                # Images
@@ -159,11 +163,12 @@ def sweep(
                     if progress: progress(done, total, 'sensitivity')
     return [[t.score(bench.images) for t in row] for row in tallies]
 
-# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-017
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-018
 def measure(
     model:DetectionModel,          # Float YOLOv10; it is not changed
     view:View,                     # Data
     manifest:list[dict[str,Any]],  # Plan that is asked about; layers that it keeps are no part
+    *,
     imgsz:int=640,                 # Network input, pixels
     batch:int=16,                  # Images at once
     device:str='cpu',              # Ultralytics device string
@@ -178,7 +183,8 @@ def measure(
     states = list(dict.fromkeys([frozenset(), *(frozenset(p.convs) for p in found)]))
     floating, rounded = _ready(deepcopy(model), device), _rounded(model, manifest, scale_init, device)
     with tempfile.TemporaryDirectory() as scratch:
-        bench = Bench(floating, view, Path(scratch), imgsz, batch, device, split, max_images)
+        bench = Bench(floating, view, Path(scratch), imgsz=imgsz, batch=batch, device=device, split=split,
+                      max_images=max_images)
         alone, spared = (dict(zip(states, row))
                          for row in sweep(bench, [Case(floating, rounded, states), Case(rounded, floating, states)],
                                           progress))
@@ -192,7 +198,7 @@ def measure(
                  loss_fall_spared=ptq.loss-b.loss) for p in found for a,
             b in [(alone[frozenset(p.convs)], spared[frozenset(p.convs)])]])
 
-# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-018
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-019
 def _ready(model:DetectionModel, device:str) -> DetectionModel:
     return model.to(select_device(device, verbose=False), memory_format=torch.channels_last).eval()
 
@@ -204,7 +210,7 @@ def _sizes(manifest:list[dict[str,Any]]) -> dict[str,tuple[int,int]]:
     counts = {e['name']: (torch.Size(e['shape']).numel(), e['bits']) for e in manifest if e['bits']}
     return {name: (n, -(-n*max(0, KEPT_BITS-bits)//8)) for name, (n, bits) in counts.items()}
 
-# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-023
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-024
 def ranked(
     table:pd.DataFrame,             # From `measure`
     by:str='loss_rise_alone',       # Column: the larger, the more a layer is worth
@@ -214,7 +220,7 @@ def ranked(
     return layers.assign(worth=layers[by]/layers.bytes).sort_values(
         'worth', ascending=False, kind='stable').part.tolist()
 
-# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-024
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-025
 def suggest(
     table:pd.DataFrame,        # From `measure`
     budget:int,                # Bytes
@@ -234,7 +240,7 @@ def suggest(
                           f'{min(sizes[n] for n in order):,}')
     return chosen
 
-# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-025
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-026
 def kept(
     manifest:list[dict[str,Any]], # Plan
     layers:Collection[str],       # To keep at 8 bit
@@ -242,15 +248,16 @@ def kept(
     "The plan of a keep-list."
     return [e | dict(bits=KEPT_BITS) if e['name'] in layers else e for e in manifest]
 
-# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-026
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-027
 COUNTS = (0, 1, 2, 4, 8, 16, 32)  # layers of the nested lists that are measured
 
-# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-027
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-028
 def trade(
     model:DetectionModel,          # Float YOLOv10; it is not changed
     view:View,                     # Data
     manifest:list[dict[str,Any]],  # Plan without a keep-list
     order:list[str],               # From `ranked`
+    *,
     chosen:list[str]=(),           # A keep-list that is measured too
     imgsz:int=640,                 # Network input, pixels
     batch:int=16,                  # Images at once
@@ -265,14 +272,15 @@ def trade(
     sizes = _sizes(manifest)
     low, high = (_rounded(model, m, scale_init, device) for m in (manifest, kept(manifest, order)))
     with tempfile.TemporaryDirectory() as scratch:
-        bench = Bench(low, view, Path(scratch), imgsz, batch, device, split, max_images)
+        bench = Bench(low, view, Path(scratch), imgsz=imgsz, batch=batch, device=device, split=split,
+                      max_images=max_images)
         scores = sweep(bench, [Case(low, high, [frozenset(x) for x in lists])], progress)[0]
     points = [
         dict(layers=len(x), bytes=sum(sizes[n][1] for n in x), average_bits=average_bits(kept(manifest, x)), ap=s.ap,
              loss=s.loss) for x, s in zip(lists, scores)]
     return sorted(points, key=lambda p: p['bytes'])
 
-# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-031
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-032
 def check_keep_list(
     names:list[str],               # From `keeplist.load_keep_list`
     manifest:list[dict[str,Any]],  # Plan of the model that they are for
@@ -286,7 +294,7 @@ def check_keep_list(
                 f"'{name.replace('.cv', '.one2one_cv', 1)}'?")
     if faults := [fault(n) for n in names if n not in fit]: raise ConfigError('; '.join(faults))
 
-# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-034
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-035
 AUTO_IMAGES = 64
 
 def keep_files(
@@ -303,7 +311,7 @@ def keep_files(
     return save_keep_list(folder/'keep-layers.json', chosen, int(sum(sizes[n] for n in chosen)), budget, measured,
                           points)
 
-# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-035
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-036
 def measure_and_keep(
     model:DetectionModel,         # Float YOLOv10 that the run starts from
     view:View,                    # Its data
@@ -318,12 +326,12 @@ def measure_and_keep(
                scale_init=c.scale_init, progress=progress)
     table = measure(model, view, manifest, **how)
     chosen = suggest(table, budget)
-    points = trade(model, view, manifest, ranked(table), chosen, **how)
+    points = trade(model, view, manifest, ranked(table), chosen=chosen, **how)
     return keep_files(Path(run_root), table, chosen, budget,
                       dict(split='train', images=min(AUTO_IMAGES, view.train_images), imgsz=c.imgsz, batch=c.batch),
                       points)
 
-# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-036
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-037
 DEMO_IMAGES = 96
 
 class Study(NamedTuple):
@@ -333,13 +341,14 @@ class Study(NamedTuple):
     points:list[dict[str,Any]]  # From `trade`
     images:int
 
-# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-037
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-038
 def study(
     # Base weights (.pt of Ultralytics, or from `save_base`), a checkpoint of this project, or `demo`
     checkpoint:Path|str,
     coco_root:Path|str,         # COCO-format data, or `demo`
     out:Path|str,               # Folder for the files, made if need be
     budget:int|None=None,       # Bytes for a keep-list; None: `default_budget`
+    *,
     variant:str='yolo10n',      # Size of the network
     bits:int=4,                 # Word length
     granularity:str='per_channel', # `per_channel` or `per_tensor`
@@ -360,14 +369,14 @@ def study(
         table = measure(model, view, manifest, progress=progress, **how)
         budget = budget or default_budget(manifest)
         chosen = suggest(table, budget)
-        points = trade(model, view, manifest, ranked(table), chosen, progress=progress, **how)
+        points = trade(model, view, manifest, ranked(table), chosen=chosen, progress=progress, **how)
     measured = dict(split=val_split, images=view.val_images, checkpoint_sha256=file_sha256(file), bits=bits,
                     granularity=granularity) | {k: how[k] for k in ('imgsz', 'batch') if k in how}
     Path(out).mkdir(parents=True, exist_ok=True)
     keep_files(Path(out), table, chosen, budget, measured, points)
     return Study(table, chosen, points, view.val_images)
 
-# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-038
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-039
 def default_budget(
     manifest:list[dict[str,Any]], # Plan
 ) -> int: # Bytes

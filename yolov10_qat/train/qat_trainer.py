@@ -82,10 +82,12 @@ def probe_images(
 ) -> tuple: # To measure on; to re-estimate from: two iterables of batches (n, 3, h, w), 0 to 1
     "Batches of training images for the batch norms."
     def images(batches, start):
-        return training_images(dataset, config.imgsz, config.batch, batches, device, start=start, seed=config.seed)
+        return training_images(dataset, config.imgsz, config.batch, batches, device=device, start=start,
+                               seed=config.seed)
     probe, others = images(PROBE, 0), images(config.bn_batches, PROBE)
     few = max(1, int(PROBE_SHARE*len(probe.dataset)/config.batch))
-    return ImageBatches(probe.dataset, probe.indices[:few], device), others if len(others) else images(config.bn_batches, 0)
+    return ImageBatches(probe.dataset, probe.indices[:few],
+                        device), others if len(others) else images(config.bn_batches, 0)
 
 # %% ../../nbs/50_train/03_qat_trainer.ipynb #03_qat_trainer-009
 def layers_divergence(
