@@ -137,6 +137,12 @@ class ViewLayout:
         "Annotations of one split, in COCO's form."
         return self.annotations/f'instances_{key}.json'
 
+    def list_file(self,
+        key:str, # `train` or `val`
+    ) -> Path:
+        "Images of one split, a line each."
+        return self.root/f'{key}.txt'
+
 # %% ../../nbs/10_core/06_layout.ipynb #06_layout-019
 @dataclass(frozen=True)
 class ComparisonLayout:

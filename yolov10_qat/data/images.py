@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TOLERATED', 'Progress', 'select_images', 'label_path', 'link_path', 'check_names', 'jpeg_size', 'image_size',
-           'image_fault', 'link_images', 'check_images', 'Beside']
+           'image_fault', 'link_images', 'list_faults', 'check_images', 'ForkedIterator']
 
 # %% ../../nbs/30_data/02_images.ipynb #02_images-002
 import hashlib
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..core.layout import ViewLayout
 from .annotations import DataError, ImageRecord
 
 # %% ../../nbs/30_data/02_images.ipynb #02_images-005
@@ -44,33 +45,41 @@ def link_path(
     name:str, # `file_name` of an image
 ) -> str: # Such as images/train/a.jpg
     "Path of an image inside the view."
-    return f"images/{key}/{posixpath.normpath(name) if '/' in name else name}"
+    return f"{ViewLayout.images}/{key}/{posixpath.normpath(name) if '/' in name else name}"
+
+# %% ../../nbs/30_data/02_images.ipynb #02_images-011
 _PLAIN = re.compile(r'\w[\w-]*\.\w+', re.ASCII)  # one dot, no folder, nothing odd
 
-# %% ../../nbs/30_data/02_images.ipynb #02_images-009
+def _plain_and_different(images:list[ImageRecord]) -> bool:
+    names = [image.file_name for image in images]
+    if not all(map(_PLAIN.fullmatch, names)): return False
+    stems = {name.partition('.')[0] for name in names}
+    return len(stems) == len({image.id for image in images}) == len(images)
+
+def _is_unsafe(name:str) -> bool:
+    return name.startswith('/') or '..' in name.split('/') or name.splitlines() != [name] or '\0' in name
+
+# %% ../../nbs/30_data/02_images.ipynb #02_images-012
 def check_names(
     images:list[ImageRecord], # Of one split
     file:Path|str,            # Where they come from, for messages
 ) -> None:
-    "Refuse image ids and file names that cannot be told apart or that leave the image folder."
-    names = [image.file_name for image in images]
-    # as in COCO itself
-    if all(map(_PLAIN.fullmatch, names)) and len(
-        {name.partition('.')[0] for name in names}) == len({image.id for image in images}) == len(images):
-        return
+    "Refuse image ids and file names that are used twice or that leave the image folder."
+    if _plain_and_different(images): return
     ids, labels = {}, {}
-    for image, name in zip(images, names):
-        if name.startswith('/') or '..' in name.split('/') or name.splitlines() != [name] or '\0' in name:
-            raise DataError(f'{file}: image {image.id} has file_name {name!r}; it must be a relative path that stays '
-                            'inside the image folder')
-        for seen, key, what in ((ids, image.id, 'id'),
-                                (labels, label_path(link_path('any', name)), 'file_name without its suffix')):
+    for image in images:
+        name = image.file_name
+        if _is_unsafe(name):
+            raise DataError(f'{file}: image {image.id} has file_name {name!r}; '
+                            'it must be a relative path that stays inside the image folder')
+        label = label_path(link_path('any', name))
+        for seen, key, what in ((ids, image.id, 'id'), (labels, label, 'file_name without its suffix')):
             if key in seen:
                 raise DataError(f"{file}: images {seen[key].id} ('{seen[key].file_name}') and {image.id} ('{name}') "
-                                f"have the same {what}; remove or rename one")
+                                f'have the same {what}; remove or rename one')
             seen[key] = image
 
-# %% ../../nbs/30_data/02_images.ipynb #02_images-012
+# %% ../../nbs/30_data/02_images.ipynb #02_images-015
 def jpeg_size(
     head:bytes, # The first bytes of a file
 ) -> tuple[int,int]|None: # Width, height; None when they are not in `head`, or Exif data may turn the image
@@ -82,7 +91,7 @@ def jpeg_size(
             return int.from_bytes(head[at+7:at+9], 'big'), int.from_bytes(head[at+5:at+7], 'big')
         at += 2 + length
 
-# %% ../../nbs/30_data/02_images.ipynb #02_images-013
+# %% ../../nbs/30_data/02_images.ipynb #02_images-017
 def image_size(
     path:str, # Image file
 ) -> tuple[int,int]: # Width, height as shown, that is after Exif rotation
@@ -97,9 +106,9 @@ def image_size(
         image.load()
         return image.size[::-1] if turned else image.size
 
-# %% ../../nbs/30_data/02_images.ipynb #02_images-014
+# %% ../../nbs/30_data/02_images.ipynb #02_images-019
 # What Pillow raises for a bad file. ImportError: once imported, Ultralytics makes `Image.open` ask for pi-heif
-# when it does not know a file
+# where it does not know a file
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError, ImportError)
 
 def image_fault(
@@ -113,10 +122,7 @@ def image_fault(
     if min(size) < 10: return 'too small'  # Ultralytics refuses these
     return None if size == (image.width, image.height) else 'other size'
 
-# %% ../../nbs/30_data/02_images.ipynb #02_images-017
-TOLERATED = 0.01  # share of images, and of annotations with an unknown category, that may be skipped
-Progress = Callable[[int,int,str],None]  # done, total, what
-
+# %% ../../nbs/30_data/02_images.ipynb #02_images-022
 def link_images(
     images:list[ImageRecord], # The selected, with names that are safe to write
     folder:Path|str,          # Where their files are
@@ -132,30 +138,37 @@ def link_images(
             else: os.symlink(path, f'{out}/{image.file_name}')
         yield min(start+1000, len(images)), faults
 
-# %% ../../nbs/30_data/02_images.ipynb #02_images-018
+# %% ../../nbs/30_data/02_images.ipynb #02_images-025
+TOLERATED = 0.01  # share of images, and of annotations with an unknown category, that may be skipped
+Progress = Callable[[int,int,str],None]  # done, total, what
+
+def list_faults(
+    faults:dict[str,str], # file_name -> fault
+    most:int=5,           # How many to name
+) -> str: # "a.jpg (missing), b.jpg (unreadable), ..."
+    "The first faults, for a message."
+    named = ', '.join(f'{name} ({fault})' for name, fault in list(faults.items())[:most])
+    return named + (', ...' if len(faults) > most else '')
+
+# %% ../../nbs/30_data/02_images.ipynb #02_images-026
 def check_images(
     images:list[ImageRecord], # The selected
     folder:Path|str,          # Where their files are
-    found:Iterable[tuple[int,dict[str,str]]], # What `link_images` finds
-    progress:Progress,        # Told how far it is
+    looked_at:Iterable[tuple[int,dict[str,str]]], # As of `link_images`
+    progress:Progress,        # Called with how far it is
 ) -> tuple[list[ImageRecord],dict[str,str]]: # The usable; file_name -> fault of the others
     "Leave out images whose file cannot be used."
     faults, what = {}, f'checking {Path(folder).name}'
     progress(0, len(images), what)
-    for done, more in found:
+    for done, more in looked_at:
         faults |= more
         progress(done, len(images), what)
     if len(faults) > TOLERATED*len(images):
         raise DataError(f'{folder}: {len(faults)} of {len(images)} selected images cannot be used (tolerated: 1 %): '
-                        f'{_listed(faults)}; restore the files, or correct the annotation file')
+                        f'{list_faults(faults)}; restore the files, or correct the annotation file')
     return [image for image in images if image.file_name not in faults], faults
 
-# %% ../../nbs/30_data/02_images.ipynb #02_images-019
-def _listed(faults:dict[str,str], most:int=5) -> str:
-    return ', '.join(f'{name} ({fault})' for name,
-                     fault in list(faults.items())[:most]) + (', ...' if len(faults) > most else '')
-
-# %% ../../nbs/30_data/02_images.ipynb #02_images-022
+# %% ../../nbs/30_data/02_images.ipynb #02_images-029
 def _send(
     items:Iterable, # What to send
     pipe,           # Where to
@@ -165,8 +178,8 @@ def _send(
         pipe.send((None, StopIteration()))
     except Exception as e: pipe.send((None, e))
 
-# %% ../../nbs/30_data/02_images.ipynb #02_images-023
-class Beside:
+# %% ../../nbs/30_data/02_images.ipynb #02_images-030
+class ForkedIterator:
     "The items of a generator that runs in a process beside this one, which ends with the `with` block."
     def __init__(self,
         items:Iterable, # Small, picklable; each is sent as it is made

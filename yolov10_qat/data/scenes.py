@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SHAPES', 'TEXTURES', 'Kind', 'KINDS', 'DECOYS', 'CATEGORY_IDS', 'Place', 'SHARE_SEEN', 'PIXELS_SEEN', 'PROPORTIONS',
-           'RECIPE', 'distance', 'texture', 'Thing', 'draw', 'random_colours', 'random_thing', 'background', 'hazed',
-           'Scene', 'scene', 'write_scenes']
+           'RECIPE', 'outline_distance', 'texture', 'Thing', 'draw', 'random_colours', 'random_thing', 'background',
+           'hazed', 'Scene', 'scene', 'write_scenes']
 
 # %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-002
 import json
@@ -18,6 +18,7 @@ from PIL import Image
 
 from ..core.config import DEMO, PROFILES
 from ..core.files import write_atomic
+from .annotations import coco_paths
 from .images import Progress
 
 # %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-005
@@ -30,7 +31,7 @@ DECOYS = tuple((TEXTURES[(i+3) % 5], shape) for i, shape in enumerate(SHAPES))
 CATEGORY_IDS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89)  # with gaps, as COCO's have
 
 # %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-008
-def distance(
+def outline_distance(
     shape:str,        # One of `SHAPES`
     u_hw:np.ndarray,  # Own coordinates of the object, 0 at its centre, 1 a radius away
     v_hw:np.ndarray,  # The other axis
@@ -45,10 +46,10 @@ def distance(
     tip = np.exp(.2j*np.pi) - .45
     return ((r*np.cos(turn)-.45)*tip.imag - r*np.sin(turn)*tip.real)/abs(tip)
 
-# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-009
+# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-011
 def texture(
     name:str,         # One of `TEXTURES`
-    u_hw:np.ndarray,  # Own coordinates of the object, as in `distance`
+    u_hw:np.ndarray,  # Own coordinates of the object, as in `outline_distance`
     v_hw:np.ndarray,  # The other axis
 ) -> np.ndarray: # (h, w), True where the second colour shows
     "Which of its two colours each point of an object has."
@@ -58,7 +59,7 @@ def texture(
     if name == 'rippled': return np.sin(5*np.pi*np.hypot(u_hw, v_hw)) > 0
     return np.zeros(u_hw.shape, bool)
 
-# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-013
+# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-014
 @dataclass(frozen=True)
 class Thing:
     "One object, in pixels of its image."
@@ -69,9 +70,10 @@ class Thing:
     angle:float            # Radians
     stretch:float          # Above 1: longer along its own first axis, its area kept
     colours_23:np.ndarray  # Two RGB colours, 0 to 1
+
+# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-015
 Place = tuple[slice,slice]  # rows and columns of a canvas
 
-# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-014
 def draw(
     canvas:np.ndarray, # (h, w, 3) float32, 0 to 1; painted on
     thing:Thing,       # What to paint; its centre lies on the canvas
@@ -82,13 +84,14 @@ def draw(
     columns = slice(max(0, int(thing.x-reach)), min(w, int(thing.x+reach)+2))
     dy_hw, dx_hw = np.mgrid[rows, columns].astype('f4') + .5 - np.float32([[[thing.y]], [[thing.x]]])
     c, s = np.cos(thing.angle), np.sin(thing.angle)
-    u_hw, v_hw = (c*dx_hw + s*dy_hw)/(thing.radius*thing.stretch), (c*dy_hw - s*dx_hw)/thing.radius*thing.stretch
-    share_hw = np.clip(.5 - distance(thing.kind[1], u_hw, v_hw)*thing.radius, 0, 1)
+    u_hw = (c*dx_hw + s*dy_hw)/(thing.radius*thing.stretch)
+    v_hw = (c*dy_hw - s*dx_hw)/thing.radius*thing.stretch
+    share_hw = np.clip(.5 - outline_distance(thing.kind[1], u_hw, v_hw)*thing.radius, 0, 1)
     colour_hw3 = thing.colours_23[texture(thing.kind[0], u_hw, v_hw).astype(int)]
     canvas[rows, columns] += share_hw[..., None]*(colour_hw3 - canvas[rows, columns])
     return (rows, columns), share_hw > .5
 
-# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-018
+# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-019
 def random_colours(
     rng:np.random.Generator, # Where chance comes from
 ) -> np.ndarray: # (2, 3) float32, RGB, 0 to 1
@@ -107,7 +110,26 @@ def random_thing(
     "An object at a given place."
     return Thing(kind, x, y, radius, rng.uniform(0, 2*np.pi), rng.uniform(.87, 1.15), random_colours(rng))
 
-# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-020
+# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-022
+def _clutter_bar(rng, along_hw, across_hw, size):
+    width = np.float32(rng.uniform(1, 3.5))
+    return np.clip(width - abs(across_hw), 0, 1)*(abs(along_hw) < 2*size)
+
+def _clutter_grating(rng, along_hw, across_hw, size):
+    lit_hw = np.sin(across_hw*np.float32(rng.uniform(.2, 1.2))) > 0
+    return np.float32(.7)*np.exp(-(along_hw**2 + across_hw**2)/size**2)*lit_hw
+
+# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-023
+def _cluttered(rng, canvas:np.ndarray, grid_2hw:np.ndarray) -> np.ndarray:
+    "The canvas with one more bar or grating; `grid_2hw` has row and column of each pixel."
+    h, w = canvas.shape[:2]
+    x, y, angle, size = *rng.uniform(0, (w, h, np.pi)), max(h, w)*rng.uniform(.05, .3)
+    c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    y_hw, x_hw = grid_2hw - np.float32([[[y]], [[x]]])
+    clutter = _clutter_bar if rng.random() < .5 else _clutter_grating
+    opacity_hw = clutter(rng, c*x_hw + s*y_hw, c*y_hw - s*x_hw, np.float32(size))
+    return canvas + opacity_hw[..., None]*(rng.uniform(0, 1, 3).astype('f4') - canvas)
+
 def background(
     rng:np.random.Generator, # Where chance comes from
     h:int,                   # Pixels
@@ -116,26 +138,11 @@ def background(
     "A cluttered canvas."
     coarse = Image.fromarray(rng.integers(40, 216, (4, 5, 3), dtype=np.uint8))
     canvas = np.asarray(coarse.resize((w, h), Image.Resampling.BICUBIC), 'f4')/255
-    y_hw, x_hw = np.mgrid[:h, :w].astype('f4')
-    for _ in range(rng.integers(5, 13)):
-        x, y, angle, size = *rng.uniform(0, (w, h, np.pi)), max(h, w)*rng.uniform(.05, .3)
-        c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-        along_hw, across_hw = c*(
-            x_hw-np.float32(x)) + s*(y_hw-np.float32(y)), c*(y_hw-np.float32(y)) - s*(x_hw-np.float32(x))
-        clutter = _bar if rng.random() < .5 else _grating
-        canvas = canvas + clutter(rng, along_hw, across_hw,
-                                  np.float32(size))[..., None]*(rng.uniform(0, 1, 3).astype('f4') - canvas)
+    grid_2hw = np.mgrid[:h, :w].astype('f4')
+    for _ in range(rng.integers(5, 13)): canvas = _cluttered(rng, canvas, grid_2hw)
     return canvas
 
-# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-021
-def _bar(rng, along_hw, across_hw, size):
-    return np.clip(np.float32(rng.uniform(1, 3.5)) - abs(across_hw), 0, 1)*(abs(along_hw) < 2*size)
-
-def _grating(rng, along_hw, across_hw, size):
-    return np.float32(.7)*np.exp(-(along_hw**2 + across_hw**2)/size**2)*(
-        np.sin(across_hw*np.float32(rng.uniform(.2, 1.2))) > 0)
-
-# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-023
+# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-025
 def hazed(
     rng:np.random.Generator, # Where chance comes from
     canvas:np.ndarray,       # (h, w, 3) float32, 0 to 1
@@ -147,22 +154,22 @@ def hazed(
     seen = .5 + .8*(1-contrast)*(np.asarray(light)[..., None]-.5) + contrast*(canvas-.5)
     return seen + rng.uniform(.002, .01)*rng.standard_normal(canvas.shape, 'f4')
 
-# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-025
+# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-028
 SHARE_SEEN, PIXELS_SEEN = .3, 12
-PROPORTIONS = ((1, .75), (1, 1), (.75, 1), (1, .625), (.875, .875))  # width and height as shares of `side`
 
-@dataclass(frozen=True)
-class Scene:
-    "One image with its annotations."
-    pixels_hw3:np.ndarray           # uint8, RGB
-    annotations:list[dict[str,Any]] # COCO's category_id, bbox (xywh, pixels, top-left), area and iscrowd
+def _annotation(kind:Kind, crowd:int, mask_hw:np.ndarray) -> dict[str,Any]:
+    "COCO's category_id, bbox (xywh, pixels, top-left), area and iscrowd."
+    y_k, x_k = np.nonzero(mask_hw)
+    x, y = int(x_k.min()), int(y_k.min())
+    bbox = [x, y, int(x_k.max())+1-x, int(y_k.max())+1-y]
+    return dict(category_id=CATEGORY_IDS[KINDS.index(kind)], bbox=bbox, area=len(y_k), iscrowd=crowd)
 
-# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-026
+# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-029
 class _Painting:
     "A canvas that remembers which object each pixel shows."
     def __init__(self, canvas):
-        # kind, iscrowd, pixels before others came over it
-        self.canvas, self.owner_hw, self.things = canvas, np.full(canvas.shape[:2], -1), []
+        self.canvas, self.owner_hw = canvas, np.full(canvas.shape[:2], -1)
+        self.things = []  # kind, iscrowd, pixels before others came over it
 
     def add(self, kind:Kind, crowd:int, things:list[Thing]):
         mask_hw = np.zeros(self.owner_hw.shape, bool)
@@ -173,21 +180,42 @@ class _Painting:
         self.things.append((kind, crowd, mask_hw.sum()))
 
     def annotations(self) -> list[dict[str,Any]]:
-        found = []
+        labelled = []
         for i, (kind, crowd, pixels) in enumerate(self.things):
-            y_k, x_k = np.nonzero(self.owner_hw == i)
-            if kind in DECOYS or len(y_k) < max(PIXELS_SEEN, SHARE_SEEN*pixels): continue
-            x, y = int(x_k.min()), int(y_k.min())
-            found.append(
-                dict(category_id=CATEGORY_IDS[KINDS.index(kind)], bbox=[x, y, int(x_k.max())+1-x, int(y_k.max())+1-y],
-                     area=len(y_k), iscrowd=crowd))
-        return found
+            mask_hw = self.owner_hw == i
+            if kind in DECOYS or mask_hw.sum() < max(PIXELS_SEEN, SHARE_SEEN*pixels): continue
+            labelled.append(_annotation(kind, crowd, mask_hw))
+        return labelled
 
-# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-027
+# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-033
+def _add_crowd(rng, painting:_Painting, side:int):
+    (h, w), kind = painting.owner_hw.shape, KINDS[rng.integers(len(KINDS))]
+    middle = rng.uniform(.25, .75, 2)*(w, h)
+    places = (middle + rng.normal(0, .08*side, (rng.integers(9, 16), 2))).clip(0, (w, h))
+    painting.add(kind, 1, [random_thing(rng, kind, x, y, .035*side) for x, y in places])
+
+def _add_objects(rng, painting:_Painting, side:int):
+    h, w = painting.owner_hw.shape
+    kinds = [KINDS[i] for i in rng.integers(len(KINDS), size=rng.integers(1, 9))]
+    kinds += [DECOYS[i] for i in rng.integers(len(DECOYS), size=rng.integers(4))]
+    for i in rng.permutation(len(kinds)):
+        x, y = rng.uniform(.04, .96, 2)*(w, h)
+        radius = side*np.exp(rng.uniform(np.log(.035), np.log(.19)))
+        painting.add(kinds[i], 0, [random_thing(rng, kinds[i], x, y, radius)])
+
+# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-034
+PROPORTIONS = ((1, .75), (1, 1), (.75, 1), (1, .625), (.875, .875))  # width and height as shares of `side`
+
+@dataclass(frozen=True)
+class Scene:
+    "One image with its annotations."
+    pixels_hw3:np.ndarray           # uint8, RGB
+    annotations:list[dict[str,Any]] # COCO's category_id, bbox (xywh, pixels, top-left), area and iscrowd
+
 def scene(
     seed:int,     # Of the data set
     split:str,    # train or val
-    index:int,    # 0-based; an image depends on these three alone, so a small data set is the beginning of a larger one
+    index:int,    # 0-based; an image depends on these three alone: a small data set is the beginning of a larger one
     side:int=192, # Longer side, pixels
 ) -> Scene: # Image and annotations
     "Make one image."
@@ -198,72 +226,57 @@ def scene(
     if rng.random() > .05: _add_objects(rng, painting, side)
     return Scene((hazed(rng, painting.canvas).clip(0, 1)*255).round().astype(np.uint8), painting.annotations())
 
-def _add_crowd(rng, painting:_Painting, side:int):
-    (h, w), kind = painting.owner_hw.shape, KINDS[rng.integers(len(KINDS))]
-    middle = rng.uniform(.25, .75, 2)*(w, h)
-    places = (middle + rng.normal(0, .08*side, (rng.integers(9, 16), 2))).clip(0, (w, h))
-    painting.add(kind, 1, [random_thing(rng, kind, x, y, .035*side) for x, y in places])
-
-# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-028
-def _add_objects(rng, painting:_Painting, side:int):
-    h, w = painting.owner_hw.shape
-    kinds = [KINDS[i] for i in rng.integers(len(KINDS), size=rng.integers(1, 9))] + [
-        DECOYS[i] for i in rng.integers(len(DECOYS), size=rng.integers(4))]
-    for i in rng.permutation(len(kinds)):
-        x, y = rng.uniform(.04, .96, 2)*(w, h)
-        painting.add(kinds[i], 0,
-                     [random_thing(rng, kinds[i], x, y, side*np.exp(rng.uniform(np.log(.035), np.log(.19))))])
-
-# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-033
+# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-042
 RECIPE = 1  # of the generator; a change that makes other pictures raises it
 
-# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-034
-def write_scenes(
-    root:Path|str,                # Folder to write to; new, empty, or holding the same data set
-    train_images:int=0,           # How many for training; 0: the demo's 400
-    val_images:int=0,             # How many for validation; 0: the demo's 96
-    seed:int=0,                   # Another seed, other images
-    side:int=192,                 # Longer side of an image, pixels, 32 or more
-    progress:Progress|None=None,  # Told how far it is
-) -> Path: # `root`
-    "Make a data set."
-    root, demo = Path(root), PROFILES[DEMO]
-    for name, value, least in (('train_images', train_images, 0), ('val_images', val_images, 0), ('side', side, 32)):
-        if value < least: raise ValueError(f'{name}={value}: scenes need {least} or more')
-    counts = dict(train=train_images or demo['train_max_images'], val=val_images or demo['val_max_images'])
-    info = dict(description='scenes of yolov10-qat', recipe=RECIPE, seed=seed, side=side)
-    if _there(root, info, counts): return root
-    (root/'annotations').mkdir(parents=True, exist_ok=True)
-    texts = {split: _write_split(root/f'{split}2017', split, count, info, progress) for split, count in counts.items()}
-    for split, text in texts.items(): write_atomic(_instances(root, split), text)
-    return root
+def _files(root:Path, splits) -> dict[str,Path]:
+    return {split: coco_paths(root, f'{split}2017')[1] for split in splits}
 
-# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-035
-def _instances(root:Path, split:str) -> Path: return root/'annotations'/f'instances_{split}2017.json'
-
-def _there(root:Path, info:dict, counts:dict[str,int]) -> bool:
-    files = [_instances(root, split) for split in counts]
-    if all(f.is_file() for f in files):
-        found = [json.loads(f.read_text(encoding='utf-8')) for f in files]
-        if all(f.get('info') == info and len(f['images']) == n for f, n in zip(found, counts.values())): return True
+def _already_written(root:Path, info:dict, counts:dict[str,int]) -> bool:
+    files = _files(root, counts)
+    if all(f.is_file() for f in files.values()):
+        contents = [json.loads(f.read_text(encoding='utf-8')) for f in files.values()]
+        sizes = [len(content['images']) for content in contents]
+        if sizes == [*counts.values()] and all(c.get('info') == info for c in contents): return True
     unfinished = {'annotations', *(f'{split}2017' for split in counts)}
-    foreign = any(f.exists() for f in files) or root.is_file() or (
-        root.is_dir() and {p.name for p in root.iterdir()} - unfinished)
-    if foreign:
-        raise FileExistsError(f'{root} is in use and does not hold these scenes (seed {info["seed"]}, side '
-                              f'{info["side"]}, {counts}); name a new folder')
+    others = root.is_file() or (root.is_dir() and {p.name for p in root.iterdir()} - unfinished)
+    if others or any(f.exists() for f in files.values()):
+        raise FileExistsError(f'{root} is in use and does not hold these scenes '
+                              f'(seed {info["seed"]}, side {info["side"]}, {counts}); name a new folder')
     return False
 
-# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-036
-def _write_split(folder:Path, split:str, count:int, info:dict, progress:Progress|None) -> str:
+# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-043
+def _write_images(folder:Path, split:str, count:int, info:dict, progress:Progress|None) -> str:
     folder.mkdir(exist_ok=True)
     images, annotations = [], []
     for i in range(count):
         if progress and i % 16 == 0: progress(i, count, f'painting {split}')
         made, name = scene(info['seed'], split, i, info['side']), f'{i+1:06d}.jpg'
         Image.fromarray(made.pixels_hw3).save(folder/name, quality=95)
-        images.append(dict(id=i+1, file_name=name, width=made.pixels_hw3.shape[1], height=made.pixels_hw3.shape[0]))
+        h, w = made.pixels_hw3.shape[:2]
+        images.append(dict(id=i+1, file_name=name, width=w, height=h))
         annotations += [dict(id=len(annotations)+k, image_id=i+1, **a) for k, a in enumerate(made.annotations, 1)]
     if progress: progress(count, count, f'painting {split}')
     categories = [dict(id=c, name=' '.join(kind), supercategory=kind[1]) for c, kind in zip(CATEGORY_IDS, KINDS)]
     return json.dumps(dict(info=info, images=images, annotations=annotations, categories=categories))
+
+# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-044
+def write_scenes(
+    root:Path|str,                # Folder to write to; new, empty, or holding the same data set
+    train_images:int=0,           # How many for training; 0: the demo's 400
+    val_images:int=0,             # How many for validation; 0: the demo's 96
+    seed:int=0,                   # Another seed, other images
+    side:int=192,                 # Longer side of an image, pixels, 32 or more
+    progress:Progress|None=None,  # Called with done, total and what is done
+) -> Path: # `root`
+    "Make a data set: `train2017/`, `val2017/` and `annotations/`."
+    root, demo = Path(root), PROFILES[DEMO]
+    for name, value, least in (('train_images', train_images, 0), ('val_images', val_images, 0), ('side', side, 32)):
+        if value < least: raise ValueError(f'{name}={value}: scenes need {least} or more')
+    counts = dict(train=train_images or demo['train_max_images'], val=val_images or demo['val_max_images'])
+    info = dict(description='scenes of yolov10-qat', recipe=RECIPE, seed=seed, side=side)
+    if _already_written(root, info, counts): return root
+    (root/'annotations').mkdir(parents=True, exist_ok=True)
+    texts = {split: _write_images(root/f'{split}2017', split, n, info, progress) for split, n in counts.items()}
+    for split, file in _files(root, counts).items(): write_atomic(file, texts[split])
+    return root

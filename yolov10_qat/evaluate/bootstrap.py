@@ -15,9 +15,9 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from .coco_ap import _results
+from .coco_ap import load_detections
 
-# %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-006
+# %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-005
 class _Matched(NamedTuple):
     "What pycocotools makes of one class."
     image_d:np.ndarray     # Index of the image of each detection
@@ -25,11 +25,12 @@ class _Matched(NamedTuple):
     counted_td:np.ndarray  # It counts: neither on a crowd nor on another ignored object
     objects_n:np.ndarray   # Objects that count in each image
 
+# %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-006
 def _matched(annotations:Path|str, detections) -> list[_Matched]:
-    "Classes with an object, matched over all areas with up to 100 detections an image."
+    "Classes with an object, matched over all areas with up to 100 detections per image."
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(annotations))
-        judge = COCOeval(truth, _results(truth, detections), 'bbox')
+        judge = COCOeval(truth, load_detections(truth, detections), 'bbox')
         judge.params.areaRng, judge.params.areaRngLbl = judge.params.areaRng[:1], judge.params.areaRngLbl[:1]
         judge.evaluate()
     count = len(judge.params.imgIds)
@@ -39,68 +40,70 @@ def _matched(annotations:Path|str, detections) -> list[_Matched]:
 # %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-007
 def _one_matched(images:list[dict|None]) -> _Matched:
     objects_n = np.array([0 if e is None else np.count_nonzero(np.asarray(e['gtIgnore']) == 0) for e in images])
-    found = [(i, e) for i, e in enumerate(images) if e is not None]
-    if not found: return _Matched(*[np.empty(0)]*3, objects_n)
-    # as pycocotools does: ties keep the order of images
-    order = np.argsort(-np.concatenate([e['dtScores'] for _, e in found]), kind='mergesort')
-    matched, ignored = (np.concatenate([e[key] for _, e in found], axis=1)[:, order] != 0
-                        for key in ('dtMatches', 'dtIgnore'))
-    image_d = np.repeat([i for i, _ in found], [len(e['dtScores']) for _, e in found])[order]
+    seen = [(i, e) for i, e in enumerate(images) if e is not None]
+    if not seen: return _Matched(*[np.empty(0)]*3, objects_n)
+    scores = np.concatenate([e['dtScores'] for _, e in seen])
+    order = np.argsort(-scores, kind='mergesort')  # as pycocotools does: ties keep the order of images
+    matched, ignored = (np.concatenate([e[key] for _, e in seen], axis=1)[:, order] != 0 for key in ('dtMatches', 'dtIgnore'))
+    image_d = np.repeat([i for i, _ in seen], [len(e['dtScores']) for _, e in seen])[order]
     return _Matched(image_d, matched & ~ignored, ~ignored, objects_n)
 
-# %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-008
+# %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-011
 RECALLS = np.linspace(0, 1, 101)  # as in pycocotools, `recThrs`
-AT_ONCE = 2_000_000  # draws x detections held in memory
 
-# %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-009
-def _class_ap(
-    m:_Matched,         # One class
-    weights_bn:np.ndarray, # How often each image was drawn
-) -> np.ndarray: # (b,), 0 to 1; NaN where the draw has no object of the class
-    "AP of one class in each draw."
+def _class_ap(m:_Matched, weights_bn:np.ndarray) -> np.ndarray:
+    "AP of one class in each draw (b,), 0 to 1; NaN where the draw has no object of the class."
     weights_bd, objects_b = weights_bn[:, m.image_d], weights_bn @ m.objects_n
-    # mostly one: only crowds make thresholds differ
+    # Detections that count, so far: mostly the same at all thresholds, since only crowds make them differ
     masks, which_t = np.unique(m.counted_td, axis=0, return_inverse=True)
-    seen = [np.cumsum(weights_bd*mask, axis=1) for mask in masks]
+    counted = [np.cumsum(weights_bd*mask, axis=1) for mask in masks]
     total_b = np.zeros(len(weights_bn))
     for right_d, which in zip(m.right_td, which_t.ravel()):
-        places = np.flatnonzero(right_d)
-        right = np.cumsum(weights_bd[:, places], axis=1)
-        precision = right/(seen[which][:, places] + np.spacing(1))
-        envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        # recall levels reached at each place
-        levels = np.searchsorted(RECALLS, right/np.maximum(objects_b, 1)[:, None], side='right')
-        total_b += (np.diff(levels, axis=1, prepend=0)*envelope).sum(axis=1)
+        total_b += _area(weights_bd, counted[which], np.flatnonzero(right_d), objects_b)
     return np.where(objects_b > 0, total_b/(len(m.right_td)*len(RECALLS)), np.nan)
 
-# %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-010
+def _area(weights_bd:np.ndarray, counted_bd:np.ndarray, places:np.ndarray, objects_b:np.ndarray) -> np.ndarray:
+    "Sum of the precision over the recall levels (b,), at one threshold; `places` of the right detections."
+    right = np.cumsum(weights_bd[:, places], axis=1)
+    precision = right/(counted_bd[:, places] + np.spacing(1))
+    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    reached = np.searchsorted(RECALLS, right/np.maximum(objects_b, 1)[:, None], side='right')  # recall levels
+    return (np.diff(reached, axis=1, prepend=0)*envelope).sum(axis=1)
+
+# %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-012
+AT_ONCE = 2_000_000  # draws x detections held in memory
+
 def _weighted_ap(classes:list[_Matched], weights_bn:np.ndarray) -> np.ndarray:
-    def one(m):
-        return (
-            np.concatenate(
-                [_class_ap(m, part)
-                 for part in np.array_split(weights_bn, 1 + weights_bn.shape[0]*m.image_d.size//AT_ONCE)]))
-    ap_cb = np.array([one(m) for m in classes])
+    "Mean over the classes of AP in each draw (b,)."
+    def of_all_draws(m):
+        parts = np.array_split(weights_bn, 1 + weights_bn.shape[0]*m.image_d.size//AT_ONCE)
+        return np.concatenate([_class_ap(m, part) for part in parts])
+    ap_cb = np.array([of_all_draws(m) for m in classes])
     # a draw without any object says 0 for both
     return np.nansum(ap_cb, axis=0)/np.maximum(1, (~np.isnan(ap_cb)).sum(axis=0))
 
-# %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-011
+# %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-019
 LEVEL = .95
 
 def bootstrap_difference(
     annotations:Path|str,                 # COCO annotation file
     detections_a:list[dict[str,Any]]|str, # COCO results before, or their file
     detections_b:list[dict[str,Any]]|str, # COCO results after, or their file
+    *,
     resamples:int=300,                    # Draws
     seed:int=0,                           # Of the draws
 ) -> dict[str,float|int]: # difference (AP of b minus AP of a), low, high, images, resamples, level
     "Difference of two APs with a confidence interval over images."
     before, after = _matched(annotations, detections_a), _matched(annotations, detections_b)
     if not before: raise ValueError(f'{annotations} has no object to find; a difference of APs is not defined')
-    count = len(before[0].objects_n)
-    draws_bn = np.random.default_rng(seed).multinomial(count, np.full(count, 1/count), size=resamples)
-    weights_bn = np.vstack([np.ones((1, count), int), draws_bn])  # the first is the images as they are
+    weights_bn = _draws(len(before[0].objects_n), resamples, seed)
     change_b = _weighted_ap(after, weights_bn) - _weighted_ap(before, weights_bn)
     low, high = np.quantile(change_b[1:], [(1-LEVEL)/2, (1+LEVEL)/2])
-    return dict(difference=float(change_b[0]), low=float(low), high=float(high), images=count, resamples=resamples,
-                level=LEVEL)
+    return dict(difference=float(change_b[0]), low=float(low), high=float(high), images=weights_bn.shape[1],
+                resamples=resamples, level=LEVEL)
+
+# %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-020
+def _draws(images:int, resamples:int, seed:int) -> np.ndarray:
+    "How often each image is drawn (1 + resamples, images); the first row is the images as they are."
+    drawn = np.random.default_rng(seed).multinomial(images, np.full(images, 1/images), size=resamples)
+    return np.vstack([np.ones((1, images), int), drawn])

@@ -79,7 +79,34 @@ def work(
 def _tell(done, total, what): report_progress(what=what, done=done, total=total)
 
 # %% ../../nbs/90_pipeline/04_experiment.ipynb #04_experiment-007
-class _Prepared(Stages):
+class _Sources(Stages):
+    "Where weights and data come from."
+    def _find_weights(self):
+        found = find_base(self.config.variant, self.config.base, progress=_tell)
+        if found.warning: log.warning(found.warning)
+        self.base_file = found.path
+        if self.config.base != DEMO: self.config = self.config.model_copy(update={'base': str(found.path.resolve())})
+        save_config(self.config, self.files.config)  # the stored configuration names the file that was used
+        self.summary.model = Model(variant=self.config.variant, checkpoint=relative_inside(self.root, self.config.base),
+                                   checkpoint_sha256=found.sha256, imgsz=self.config.imgsz)
+
+    def _draw_weights(self) -> nn.Module:
+        model = random_model(self.config.variant, self.view.names, self.config.seed)
+        self.summary.model = Model(variant=self.config.variant, checkpoint=RANDOM,
+                                   checkpoint_sha256=state_sha256(model.state_dict()), imgsz=self.config.imgsz)
+        return model
+
+    def _build_view(self):
+        c, root = self.config, self.config.coco_root
+        if root == DEMO:
+            root = write_scenes(self.files.scenes.resolve(), c.train_max_images, c.val_max_images, progress=_tell)
+        self.view = build_view(root, self.files.dataset, train_split=c.train_split, val_split=c.val_split,
+                               train_max_images=c.train_max_images, val_max_images=c.val_max_images,
+                               fraction=c.fraction, seed=c.seed, progress=_tell)
+        for line in self.view.warnings: log_note(line)
+
+# %% ../../nbs/90_pipeline/04_experiment.ipynb #04_experiment-008
+class _Prepared(_Sources):
     "Base weights, data and plan."
     def prepare(self) -> View: # The data
         "Base weights and the dataset view; the summary learns what the run is about."
@@ -98,31 +125,7 @@ class _Prepared(Stages):
             self._make_room()
         return self.view
 
-    def _build_view(self):
-        c, root = self.config, self.config.coco_root
-        if root == DEMO:
-            root = write_scenes(self.files.scenes.resolve(), c.train_max_images, c.val_max_images, progress=_tell)
-        self.view = build_view(root, self.files.dataset, train_split=c.train_split, val_split=c.val_split,
-                               train_max_images=c.train_max_images, val_max_images=c.val_max_images,
-                               fraction=c.fraction, seed=c.seed, progress=_tell)
-        for line in self.view.warnings: log_note(line)
-
-    def _find_weights(self):
-        found = find_base(self.config.variant, self.config.base, progress=_tell)
-        if found.warning: log.warning(found.warning)
-        self.base_file = found.path
-        if self.config.base != DEMO: self.config = self.config.model_copy(update={'base': str(found.path.resolve())})
-        save_config(self.config, self.files.config)  # the stored configuration names the file that was used
-        self.summary.model = Model(variant=self.config.variant, checkpoint=relative_inside(self.root, self.config.base),
-                                   checkpoint_sha256=found.sha256, imgsz=self.config.imgsz)
-
-    def _draw_weights(self) -> nn.Module:
-        model = random_model(self.config.variant, self.view.names, self.config.seed)
-        self.summary.model = Model(variant=self.config.variant, checkpoint=RANDOM,
-                                   checkpoint_sha256=state_sha256(model.state_dict()), imgsz=self.config.imgsz)
-        return model
-
-# %% ../../nbs/90_pipeline/04_experiment.ipynb #04_experiment-008
+# %% ../../nbs/90_pipeline/04_experiment.ipynb #04_experiment-009
 class _Checked(_Prepared):
     "What a run keeps of its settings, and what it refuses."
     def _keep_recipe(self):
@@ -157,7 +160,7 @@ class _Checked(_Prepared):
         gathered = batches_gathered(recipe_of(self.config, self.root)['nbs'], self.config.batch)
         return self.config.epochs*math.ceil(math.ceil(self.view.train_images/self.config.batch)/gathered)
 
-# %% ../../nbs/90_pipeline/04_experiment.ipynb #04_experiment-009
+# %% ../../nbs/90_pipeline/04_experiment.ipynb #04_experiment-010
 class _Described(_Checked):
     "What the summary and the user learn before the work."
     def _describe(self, raised:int):
@@ -180,7 +183,7 @@ class _Described(_Checked):
             log_note(f'warning: the disk of {self.root} has {free/1e9:,.1f} GB left for {room/1e9:,.1f} GB of '
                      'checkpoints; make room, or set --keep-snapshots, --save-period or --no-snapshot-optimizer')
 
-# %% ../../nbs/90_pipeline/04_experiment.ipynb #04_experiment-010
+# %% ../../nbs/90_pipeline/04_experiment.ipynb #04_experiment-011
 class _Scoring(_Described):
     "Scores states of the model; what is scored on disk is not scored again."
     def _score(self, rung:str, make:Callable[[],nn.Module]):
@@ -209,7 +212,7 @@ class _Scoring(_Described):
         "Scores so far, as a table."
         return pd.DataFrame([Rung(**r).model_dump() for r in rungs_of(self.files.evaluation)]).round(4)
 
-# %% ../../nbs/90_pipeline/04_experiment.ipynb #04_experiment-011
+# %% ../../nbs/90_pipeline/04_experiment.ipynb #04_experiment-012
 class _Trained(_Scoring):
     "Scores before and after, training and correction between."
     def score_before(self) -> pd.DataFrame: # Rungs so far
@@ -240,7 +243,7 @@ class _Trained(_Scoring):
         with self.stage('correct'): correct(self.root)
         return read_correction(self.files.correction_history)
 
-# %% ../../nbs/90_pipeline/04_experiment.ipynb #04_experiment-012
+# %% ../../nbs/90_pipeline/04_experiment.ipynb #04_experiment-013
 class _Rated(_Trained):
     "States after the training."
     def score_after(self) -> pd.DataFrame: # All rungs
@@ -260,7 +263,7 @@ class _Rated(_Trained):
             write_atomic(self.files.grid_histograms, json.dumps({'layers': layers}))
         return self.rungs()
 
-# %% ../../nbs/90_pipeline/04_experiment.ipynb #04_experiment-013
+# %% ../../nbs/90_pipeline/04_experiment.ipynb #04_experiment-014
 def export_table(
     exports:list[Exported], # Of a summary
 ) -> pd.DataFrame: # A row per file
@@ -270,7 +273,7 @@ def export_table(
              bits=e.sizes.average_bits, raw_difference=max(e.parity.raw_boxes, e.parity.raw_scores), AP=e.parity.ap,
              AP_torch=e.parity.ap_torch) for e in exports])
 
-# %% ../../nbs/90_pipeline/04_experiment.ipynb #04_experiment-014
+# %% ../../nbs/90_pipeline/04_experiment.ipynb #04_experiment-015
 class Experiment(_Rated):
     "One run in one folder."
     def export(self) -> pd.DataFrame|None: # What lies in export/; None: nothing is quantised

@@ -73,8 +73,8 @@ class _Layout:
         return [torch.cat([found[id(layer)] for layer in rows.layers]) for rows in self.groups]
 
 # %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-010
-class _Positions:
-    "Where the weights of a model lie on their grids."
+class _Follows:
+    "The layers that are followed, and what is kept of each weight."
     def __init__(self,
         model:nn.Module,               # Quantised; its weights are followed where they are
         manifest:list[dict[str,Any]],  # Its plan
@@ -100,6 +100,9 @@ class _Positions:
         # looks so far; those of earlier epochs; whether freezing has begun; weights followed through this one
         self.looks, self.looks_before, self.froze, self.followed = 0, 0, False, None
 
+# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-011
+class _Positions(_Follows):
+    "Where the weights of a model lie on their grids."
     @property
     def steps(self) -> list[Tensor]:
         "Steps of each layer at the last look, (o, 1, 1, 1) or a scalar."
@@ -119,9 +122,30 @@ class _Positions:
             torch.round(torch.div(w_rk, self.group_steps[-1], out=position_rk), out=rounded_rk)
             if rows.learned: rounded_rk.clamp_(-rows.top, rows.top)
 
-# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-011
-class _Looking(_Positions):
-    "Counts changes of direction after each step, and freezes."
+# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-012
+class _Freezing(_Positions):
+    "Freezes integers and puts latent weights back."
+    def _freeze(self, above:float):
+        newly = (self.frequency_w > above) & ~self.frozen_w
+        self.frozen_w |= newly
+        torch.where(newly, self.average_w.round().to(torch.int8), self.integer_w, out=self.integer_w)
+        self.froze = True
+
+    def _put_back(self):
+        "Latent weights of frozen integers to the middle of their level."
+        frozen, integers = self.layout.matrices(self.frozen_w), self.layout.matrices(self.integer_w)
+        for rows, steps_r1, frozen_rk, integer_rk in zip(self.layout.groups, self.group_steps, frozen, integers):
+            middle_rk = torch.where(frozen_rk, integer_rk*steps_r1, rows.matrix())
+            torch._foreach_copy_(rows.weights(), apart(middle_rk, rows.weights()))
+
+    @torch.no_grad()
+    def hold(self):
+        "Put frozen weights back after a step that is not looked at."
+        if self.froze: self._put_back()
+
+# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-013
+class _Looking(_Freezing):
+    "Counts changes of direction after each step."
     @torch.no_grad()
     def look(self,
         freeze_above:float|None=None, # Frequency above which a weight is frozen from now on; None: no weight is
@@ -145,30 +169,12 @@ class _Looking(_Positions):
         self.looks += 1
         self._follow()
 
-    def _freeze(self, above:float):
-        newly = (self.frequency_w > above) & ~self.frozen_w
-        self.frozen_w |= newly
-        torch.where(newly, self.average_w.round().to(torch.int8), self.integer_w, out=self.integer_w)
-        self.froze = True
-
-    def _put_back(self):
-        "Latent weights of frozen integers to the middle of their level."
-        frozen, integers = self.layout.matrices(self.frozen_w), self.layout.matrices(self.integer_w)
-        for rows, steps_r1, frozen_rk, integer_rk in zip(self.layout.groups, self.group_steps, frozen, integers):
-            middle_rk = torch.where(frozen_rk, integer_rk*steps_r1, rows.matrix())
-            torch._foreach_copy_(rows.weights(), apart(middle_rk, rows.weights()))
-
-    @torch.no_grad()
-    def hold(self):
-        "Put frozen weights back after a step that is not looked at."
-        if self.froze: self._put_back()
-
     def _follow(self):
         if self.followed and len(self.followed['points']) < LOOKS:
             place = self.followed['place']
             self.followed['points'].append((self.position_w[place], self.integer_w[place]))
 
-# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-012
+# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-014
 class Tracker(_Looking):
     "Follows the integer weights of a model through its training."
     def begin_epoch(self,
@@ -204,7 +210,7 @@ class Tracker(_Looking):
         self.group_steps = self.layout.group_steps([s.to(device) for s in state['steps']])
         self.looks, self.froze = state['looks'], state['froze']
 
-# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-022
+# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-024
 def distance(
     position_w:Tensor, # Latent weights, in steps
     top:int,           # Largest integer of the grid
@@ -213,7 +219,7 @@ def distance(
     size = position_w.abs()
     return torch.where(size <= top, .5 - (size - size.round()).abs(), size - (top - .5))
 
-# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-024
+# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-026
 def positions(
     tracker:Tracker, # Its model is read anew
 ) -> dict[str,Any]: # edges (51, in steps) and layers: name, kind, counts (50)
@@ -229,7 +235,7 @@ def positions(
                  counts=torch.histc(inside - inside.round(), BINS, -.5, .5).int().tolist()))
     return dict(edges=edges.tolist(), layers=layers)
 
-# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-025
+# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-027
 def layer_rows(
     tracker:Tracker,                 # After the last look of an epoch, or before the first; its model is read anew
     epoch:int,                       # 1-based; 0 before the training
@@ -255,10 +261,10 @@ def layer_rows(
                  if aggregation else None))
     return rows
 
-# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-026
+# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-028
 def _share(x:Tensor) -> float: return float(x.float().mean())
 
-# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-027
+# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-029
 def followed_weights(
     tracker:Tracker, # At the end of an epoch
 ) -> dict[str,Any]|None: # layer, kind, epoch, first_step, interval, weights; None when no weight was restless
@@ -272,7 +278,7 @@ def followed_weights(
     return dict(layer=entry['name'], kind=entry['kind'], epoch=f['epoch'],
                 first_step=tracker.looks_before*tracker.interval, interval=tracker.interval, weights=weights)
 
-# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-028
+# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-030
 def save_histories(
     tracker:Tracker,         # At the end of an epoch
     start:dict[str,Any],     # `positions` before the training
@@ -287,7 +293,7 @@ def save_histories(
                    trajectory=followed_weights(tracker))
     return write_atomic(path, json.dumps(content))
 
-# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-030
+# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-032
 def _shares(weight_oihw:Tensor, aggregation:str) -> float:
     return 1/weight_oihw[0, 0].numel() if aggregation == 'kernel_mean' else 1.
 
@@ -306,7 +312,7 @@ def dampening_term(
     "The dampening term of a layer."
     return _pull(weight_oihw, steps, top).square().sum()*_shares(weight_oihw, aggregation)
 
-# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-031
+# %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-033
 @torch.no_grad()
 def add_dampening(
     tracker:Tracker,   # Of the model that trains

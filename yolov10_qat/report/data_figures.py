@@ -10,7 +10,7 @@ import numpy as np
 
 from ..data.view import View
 
-# %% ../../nbs/70_report/08_data_figures.ipynb #08_data_figures-004
+# %% ../../nbs/70_report/08_data_figures.ipynb #08_data_figures-005
 def plot_classes(
     view:View,  # Dataset
     ax,         # matplotlib axes
@@ -19,13 +19,13 @@ def plot_classes(
     "Boxes per class in train and val."
     train, val = (np.array(view.provenance['splits'][key]['instances']) for key in ('train', 'val'))
     order = np.argsort(-train, kind='stable')[:top]
-    rows = np.arange(len(order))
+    rows, names = np.arange(len(order)), [view.names[i] for i in order]
     ax.barh(rows-.2, train[order], .4, color='#0072B2', label=f'train, {view.train_images} images')
     ax.barh(rows+.2, val[order], .4, color='#E69F00', hatch='///', label=f'val, {view.val_images} images')
-    ax.set_yticks(rows, [view.names[i] for i in order], fontsize=8)
+    ax.set_yticks(rows, names, fontsize=8)
     ax.invert_yaxis()
     ax.set_xlabel('boxes')
-    ax.set_title(f'{view.names[order[0]]} has {train[order[0]]/train.sum():.0%} of the training boxes ({len(order)} '
-                 f'of {len(train)} classes shown)')
+    share, shown = train[order[0]]/train.sum(), f'{len(order)} of {len(train)} classes shown'
+    ax.set_title(f'{names[0]} has {share:.0%} of the training boxes ({shown})')
     ax.legend()
     return ax

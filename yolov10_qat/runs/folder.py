@@ -110,8 +110,8 @@ def resumed_config(
         raise FileNotFoundError(f'{run_root} holds no run to resume (no run_config.yaml); start it without --resume')
     stored = load_config(Layout(run_root).config)
     wanted = with_absolute_paths(RunConfig(**(stored.model_dump() | given | {'run_root': str(run_root)})))
-    fixed = [k for k in RunConfig.model_fields if k not in RESUME_MAY_CHANGE]
-    differ = [f'{k}={new!r} (it has {old!r})' for k in fixed if (new := getattr(wanted, k)) != (old := getattr(stored, k))]
+    pairs = {k: (getattr(wanted, k), getattr(stored, k)) for k in RunConfig.model_fields if k not in RESUME_MAY_CHANGE}
+    differ = [f'{k}={new!r} (it has {old!r})' for k, (new, old) in pairs.items() if new != old]
     if differ:
         raise ConfigError(f"{run_root} cannot be resumed with {'; '.join(differ)}; "
                           'drop these flags, or start a new run')
@@ -149,7 +149,8 @@ def _raise(root:Path, epochs:int) -> list[Raised]:
     before = load_config(files.config).epochs
     if epochs <= before: return []
     # they are of the end, which is no end any more
-    for folder in (files.correction, files.evaluation, files.reestimated.parent): shutil.rmtree(folder, ignore_errors=True)
+    for folder in (files.correction, files.evaluation, files.reestimated.parent):
+        shutil.rmtree(folder, ignore_errors=True)
     return [
         Raised(after=len(read_results(files.results)) if files.results.is_file() else 0, before=before, epochs=epochs)]
 

@@ -53,7 +53,7 @@ def status_word(
     return 'completed-failed' if stability.collapsed or degenerate else 'completed-success'
 
 # %% ../../nbs/20_runs/01_results.ipynb #01_results-012
-RAW = PRIMARY.replace('metrics/', 'raw/')  # column with the score of the raw weights, where the main one is an average's
+RAW = PRIMARY.replace('metrics/', 'raw/')  # score of the raw weights, where the main column is an average's
 
 def read_results(
     path:Path|str, # `results.csv` of any Ultralytics version

@@ -122,7 +122,8 @@ def overrides(
     run_root = Path(run_root).resolve()
     files = Layout(run_root)
     return dict(model=f'yolov10{config.variant[-1]}.yaml', data=str(files.view.yaml),
-                project=str(files.ultralytics), name=files.training.name, exist_ok=True, plots=False, verbose=False, val=True,
+                project=str(files.ultralytics), name=files.training.name,
+                exist_ok=True, plots=False, verbose=False, val=True,
                 nms=False, epochs=config.epochs, batch=config.batch, imgsz=config.imgsz, device=config.device,
                 workers=config.workers, seed=config.seed, deterministic=True,
                 amp={'off': False, 'fp16': True, 'bf16': 'bf16'}[config.amp], patience=0, save_period=-1,

@@ -3,19 +3,21 @@ import codecs, contextlib, hashlib, io, json, os, random, shutil, subprocess, sy
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from yolov10_qat.data import view as coco
-from yolov10_qat.data.annotations import Annotation, DataError, ImageRecord, decode_instances, decode_windows, to_table
+from places import SHARED
+from yolov10_qat.data import annotations
+from yolov10_qat.data.annotations import (
+    Annotation, DataError, ImageRecord, decode_instances, decode_windows, read_chunks, read_source, to_table)
 from yolov10_qat.data.images import select_images
 from yolov10_qat.data.labels import FINEST, label_texts, share_rows, to_labels
-from yolov10_qat.data.splits import read_chunks, read_source
 from yolov10_qat.data.view import build_view, load_view
 
-MINI = Path(__file__).parents[2]/'shared'/'coco-mini'
+MINI = SHARED/'coco-mini'
 needs_mini = pytest.mark.skipif(not MINI.is_dir(), reason='../shared/coco-mini is not here')
 W, H = 40, 30
 
@@ -199,7 +201,7 @@ def random_file(rng, odd):
                       annotations=[annotation(i) for i in range(rng.randrange(9))], categories=[dict(id=7, name=name())]))
     return codecs.BOM_UTF8 * rng.randrange(2) + found.encode()
 
-def columns(table): return [None if c is None else [bytes(v) if isinstance(v, coco.msgspec.Raw) else repr(v) for v in c.tolist()] for c in coco.msgspec.structs.astuple(table)]
+def columns(table): return [None if c is None else [bytes(v) if isinstance(v, msgspec.Raw) else repr(v) for v in c.tolist()] for c in msgspec.structs.astuple(table)]
 
 @pytest.mark.parametrize('odd', [False, True])
 def test_windows_of_any_size_give_what_the_whole_file_gives(odd, tmp_path, monkeypatch):
@@ -207,17 +209,17 @@ def test_windows_of_any_size_give_what_the_whole_file_gives(odd, tmp_path, monke
     for k in range(300):
         data, segmented = random_file(rng, odd), rng.random() < .5
         file.write_bytes(data)
-        monkeypatch.setattr(coco, 'WINDOW', rng.randrange(1, 400))
+        monkeypatch.setattr(annotations, 'WINDOW', rng.randrange(1, 400))
         found, source = read_source(file, segmented)
         whole = decode_instances(data, file, segmented)
         assert (found.images, found.categories) == (whole.images, whole.categories), data
         assert columns(found.annotations) == columns(to_table(whole.annotations, segmented)), data
         assert (source['bytes'], source['sha256']) == (len(data), hashlib.sha256(data).hexdigest())
-        with contextlib.suppress(coco.msgspec.DecodeError): in_windows += bool(decode_windows(read_chunks(file), segmented))
+        with contextlib.suppress(msgspec.DecodeError): in_windows += bool(decode_windows(read_chunks(file), segmented))
     assert in_windows > (30 if odd else 150)
 
 def test_a_file_cut_anywhere_is_told_as_before(tmp_path, monkeypatch):
-    monkeypatch.setattr(coco, 'WINDOW', 64)
+    monkeypatch.setattr(annotations, 'WINDOW', 64)
     data, file = file_of(make_coco(tmp_path)).read_bytes(), tmp_path/'a.json'
     for end in range(0, len(data), 5):
         file.write_bytes(data[:end])
@@ -249,8 +251,8 @@ def test_windows_hold_neither_the_file_nor_its_polygons(sha, tmp_path, monkeypat
     content = read(root)
     content['annotations'] = [content['annotations'][0] | dict(id=i, segmentation=[[.5]*500]) for i in range(4000)]
     write(root, 'train2017', content)
-    monkeypatch.setattr(coco, 'WINDOW', 1 << 16)
-    monkeypatch.setattr(coco, 'hashlib', SimpleNamespace(sha256=sha))
+    monkeypatch.setattr(annotations, 'WINDOW', 1 << 16)
+    monkeypatch.setattr(annotations, 'hashlib', SimpleNamespace(sha256=sha))
     tracemalloc.start()
     read_source(file_of(root), False)
     peak = tracemalloc.get_traced_memory()[1]
