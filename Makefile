@@ -35,12 +35,13 @@ readme: env
 notebooks: env
 	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_export
 	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_clean
+	$(BIN)/python tests/render_template.py
 	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_clean --fname yolov10_qat/templates/run.ipynb
 	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_clean --fname yolov10_qat/templates/compare.ipynb
 	$(BIN)/python -c "from yolov10_qat.runs.summary import schema_text; print(schema_text(), end='')" > yolov10_qat/schemas/run_summary.schema.json
 	$(BIN)/python -c "from yolov10_qat.compare.summary import comparison_schema; print(comparison_schema(), end='')" > yolov10_qat/schemas/comparison.schema.json
 
-# The weights that ship with the package, trained anew; then copy the file over yolov10_qat/assets/ and its digest into nbs/03_weights.ipynb.
+# The weights that ship with the package, trained anew; then copy the file over yolov10_qat/assets/ and its digest into nbs/45_checkpoint/03_base_weights.ipynb.
 base-weights: env
 	$(BIN)/python -c "from yolov10_qat.pipeline.demo_weights import train_base; from yolov10_qat.core.files import file_sha256; file = train_base('runs/base'); print(file, file_sha256(file))"
 

@@ -1,6 +1,7 @@
 "Packaging: everything is read from settings.ini, so that nbdev and pip see the same facts."
 from configparser import ConfigParser
 from pathlib import Path
+
 from setuptools import find_packages, setup
 
 here = Path(__file__).parent

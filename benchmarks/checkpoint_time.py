@@ -16,8 +16,8 @@ from ultralytics.utils.torch_utils import ModelEMA
 
 from yolov10_qat.checkpoint.store import random_model, save_checkpoint
 from yolov10_qat.core.files import replace_file
-from yolov10_qat.quant.oscillation import Tracker
 from yolov10_qat.quant.layers import plan, quantize
+from yolov10_qat.quant.oscillation import Tracker
 from yolov10_qat.train.float_trainer import checkpoint_bytes
 
 

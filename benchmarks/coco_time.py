@@ -85,14 +85,14 @@ def make(root, share):
 
 
 def ours(root, out):
-    import ultralytics.data.utils  # as the other side has it loaded
+
     from yolov10_qat.data.view import build_view
     def work(): build_view(root, out)
     return work
 
 
 def again(root, out):
-    import ultralytics.data.utils
+
     from yolov10_qat.data.view import build_view
     return lambda: build_view(root, out)
 

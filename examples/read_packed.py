@@ -1,4 +1,6 @@
-"""Read a packed file of yolov10-qat with numpy alone: `python read_packed.py FILE` lists its layers. The format is described in nbs/11_packed.ipynb."""
+"""Read a packed file of yolov10-qat with numpy alone: `python read_packed.py FILE` lists its layers.
+
+The format is described in nbs/60_deploy/03_packed.ipynb."""
 import json
 import sys
 
@@ -39,5 +41,5 @@ def read(path):
 
 
 if __name__ == '__main__':
-    for name, (w, b) in read(sys.argv[1]).items():
+    for name, (w, _b) in read(sys.argv[1]).items():
         print(f'{name:40} {str(w.shape):20} {len(np.unique(w)):6} different weights')

@@ -13,7 +13,8 @@ from tiny import tiny_base, tiny_coco  # noqa: E402
 
 def command(*words, **kw):
     "Run `yolov10-qat WORDS`; its status, stdout and stderr."
-    return subprocess.run([sys.executable, '-m', 'yolov10_qat', *map(str, words)], capture_output=True, text=True, timeout=600, **kw)
+    return subprocess.run([sys.executable, '-m', 'yolov10_qat', *map(str, words)], capture_output=True, text=True,
+                          timeout=600, **kw)
 
 
 @pytest.fixture(scope='session')
@@ -28,7 +29,8 @@ def tiny(tmp_path_factory):
 @pytest.fixture
 def tiny_run(tiny):
     "Words of a run that takes seconds; give it a run root."
-    return ['run', '--coco-root', tiny/'coco', '--base', tiny/'base.pt', '--imgsz', 64, '--epochs', 3, '--batch', 2, '--lr0', 1e-3, '--ema-decay', .5, '--ema-tau', 2]
+    return ['run', '--coco-root', tiny/'coco', '--base', tiny/'base.pt', '--imgsz', 64, '--epochs', 3, '--batch', 2,
+            '--lr0', 1e-3, '--ema-decay', .5, '--ema-tau', 2]
 
 
 @pytest.fixture(scope='session')
@@ -38,7 +40,8 @@ def shared():
     return SHARED
 
 
-def pytest_addoption(parser): parser.addoption('--slow', action='store_true', help='run the tests that take minutes, too')
+def pytest_addoption(parser):
+    parser.addoption('--slow', action='store_true', help='run the tests that take minutes, too')
 
 
 def pytest_configure(config): config.addinivalue_line('markers', 'slow: takes minutes; runs with --slow')

@@ -1,5 +1,8 @@
 """Reader of packed YOLOv10 weight files, written from FORMAT.md alone."""
-import hashlib, json, math, struct
+import hashlib
+import json
+import math
+import struct
 
 
 def read_file(path):

@@ -12,28 +12,36 @@ OUTCOMES = {
     'degenerate': [0.]*6,
 }
 LEADS = (.020, .026, .014)  # of the averaged weights over the raw ones, by seed
-GAIN = {'difference': .004, 'low': -.002, 'high': .010, 'level': .95, 'images': 158, 'resamples': 1000, 'from': 'qat_ema', 'to': 'qc', 'head': 'one2one'}
+GAIN = {'difference': .004, 'low': -.002, 'high': .010, 'level': .95, 'images': 158, 'resamples': 1000,
+        'from': 'qat_ema', 'to': 'qc', 'head': 'one2one'}
 
 
-def vary(variant='yolo10n', method='ema+qc', seed=0, outcome='stable', shift=0., gain=None, run_id=None, changes=None, bits=4, scale='stats', bn='train'):
+def vary(variant='yolo10n', method='ema+qc', seed=0, outcome='stable', shift=0., gain=None, run_id=None, changes=None,
+         bits=4, scale='stats', bn='train'):
     """A summary as it lies on disk. `shift` is added to every score after training, `gain` becomes the difference of QC,
     `changes` maps dotted paths (`model.imgsz`) to values. Raw weights of one training are the same whatever comes after it."""
     s = deepcopy(EXAMPLE)
     parts = set(method.split('+'))
     s['quantization']['layers'] = s['quantization']['layers'][:1]
-    s['run_id'] = run_id or f'{variant}-{method}-s{seed}' + f'-w{bits}'*(bits != 4) + f'-{scale}'*(scale != 'stats') + f'-{bn}'*(bn != 'train')
-    s['quantization'] |= {'mode': f'w{bits}a16', 'weight_bit_width': bits, 'average_bits': s['quantization']['average_bits']-4+bits, 'scale': scale}
+    s['run_id'] = run_id or f'{variant}-{method}-s{seed}' + f'-w{bits}'*(bits != 4) + f'-{scale}'*(
+        scale != 'stats') + f'-{bn}'*(bn != 'train')
+    s['quantization'] |= {'mode': f'w{bits}a16', 'weight_bit_width': bits,
+                          'average_bits': s['quantization']['average_bits']-4+bits, 'scale': scale}
     if scale == 'learned': s['quantization'] |= {'scale_init': 'mse', 'scale_lr': 1e-3}
     s['model']['variant'], s['method']['variant'] = variant, method
     s['training']['seed'] = s['dataset']['selection']['seed'] = s['training']['overrides']['seed'] = seed
     s['method']['ema'] = {'enabled': True, 'decay': .907, 'tau': 5.4} if 'ema' in parts else {'enabled': False}
-    s['method']['qc'] = {'enabled': True, 'epochs': 1, 'lr': 1e-4, 'bn_stats_fixed': True} if 'qc' in parts else {'enabled': False}
-    s['method']['dampen'] = {'enabled': True, 'strength': .1, 'aggregation': 'sum', 'start': .25, 'end': 1.} if 'dampen' in parts else {'enabled': False}
-    s['method']['freeze'] = {'enabled': True, 'threshold_first': .1, 'threshold_last': .01, 'start': .25, 'end': 1.} if 'freeze' in parts else {'enabled': False}
+    s['method']['qc'] = {'enabled': True, 'epochs': 1, 'lr': 1e-4,
+                         'bn_stats_fixed': True} if 'qc' in parts else {'enabled': False}
+    s['method']['dampen'] = {'enabled': True, 'strength': .1, 'aggregation': 'sum', 'start': .25,
+                             'end': 1.} if 'dampen' in parts else {'enabled': False}
+    s['method']['freeze'] = {'enabled': True, 'threshold_first': .1, 'threshold_last': .01, 'start': .25,
+                             'end': 1.} if 'freeze' in parts else {'enabled': False}
     s['method']['oscillation'] = {'momentum': .01, 'threshold': .005, 'interval': 1}
     s['method']['batchnorm'] = {'strategy': bn, 'batches': 50 if bn == 'reestimate' else None}
     lead = LEADS[seed % len(LEADS)]
-    _score(s, parts, lead, [max(0., v+shift-lead*('ema' not in parts)) if v else 0. for v in OUTCOMES[outcome]], .004 if gain is None else gain)
+    _score(s, parts, lead, [max(0., v+shift-lead*('ema' not in parts)) if v else 0. for v in OUTCOMES[outcome]],
+           .004 if gain is None else gain)
     for path, value in (changes or {}).items():
         *way, last = path.split('.')
         block = s
@@ -47,17 +55,20 @@ def _score(s, parts, lead, history, gain):
     found, stability = judge(history, final)
     s['metrics'] |= found | {'history': [{'epoch': i+1, 'value': v, 'raw': None} for i, v in enumerate(history)]}
     s['stability'], s['status'] = stability.model_dump(), status_word(found['best_value'], stability)
-    trained = {'qat_raw': max(0., history[-1]-lead) if 'ema' in parts else history[-1]} | ({'qat_ema': history[-1]} if 'ema' in parts else {}) | ({'qc': final} if 'qc' in parts else {})
+    trained = {'qat_raw': max(0., history[-1]-lead) if 'ema' in parts else history[-1]} | (
+        {'qat_ema': history[-1]} if 'ema' in parts else {}) | ({'qc': final} if 'qc' in parts else {})
     if s['method']['batchnorm']['strategy'] == 'reestimate': trained['bn_reestimated'] = history[-1]+.003
     rungs = [r for r in s['metrics']['rungs'] if r['rung'] in ('fp', 'ptq')]
     pattern = [r for r in rungs if r['rung'] == 'fp']
-    s['metrics']['rungs'] = rungs + [r | {'rung': name, 'AP': ap, 'AP50': 1.5*ap} for name, ap in trained.items() for r in pattern]
+    s['metrics']['rungs'] = rungs + [r | {'rung': name, 'AP': ap, 'AP50': 1.5*ap} for name,
+                                     ap in trained.items() for r in pattern]
     if 'qc' in parts: s['metrics']['qc_gain'] = GAIN | {'difference': gain, 'low': gain-.006, 'high': gain+.006}
 
 
 def incomplete(summary):
     "The same run, interrupted in its third epoch."
-    return summary | {'status': 'incomplete', 'error': {'type': 'KeyboardInterrupt', 'message': 'interrupted during train', 'epoch': 3}}
+    return summary | {'status': 'incomplete',
+                      'error': {'type': 'KeyboardInterrupt', 'message': 'interrupted during train', 'epoch': 3}}
 
 
 def store(folder, *summaries):

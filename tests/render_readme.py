@@ -1,7 +1,6 @@
 "Render nbs/index.ipynb to README.md: `python tests/render_readme.py`, or `make readme`."
 import posixpath
 import re
-from pathlib import Path
 
 import nbformat
 

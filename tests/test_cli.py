@@ -8,18 +8,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import command
-from tiny import tiny_base, tiny_coco
 from ultralytics.nn.tasks import DetectionModel
 
+from conftest import command
+from tiny import tiny_base, tiny_coco
 from yolov10_qat import __version__, cli
+from yolov10_qat.checkpoint.base_weights import WeightsError, find_base
+from yolov10_qat.checkpoint.format import CheckpointError
 from yolov10_qat.checkpoint.store import load_checkpoint, open_base, save_checkpoint
 from yolov10_qat.core.config import RunConfig
-from yolov10_qat.checkpoint.format import CheckpointError
-from yolov10_qat.runs.folder import check_free, open_root
 from yolov10_qat.quant.layers import plan, quantize
+from yolov10_qat.runs.folder import check_free, open_root
 from yolov10_qat.runs.summary import load_summary
-from yolov10_qat.checkpoint.base_weights import WeightsError, find_base
 
 
 def refused(done, *pieces, code=1):
@@ -54,15 +54,13 @@ def test_version_and_help():
     for name in ('show', 'verify'): assert f'  {name} ' in command('checkpoint', '--help').stdout
 
 
-MALFORMED = {
-    'no command':      ([], ['Missing command']),
-    'unknown command': (['runn'], ["No such command 'runn'"]),
-    'unknown flag':    (['run', '--epoch', 3], ['No such option: --epoch', '--epochs']),
-    'not a number':    (['run', '--weight-bits', 'four'], ['--weight-bits', 'integer']),
-    'missing flag':    (['dataset', '--coco-root', 'coco'], ["Missing option '--out'"]),
-    'negative count':  (['dataset', '--coco-root', 'coco', '--out', 'view', '--train-max-images', -1], ['--train-max-images', 'greater than or equal to 0']),
-    'resume what?':    (['run', '--resume'], ['--resume needs --run-root']),
-}
+MALFORMED = {'no command':      ([], ['Missing command']), 'unknown command': (['runn'], ["No such command 'runn'"]),
+             'unknown flag':    (['run', '--epoch', 3], ['No such option: --epoch', '--epochs']),
+             'not a number':    (['run', '--weight-bits', 'four'], ['--weight-bits', 'integer']),
+             'missing flag':    (['dataset', '--coco-root', 'coco'], ["Missing option '--out'"]),
+             'negative count':  (['dataset', '--coco-root', 'coco', '--out', 'view', '--train-max-images', -1],
+                                 ['--train-max-images', 'greater than or equal to 0']),
+             'resume what?':    (['run', '--resume'], ['--resume needs --run-root']),}
 
 @pytest.mark.parametrize('case', MALFORMED)
 def test_malformed_command(case, tmp_path):
@@ -71,16 +69,16 @@ def test_malformed_command(case, tmp_path):
     assert not os.listdir(tmp_path)
 
 
-VALUES = {
-    'imgsz':       (['--imgsz', 100], ['imgsz=100', 'multiple of 32']),
-    'bits':        (['--weight-bits', 9], ['weight_bits=9', 'less than or equal to 8']),
-    'too few':     (['--first-last-bits', 1], ['first_last_bits=1', 'greater than or equal to 2']),
-    'method part': (['--method', 'emma'], ["unknown method part 'emma' (did you mean 'ema'?)", 'use baseline']),
-    'mistyped qc': (['--method', 'qcc'], ["unknown method part 'qcc' (did you mean 'qc'?)"]),
-    'qc scope':    (['--qc-scope', 'head', '--qc-epochs', 0], ["qc_scope='head'", "'all', 'backbone' or 'no-head'", 'qc_epochs=0']),
-    'variant':     (['--variant', 'yolo11n'], ["'yolo11n' is unknown (did you mean 'yolo10n'?)"]),
-    'several':     (['--epochs', 0, '--lr0', 7, '--granularity', 'per_layer'], ['epochs=0', 'lr0=7', "granularity='per_layer'", "'per_channel' or 'per_tensor'"]),
-}
+VALUES = {'imgsz':       (['--imgsz', 100], ['imgsz=100', 'multiple of 32']),
+          'bits':        (['--weight-bits', 9], ['weight_bits=9', 'less than or equal to 8']),
+          'too few':     (['--first-last-bits', 1], ['first_last_bits=1', 'greater than or equal to 2']),
+          'method part': (['--method', 'emma'], ["unknown method part 'emma' (did you mean 'ema'?)", 'use baseline']),
+          'mistyped qc': (['--method', 'qcc'], ["unknown method part 'qcc' (did you mean 'qc'?)"]),
+          'qc scope':    (['--qc-scope', 'head', '--qc-epochs', 0],
+                          ["qc_scope='head'", "'all', 'backbone' or 'no-head'", 'qc_epochs=0']),
+          'variant':     (['--variant', 'yolo11n'], ["'yolo11n' is unknown (did you mean 'yolo10n'?)"]),
+          'several':     (['--epochs', 0, '--lr0', 7, '--granularity', 'per_layer'],
+                          ['epochs=0', 'lr0=7', "granularity='per_layer'", "'per_channel' or 'per_tensor'"]),}
 
 @pytest.mark.parametrize('case', VALUES)
 def test_bad_value(case, inside, tmp_path):
@@ -109,7 +107,8 @@ def test_bad_config_file(case, inside, tmp_path):
 
 def test_folder_with_other_things_is_left_alone(tmp_path):
     (tmp_path/'thesis.doc').write_text('years of work')
-    refused(command('run', '--run-root', tmp_path), f'{tmp_path} exists and is not empty (it has thesis.doc)', 'choose another --run-root')
+    refused(command('run', '--run-root', tmp_path), f'{tmp_path} exists and is not empty (it has thesis.doc)',
+            'choose another --run-root')
     assert os.listdir(tmp_path) == ['thesis.doc']
     refused(command('run', '--run-root', tmp_path/'thesis.doc'), 'thesis.doc is a file', 'choose another --run-root')
 
@@ -118,17 +117,21 @@ def test_run_root_in_use_is_not_started_again(tmp_path):
     before = open_root(RunConfig(run_root=tmp_path/'r'))
     (before/'evaluation').mkdir()
     text = (before/'run_summary.json').read_text()
-    refused(command('run', '--run-root', before), 'exists and is not empty (it has evaluation)', 'continue it with --resume')
+    refused(command('run', '--run-root', before), 'exists and is not empty (it has evaluation)',
+            'continue it with --resume')
     assert (before/'run_summary.json').read_text() == text
 
 
 def test_resume_is_the_same_run_or_none(tmp_path):
     root = open_root(RunConfig(run_root=tmp_path/'r', epochs=3))
     text = (root/'run_config.yaml').read_text()
-    refused(command('run', '--resume', '--run-root', root, '--seed', 5), 'seed=5 (it has 0)', 'drop these flags, or start a new run')
+    refused(command('run', '--resume', '--run-root', root, '--seed', 5), 'seed=5 (it has 0)',
+            'drop these flags, or start a new run')
     assert (root/'run_config.yaml').read_text() == text
     (tmp_path/'empty').mkdir()
-    for name in ('empty', 'absent'): refused(command('run', '--resume', '--run-root', tmp_path/name), str(tmp_path/name), 'no run to resume', 'start it without --resume')
+    for name in ('empty', 'absent'):
+        refused(command('run', '--resume', '--run-root', tmp_path/name), str(tmp_path/name), 'no run to resume',
+                'start it without --resume')
     assert sorted(os.listdir(tmp_path)) == ['empty', 'r'] and not os.listdir(tmp_path/'empty')
 
 
@@ -154,22 +157,34 @@ def cut(root): annotations(root).write_bytes(annotations(root).read_bytes()[:-40
 
 TRAIN = 'instances_train2017.json'
 DATA = {
-    'no root':           (lambda r: r.rename(r.with_name('coca')), ['no COCO root', 'coco', "did you mean 'coca'?", 'it should hold train2017/']),
-    'no split':          (lambda r: shutil.rmtree(r/'val2017'), ['no image folder', 'coco/val2017', 'name an existing split']),
+    'no root':           (lambda r: r.rename(r.with_name('coca')),
+                          ['no COCO root', 'coco', "did you mean 'coca'?", 'it should hold train2017/']),
+    'no split':          (lambda r: shutil.rmtree(r/'val2017'),
+                          ['no image folder', 'coco/val2017', 'name an existing split']),
     'no annotations':    (lambda r: annotations(r).unlink(), ['no annotation file', TRAIN, 'name an existing split']),
-    'not JSON':          (lambda r: annotations(r).write_text('hello'), [TRAIN, '(5 bytes) is not JSON', 'take the original file again']),
+    'not JSON':          (lambda r: annotations(r).write_text('hello'),
+                          [TRAIN, '(5 bytes) is not JSON', 'take the original file again']),
     'truncated':         (cut, [TRAIN, 'cut off', 'take the original file again']),
-    'no categories':     (edited(lambda c: c.pop('categories')), [TRAIN, 'missing required field categories', 'correct it']),
-    'record lacks key':  (edited(lambda c: c['images'][2].pop('width')), [TRAIN, 'missing required field width at images[2]', 'record with id 3', 'correct it']),
-    'no images':         (edited(lambda c: c.update(images=[], annotations=[])), [TRAIN, 'images is empty', 'needs at least one']),
-    'missing image':     (lambda r: (r/'train2017/002.jpg').unlink(), ['1 of 4 selected images', 'tolerated: 1 %', '002.jpg (missing)', 'restore the files']),
-    'unreadable image':  (lambda r: (r/'val2017/003.jpg').write_text('no picture'), ['1 of 4 selected images', '003.jpg (unreadable)', 'restore the files']),
-    'escaping name':     (edited(lambda c: c['images'][0].update(file_name='../val2017/001.jpg')), [TRAIN, "image 1 has file_name '../val2017/001.jpg'", 'must be a relative path']),
-    'absolute name':     (edited(lambda c: c['images'][0].update(file_name='/etc/passwd')), [TRAIN, "image 1 has file_name '/etc/passwd'", 'must be a relative path']),
-    'duplicate image':   (edited(lambda c: c['images'][1].update(id=1)), [TRAIN, "images 1 ('001.jpg') and 1 ('002.jpg') have the same id", 'remove or rename one']),
-    'unknown category':  (edited(lambda c: c['annotations'][1].update(category_id=77)), [TRAIN, '1 annotations have a category_id that is not in categories', 'the first has id 2']),
-    'other classes':     (edited(lambda c: c['categories'][0].update(name='blue'), 'val2017'), ['categories (id, name) of train and val differ', 'blue', 'use one class table']),
-}
+    'no categories':     (edited(lambda c: c.pop('categories')),
+                          [TRAIN, 'missing required field categories', 'correct it']),
+    'record lacks key':  (edited(lambda c: c['images'][2].pop('width')),
+                          [TRAIN, 'missing required field width at images[2]', 'record with id 3', 'correct it']),
+    'no images':         (edited(lambda c: c.update(images=[], annotations=[])),
+                          [TRAIN, 'images is empty', 'needs at least one']),
+    'missing image':     (lambda r: (r/'train2017/002.jpg').unlink(),
+                          ['1 of 4 selected images', 'tolerated: 1 %', '002.jpg (missing)', 'restore the files']),
+    'unreadable image':  (lambda r: (r/'val2017/003.jpg').write_text('no picture'),
+                          ['1 of 4 selected images', '003.jpg (unreadable)', 'restore the files']),
+    'escaping name':     (edited(lambda c: c['images'][0].update(file_name='../val2017/001.jpg')),
+                          [TRAIN, "image 1 has file_name '../val2017/001.jpg'", 'must be a relative path']),
+    'absolute name':     (edited(lambda c: c['images'][0].update(file_name='/etc/passwd')),
+                          [TRAIN, "image 1 has file_name '/etc/passwd'", 'must be a relative path']),
+    'duplicate image':   (edited(lambda c: c['images'][1].update(id=1)),
+                          [TRAIN, "images 1 ('001.jpg') and 1 ('002.jpg') have the same id", 'remove or rename one']),
+    'unknown category':  (edited(lambda c: c['annotations'][1].update(category_id=77)),
+                          [TRAIN, '1 annotations have a category_id that is not in categories', 'the first has id 2']),
+    'other classes':     (edited(lambda c: c['categories'][0].update(name='blue'), 'val2017'),
+                          ['categories (id, name) of train and val differ', 'blue', 'use one class table']),}
 
 @pytest.fixture
 def coco(tiny, tmp_path): return shutil.copytree(tiny/'coco', tmp_path/'coco')
@@ -186,31 +201,41 @@ def test_bad_data(case, coco, tmp_path):
 def test_dataset(coco, tmp_path):
     done = command('dataset', '--coco-root', coco, '--out', tmp_path/'view', '--train-max-images', 3)
     assert done.returncode == 0 and not done.stderr
-    assert done.stdout.startswith('3 training and 4 validation images, 2 classes, fingerprint ') and done.stdout.endswith(f"{tmp_path/'view'/'dataset.yaml'}\n")
+    assert done.stdout.startswith(
+        '3 training and 4 validation images, 2 '
+        'classes, fingerprint ') and done.stdout.endswith(f"{tmp_path/'view'/'dataset.yaml'}\n")
     assert (tmp_path/'view/provenance.json').is_file() and len(list((tmp_path/'view/images/train').iterdir())) == 3
-    refused(command('dataset', '--coco-root', coco, '--out', tmp_path/'view'), 'holds a view of other data (train_max_images 3, now 0)', 'choose another folder')
-    refused(command('dataset', '--coco-root', coco, '--out', coco), f'{coco} is no finished dataset view', 'name another folder')
-    refused(command('dataset', '--coco-root', coco, '--out', annotations(coco)), f'{TRAIN} is a file', 'choose another folder')
+    refused(command('dataset', '--coco-root', coco, '--out', tmp_path/'view'),
+            'holds a view of other data (train_max_images 3, now 0)', 'choose another folder')
+    refused(command('dataset', '--coco-root', coco, '--out', coco), f'{coco} is no finished dataset view',
+            'name another folder')
+    refused(command('dataset', '--coco-root', coco, '--out', annotations(coco)), f'{TRAIN} is a file',
+            'choose another folder')
 
 
 def test_what_is_tolerated_is_counted_and_said(tmp_path):
     root = tiny_coco(tmp_path/'coco', images=100)
     (root/'train2017/050.jpg').unlink()
-    added = {200: [float('nan'), 0, 9, 9], 201: [1, 1, -5, 5], 202: [1, 1, 0, 5], 203: [70, 70, 5, 5], 204: [60, 60, 9, 9]}
+    added = {200: [float('nan'), 0, 9, 9], 201: [1, 1, -5, 5], 202: [1, 1, 0, 5], 203: [70, 70, 5, 5],
+             204: [60, 60, 9, 9]}
     strange = {205: dict(image_id=777), 206: dict(category_id=77)}
     def add(content):
         plain = dict(image_id=1, category_id=5, bbox=[1, 1, 9, 9], area=81, iscrowd=0)
-        content['annotations'] += [plain | dict(id=i, bbox=box) for i, box in added.items()] + [plain | dict(id=i) | change for i, change in strange.items()]
+        content['annotations'] += [plain | dict(id=i, bbox=box) for i, box in added.items()] + [
+            plain | dict(id=i) | change for i, change in strange.items()]
     edited(add)(root)
     done = command('dataset', '--coco-root', root, '--out', tmp_path/'view')
     assert done.returncode == 0, done.stderr
-    assert set(done.stderr.splitlines()) == {'warning: train2017: ' + line for line in (
-        'images left out: 1: 050.jpg (missing)', 'annotations left out: 1: unknown image (id 205)', 'annotations left out: 1: unknown category (id 206)',
-        'annotations left out: 1: not finite (id 200)', 'annotations left out: 2: no size (id 201, 202)', 'annotations left out: 1: outside the image (id 203)',
-        'boxes clipped to the image: 1')}
+    assert set(done.stderr.splitlines()) == {
+        'warning: train2017: ' + line
+        for line in ('images left out: 1: 050.jpg (missing)', 'annotations left out: 1: unknown image (id 205)',
+                     'annotations left out: 1: unknown category (id 206)',
+                     'annotations left out: 1: not finite (id 200)', 'annotations left out: 2: no size (id 201, 202)',
+                     'annotations left out: 1: outside the image (id 203)', 'boxes clipped to the image: 1')}
     facts = json.loads((tmp_path/'view/provenance.json').read_text())['splits']['train']
     assert {reason: entry['first_ids'] for reason, entry in facts['skipped'].items() if entry['count']} == {
-        'unknown image': [205], 'unknown category': [206], 'not finite': [200], 'no size': [201, 202], 'outside the image': [203]}
+        'unknown image': [205], 'unknown category': [206], 'not finite': [200], 'no size': [201, 202],
+        'outside the image': [203]}
     assert (facts['images'], facts['faults'], facts['clipped']) == (99, {'050.jpg': 'missing'}, 1)
 
 
@@ -262,7 +287,8 @@ def test_run_that_cannot_start(case, coco, bases, tiny, tmp_path):
     changes, piece = CANNOT_START[case]
     changes.get('damage', lambda root: None)(coco)
     base, root = bases/changes['base'] if 'base' in changes else tiny/'base.pt', tmp_path/'run'
-    done = command('run', '--coco-root', coco, '--base', base, '--device', changes.get('device', 'cpu'), '--run-root', root, cwd=tmp_path)
+    done = command('run', '--coco-root', coco, '--base', base, '--device', changes.get('device', 'cpu'), '--run-root',
+                   root, cwd=tmp_path)
     refused(done, piece)
     assert done.stdout.splitlines()[-1] == f"incomplete: {root/'report.html'}"
     summary = load_summary(root)
@@ -286,8 +312,10 @@ def write_checkpoint(path, names):
     model = DetectionModel('yolov10n.yaml', nc=len(names), verbose=False)
     manifest = plan(model, 4, 'per_channel', None, False)
     state = quantize(deepcopy(model), manifest).state_dict()
-    return save_checkpoint(path, dict(epoch=3, model_state_dict=state, ema_state_dict=deepcopy(state), optimizer=None, train_args={}, model_yaml=model.yaml,
-                                      names=dict(enumerate(names)), manifest=manifest, ema_updates=12, resume={}))
+    return save_checkpoint(path,
+                           dict(epoch=3, model_state_dict=state, ema_state_dict=deepcopy(state), optimizer=None,
+                                train_args={}, model_yaml=model.yaml, names=dict(enumerate(names)), manifest=manifest,
+                                ema_updates=12, resume={}))
 
 
 class Foreign:
@@ -315,7 +343,8 @@ def test_show_and_verify(checkpoints, inside):
     *facts, last = done.stdout.splitlines()
     assert last == 'whole: yes'
     told = {line[:16].strip(): line[17:] for line in facts}
-    assert told['epoch'] == '3' and told['classes'] == '2' and told['weights'] == "['raw', 'ema']" and told['model'] == 'yolov10n.yaml' and told['resumable'] == 'False'
+    assert told['epoch'] == '3' and told['classes'] == '2' and told[
+        'weights'] == "['raw', 'ema']" and told['model'] == 'yolov10n.yaml' and told['resumable'] == 'False'
     shown = inside('checkpoint', 'show', checkpoints/'good.pt')
     assert shown.returncode == 0 and not shown.stderr and shown.stdout.splitlines() == facts
 
@@ -324,11 +353,14 @@ def test_eval(checkpoints, tiny):
     done = command('eval', checkpoints/'good.pt', '--coco-root', tiny/'coco', '--imgsz', 64, '--val-max-images', 3)
     assert done.returncode == 0 and not done.stderr
     inputs, *lines = done.stdout.splitlines()
-    assert inputs == 'inputs: 64 pixels, as narrow as the images allow' and [line.split(' AP ')[0].split() for line in lines] == [[head, '3', 'images,', 'pycocotools:'] for head in ('one2one', 'one2many')]
+    assert inputs == 'inputs: 64 pixels, as narrow as the images allow' and [
+        line.split(' AP ')[0].split()
+        for line in lines] == [[head, '3', 'images,', 'pycocotools:'] for head in ('one2one', 'one2many')]
 
 
 def test_foreign_pickle_is_not_executed(checkpoints):
-    refused(command('checkpoint', 'verify', checkpoints/'foreign.pt'), f"{checkpoints/'foreign.pt'} holds pickled objects and was not opened", '--base')
+    refused(command('checkpoint', 'verify', checkpoints/'foreign.pt'),
+            f"{checkpoints/'foreign.pt'} holds pickled objects and was not opened", '--base')
     assert not (checkpoints/'owned').exists()
 
 
@@ -343,7 +375,8 @@ CHECKPOINTS = {
 @pytest.mark.parametrize('name', CHECKPOINTS)
 def test_bad_checkpoint(name, checkpoints, inside, tiny):
     calls = [['checkpoint', 'verify', checkpoints/name]]
-    if name != 'nan.pt': calls += [['checkpoint', 'show', checkpoints/name], ['eval', checkpoints/name, '--coco-root', tiny/'coco']]
+    if name != 'nan.pt':
+        calls += [['checkpoint', 'show', checkpoints/name], ['eval', checkpoints/name, '--coco-root', tiny/'coco']]
     for words in calls: refused(inside(*words), str(checkpoints/name), *CHECKPOINTS[name])
     assert not (checkpoints/'owned').exists()
 

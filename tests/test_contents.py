@@ -8,8 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from yolov10_qat.checkpoint.format import (
+    CheckpointError,
+    TensorOutline,
+    average_bits,
+    deployed,
+    describe_checkpoint,
+    read_outline,
+)
 from yolov10_qat.checkpoint.store import load_checkpoint, random_model
-from yolov10_qat.checkpoint.format import CheckpointError, TensorOutline, average_bits, deployed, describe_checkpoint, read_outline
 from yolov10_qat.quant.layers import plan
 
 EXAMPLE = Path(__file__).parent/'examples'/'checkpoint-v1.pt'
@@ -23,7 +30,8 @@ def rewritten(path, pickled):
 
 
 def pickled_example():
-    with zipfile.ZipFile(EXAMPLE) as archive: return archive.read(next(n for n in archive.namelist() if n.endswith('/data.pkl')))
+    with zipfile.ZipFile(EXAMPLE) as archive:
+        return archive.read(next(n for n in archive.namelist() if n.endswith('/data.pkl')))
 
 
 def outline(value):
@@ -36,15 +44,19 @@ def outline(value):
 def test_torch_reads_the_same():
     assert read_outline(EXAMPLE) == outline(load_checkpoint(EXAMPLE))
     facts = describe_checkpoint(EXAMPLE)
-    assert facts['parameters'] == sum(t.numel() for k, t in load_checkpoint(EXAMPLE)['model_state_dict'].items() if k.endswith(('.weight', '.bias')))
+    assert facts['parameters'] == sum(
+        t.numel() for k, t in load_checkpoint(EXAMPLE)['model_state_dict'].items() if k.endswith(('.weight', '.bias')))
 
 
 def test_what_is_deployed_of_the_real_model():
     model = random_model('yolo10n', ['red', 'green'], seed=0)
     manifest = plan(model)
-    both = [{e['name'] for e in manifest} - {e['name'] for e in deployed(manifest, head)} for head in ('one2one', 'one2many')]
-    assert [len(names) for names in both] == [3*(3 + 5)]*2  # three scales, three convolutions for boxes and five for classes
-    assert all(n.startswith(('model.23.cv2', 'model.23.cv3')) for n in both[0]) and both[1] == {n.replace('.cv', '.one2one_cv') for n in both[0]}
+    both = [{e['name'] for e in manifest} - {e['name'] for e in deployed(manifest, head)}
+            for head in ('one2one', 'one2many')]
+    # three scales, three convolutions for boxes and five for classes
+    assert [len(names) for names in both] == [3*(3 + 5)]*2
+    assert all(n.startswith(('model.23.cv2', 'model.23.cv3'))
+               for n in both[0]) and both[1] == {n.replace('.cv', '.one2one_cv') for n in both[0]}
     assert 4 < average_bits(manifest) < 4.001 < average_bits(plan(model, first_last_bits=8)) < 8
 
 
@@ -70,7 +82,10 @@ HOSTILE = {
 @pytest.mark.parametrize('case', HOSTILE)
 def test_hostile_pickle(case, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CheckpointError, match='no format_version' if case == 'gigabytes of memo' else 'holds pickled objects and was not opened'): read_outline(rewritten(tmp_path/'x.pt', HOSTILE[case]))
+    with pytest.raises(CheckpointError,
+                       match='no format_version' if case == 'gigabytes of memo'
+                       else 'holds pickled objects and was not opened'):
+        read_outline(rewritten(tmp_path/'x.pt', HOSTILE[case]))
     assert os.listdir(tmp_path) == ['x.pt']
 
 
@@ -79,7 +94,8 @@ def test_spoilt_pickle(tmp_path):
     draw, whole, refused = random.Random(0), pickled_example(), 0
     for _ in range(400):
         spoilt, at = bytearray(whole), draw.randrange(len(whole))
-        spoilt[at:at+draw.randrange(3)] = bytes(draw.choices(b'R}b.oic)(tu0123qhjrX\x81\x93\x96\x85N\xff', k=draw.randrange(4)))
+        spoilt[at:at+draw.randrange(3)] = bytes(
+            draw.choices(b'R}b.oic)(tu0123qhjrX\x81\x93\x96\x85N\xff', k=draw.randrange(4)))
         try: read_outline(rewritten(tmp_path/'x.pt', bytes(spoilt)))
         except CheckpointError: refused += 1
     assert 200 < refused < 400

@@ -1,18 +1,38 @@
 "Dataset views: bad input, what is skipped, what Ultralytics and pycocotools make of a view, and agreement with Ultralytics' converter."
-import codecs, contextlib, hashlib, io, json, os, random, shutil, subprocess, sys, time, tracemalloc
+import codecs
+import contextlib
+import hashlib
+import io
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from places import SHARED
 from yolov10_qat.data import annotations
 from yolov10_qat.data.annotations import (
-    Annotation, DataError, ImageRecord, decode_instances, decode_windows, read_chunks, read_source, to_table)
+    Annotation,
+    DataError,
+    ImageRecord,
+    decode_instances,
+    decode_windows,
+    read_chunks,
+    read_source,
+    to_table,
+)
 from yolov10_qat.data.images import select_images
 from yolov10_qat.data.labels import FINEST, label_texts, share_rows, to_labels
 from yolov10_qat.data.view import build_view, load_view
@@ -29,8 +49,10 @@ def make_coco(root, n=3, subfolder='', suffix='.jpg'):
             path = root/split/image['file_name']
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new('RGB', (W, H), (image['id'] % 256, 99, 9)).save(path)
-        boxes = [dict(id=i, image_id=i, category_id=7, bbox=[4., 6., 10., 8.], area=80., iscrowd=0) for i in range(1, n+1)]
-        write(root, split, dict(images=images, annotations=boxes, categories=[dict(id=7, name='train'), dict(id=20, name='sheep')]))
+        boxes = [dict(id=i, image_id=i, category_id=7, bbox=[4., 6., 10., 8.], area=80., iscrowd=0)
+                 for i in range(1, n+1)]
+        write(root, split,
+              dict(images=images, annotations=boxes, categories=[dict(id=7, name='train'), dict(id=20, name='sheep')]))
     return root
 
 def file_of(root, split='train2017'): return root/'annotations'/f'instances_{split}.json'
@@ -42,7 +64,8 @@ def write(root, split, content):
 
 def tree(root):
     "Every file below a folder with its digest, or where it points."
-    return {str(p.relative_to(root)): os.readlink(p) if p.is_symlink() else hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(Path(root).rglob('*')) if not p.is_dir()}
+    return {str(p.relative_to(root)): os.readlink(p) if p.is_symlink() else hashlib.sha256(p.read_bytes()).hexdigest()
+            for p in sorted(Path(root).rglob('*')) if not p.is_dir()}
 
 def content_of(view): return {name: content for name, content in tree(view.root).items() if name != 'provenance.json'}
 
@@ -56,14 +79,18 @@ def edited(change, split='train2017'):
         write(root, split, content)
     return damage
 
-def setting(section, field, value, split='train2017'): return edited(lambda c: c[section][0].__setitem__(field, value), split)
+def setting(section, field, value, split='train2017'):
+    return edited(lambda c: c[section][0].__setitem__(field, value), split)
 def text(change): return lambda root: file_of(root).write_bytes(change(file_of(root).read_bytes()))
 def lacking(key): return edited(lambda c: c.pop(key))
 
 BAD = {
-    'no root':            (lambda r: r.rename(r.with_name('coca')), FileNotFoundError, r"no COCO root .*coco \(did you mean 'coca'\?\)"),
-    'no split':           (lambda r: (r/'train2017').rename(r/'train2071'), FileNotFoundError, r"no image folder .*train2017 \(did you mean 'train2071'\?\)"),
-    'no annotation file': (lambda r: file_of(r).rename(file_of(r).with_name('instances_train.json')), FileNotFoundError, r"no annotation file .*did you mean 'instances_train.json'"),
+    'no root':            (lambda r: r.rename(r.with_name('coca')), FileNotFoundError,
+                           r"no COCO root .*coco \(did you mean 'coca'\?\)"),
+    'no split':           (lambda r: (r/'train2017').rename(r/'train2071'), FileNotFoundError,
+                           r"no image folder .*train2017 \(did you mean 'train2071'\?\)"),
+    'no annotation file': (lambda r: file_of(r).rename(file_of(r).with_name('instances_train.json')), FileNotFoundError,
+                           r"no annotation file .*did you mean 'instances_train.json'"),
     'not JSON':           (text(lambda b: b'hello'), DataError, 'instances_train2017.json .*not JSON'),
     'not UTF-8':          (text(lambda b: b.replace(b'"train"', b'"\xff"')), DataError, 'not JSON'),
     'empty file':         (text(lambda b: b''), DataError, r'\(0 bytes\) is not JSON, or is cut off'),
@@ -72,35 +99,55 @@ BAD = {
     'no images key':      (lacking('images'), DataError, 'missing required field images'),
     'no annotations key': (lacking('annotations'), DataError, 'missing required field annotations'),
     'no categories key':  (lacking('categories'), DataError, 'missing required field categories'),
-    'no images':          (edited(lambda c: c.update(images=[])), DataError, 'images is empty; the split needs at least one'),
-    'no boxes':           (edited(lambda c: c.update(annotations=[])), DataError, 'no box left after filtering in 3 images'),
+    'no images':          (edited(lambda c: c.update(images=[])), DataError,
+                           'images is empty; the split needs at least one'),
+    'no boxes':           (edited(lambda c: c.update(annotations=[])), DataError,
+                           'no box left after filtering in 3 images'),
     'no categories':      (edited(lambda c: c.update(categories=[])), DataError, 'categories is empty'),
-    'category twice':     (edited(lambda c: c['categories'].append(c['categories'][0])), DataError, 'categories has id 7 more than once'),
-    'other categories':   (setting('categories', 'name', 'tram', 'val2017'), DataError, r"differ: only instances_train2017.json has \[\(7, 'train'\)\]; only instances_val2017.json has \[\(7, 'tram'\)\]"),
-    'id is text':         (setting('images', 'id', '1'), DataError, r'expected int, got str at images\[0\].id \(record with id 1, id = 1\)'),
-    'width is zero':      (setting('images', 'width', 0), DataError, r'images\[0\].width \(record with id 1, width = 0\)'),
-    'height is null':     (setting('images', 'height', None), DataError, r'expected int, got null at images\[0\].height'),
-    'box of three':       (setting('annotations', 'bbox', [1, 2, 3]), DataError, r'array of length 4 at annotations\[0\].bbox \(record with id 1, bbox = \[1, 2, 3\]\)'),
+    'category twice':     (edited(lambda c: c['categories'].append(c['categories'][0])), DataError,
+                           'categories has id 7 more than once'),
+    'other categories':   (setting('categories', 'name', 'tram', 'val2017'), DataError,
+                           r"differ: only instances_train2017.json has \[\(7, 'train'\)\]; only "
+                           r"instances_val2017.json has \[\(7, 'tram'\)\]"),
+    'id is text':         (setting('images', 'id', '1'), DataError,
+                           r'expected int, got str at images\[0\].id \(record with id 1, id = 1\)'),
+    'width is zero':      (setting('images', 'width', 0), DataError,
+                           r'images\[0\].width \(record with id 1, width = 0\)'),
+    'height is null':     (setting('images', 'height', None), DataError,
+                           r'expected int, got null at images\[0\].height'),
+    'box of three':       (setting('annotations', 'bbox', [1, 2, 3]), DataError,
+                           r'array of length 4 at annotations\[0\].bbox \(record with id 1, bbox = \[1, 2, 3\]\)'),
     'box of five':        (setting('annotations', 'bbox', [1, 2, 3, 4, 5]), DataError, r'annotations\[0\].bbox'),
-    'box is text':        (setting('annotations', 'bbox', '1 2 3 4'), DataError, r'expected array, got str at annotations\[0\].bbox'),
-    'no bbox':            (edited(lambda c: c['annotations'][1].pop('bbox')), DataError, r'missing required field bbox at annotations\[1\] \(record with id 2\)'),
+    'box is text':        (setting('annotations', 'bbox', '1 2 3 4'), DataError,
+                           r'expected array, got str at annotations\[0\].bbox'),
+    'no bbox':            (edited(lambda c: c['annotations'][1].pop('bbox')), DataError,
+                           r'missing required field bbox at annotations\[1\] \(record with id 2\)'),
     'huge id':            (setting('annotations', 'id', 2**70), DataError, r'annotations\[0\].id'),
-    'image id twice':     (setting('images', 'id', 2), DataError, r"images 2 \('1.jpg'\) and 2 \('2.jpg'\) have the same id"),
+    'image id twice':     (setting('images', 'id', 2), DataError,
+                           r"images 2 \('1.jpg'\) and 2 \('2.jpg'\) have the same id"),
     'file twice':         (setting('images', 'file_name', './2.jpg'), DataError, 'have the same file_name'),
-    'label shared':       (setting('images', 'file_name', '2.png'), DataError, r"1 \('2.png'\) and 2 \('2.jpg'\) have the same file_name"),
-    'absolute name':      (setting('images', 'file_name', '/etc/passwd'), DataError, "image 1 has file_name '/etc/passwd'; it must be a relative path"),
+    'label shared':       (setting('images', 'file_name', '2.png'), DataError,
+                           r"1 \('2.png'\) and 2 \('2.jpg'\) have the same file_name"),
+    'absolute name':      (setting('images', 'file_name', '/etc/passwd'), DataError,
+                           "image 1 has file_name '/etc/passwd'; it must be a relative path"),
     'escaping name':      (setting('images', 'file_name', 'x/../../1.jpg'), DataError, 'stays inside the image folder'),
     'empty name':         (setting('images', 'file_name', ''), DataError, "file_name ''"),
     'name of two lines':  (setting('images', 'file_name', 'a\n/etc/passwd.jpg'), DataError, 'stays inside'),
-    'missing image':      (lambda r: (r/'train2017/2.jpg').unlink(), DataError, r'1 of 3 selected images cannot be used \(tolerated: 1 %\): 2.jpg \(missing\)'),
+    'missing image':      (lambda r: (r/'train2017/2.jpg').unlink(), DataError,
+                           r'1 of 3 selected images cannot be used \(tolerated: 1 %\): 2.jpg \(missing\)'),
     'empty image':        (lambda r: (r/'train2017/2.jpg').write_bytes(b''), DataError, r'2.jpg \(unreadable\)'),
-    'text as image':      (lambda r: (r/'train2017/2.jpg').write_text('no picture at all'), DataError, r'2.jpg \(unreadable\)'),
-    'folder as image':    (lambda r: ((r/'train2017/2.jpg').unlink(), (r/'train2017/2.jpg').mkdir()), DataError, r'2.jpg \(unreadable\)'),
-    'truncated image':    (lambda r: (r/'train2017/2.jpg').write_bytes((r/'train2017/2.jpg').read_bytes()[:-60]), DataError, r'2.jpg \(unreadable\)'),
-    'image of other size':(lambda r: Image.new('RGB', (H, W)).save(r/'train2017/2.jpg'), DataError, r'2.jpg \(other size\)'),
-    'tiny image':         (lambda r: Image.new('RGB', (9, 9)).save(r/'train2017/2.jpg'), DataError, r'2.jpg \(too small\)'),
-    'unknown category':   (setting('annotations', 'category_id', 8), DataError, '1 annotations have a category_id that is not in categories .*the first has id 1'),
-}
+    'text as image':      (lambda r: (r/'train2017/2.jpg').write_text('no picture at all'), DataError,
+                           r'2.jpg \(unreadable\)'),
+    'folder as image':    (lambda r: ((r/'train2017/2.jpg').unlink(), (r/'train2017/2.jpg').mkdir()), DataError,
+                           r'2.jpg \(unreadable\)'),
+    'truncated image':    (lambda r: (r/'train2017/2.jpg').write_bytes((r/'train2017/2.jpg').read_bytes()[:-60]),
+                           DataError, r'2.jpg \(unreadable\)'),
+    'image of other size':(lambda r: Image.new('RGB', (H, W)).save(r/'train2017/2.jpg'), DataError,
+                           r'2.jpg \(other size\)'),
+    'tiny image':         (lambda r: Image.new('RGB', (9, 9)).save(r/'train2017/2.jpg'), DataError,
+                           r'2.jpg \(too small\)'),
+    'unknown category':   (setting('annotations', 'category_id', 8), DataError,
+                           '1 annotations have a category_id that is not in categories .*the first has id 1'),}
 
 @pytest.mark.parametrize('case', BAD)
 def test_bad_input_is_named_and_leaves_nothing(case, tmp_path):
@@ -114,7 +161,9 @@ def test_bad_input_is_named_and_leaves_nothing(case, tmp_path):
 
 def test_suffix_that_ultralytics_leaves_out(tmp_path):
     root = make_coco(tmp_path/'coco', suffix='.gif')
-    with pytest.raises(DataError, match='3 train images have a suffix that Ultralytics does not read, the first is 1.gif'): build_view(root, tmp_path/'view')
+    with pytest.raises(DataError,
+                       match='3 train images have a suffix that Ultralytics does not read, the first is 1.gif'):
+        build_view(root, tmp_path/'view')
     assert os.listdir(tmp_path) == ['coco']
 
 # --- what is skipped ---------------------------------------------------------------------------------------------------------------------
@@ -122,7 +171,8 @@ def test_suffix_that_ultralytics_leaves_out(tmp_path):
 def test_skipped_annotations_are_counted_by_reason(tmp_path):
     root = make_coco(tmp_path/'coco', n=3)
     content = read(root)
-    def add(id, box, **kw): content['annotations'].append(dict(id=id, image_id=1, category_id=7, bbox=box, area=1., iscrowd=0) | kw)
+    def add(id, box, **kw):
+        content['annotations'].append(dict(id=id, image_id=1, category_id=7, bbox=box, area=1., iscrowd=0) | kw)
     add(10, [0., 0., 9., 9.], iscrowd=1)
     add(11, [0., float('nan'), 9., 9.])
     add(12, [0., 0., float('inf'), 9.])
@@ -139,12 +189,15 @@ def test_skipped_annotations_are_counted_by_reason(tmp_path):
     view = build_view(root, tmp_path/'view')
     facts = view.provenance['splits']['train']
     assert {reason: entry['first_ids'] for reason, entry in facts['skipped'].items()} == {
-        'unknown image': [20], 'unknown category': [], 'duplicate id': [3], 'not finite': [11, 12, 13], 'crowd': [10], 'no size': [14, 15], 'outside the image': [16, 17]}
+        'unknown image': [20], 'unknown category': [], 'duplicate id': [3], 'not finite': [11, 12, 13], 'crowd': [10],
+        'no size': [14, 15], 'outside the image': [16, 17]}
     assert (facts['clipped'], facts['repeated'], facts['boxes'], facts['annotations']) == (1, 1, 4, 10)
     rows = (view.root/'labels/train/1.txt').read_text().splitlines()
     assert rows == ['0 0.22500000 0.33333333 0.25000000 0.26666667', '0 0.93750000 0.91666667 0.12500000 0.16666667']
     assert len(view.warnings) == 6 and all(line.startswith('train2017: ') for line in view.warnings)
-    assert [a['id'] for a in json.loads(view.train_annotations.read_text())['annotations']] == [1, 10, 14, 15, 16, 17, 18, 19, 2, 3]
+    assert [
+        a['id']
+        for a in json.loads(view.train_annotations.read_text())['annotations']] == [1, 10, 14, 15, 16, 17, 18, 19, 2, 3]
 
 def test_one_bad_image_in_a_hundred_is_a_warning(tmp_path):
     root = make_coco(tmp_path/'coco', n=100)
@@ -152,7 +205,8 @@ def test_one_bad_image_in_a_hundred_is_a_warning(tmp_path):
     (root/'val2017/7.jpg').write_bytes(b'')
     view = build_view(root, tmp_path/'view')
     assert (view.train_images, view.val_images) == (99, 99)
-    assert view.warnings == ['train2017: images left out: 1: 50.jpg (missing)', 'val2017: images left out: 1: 7.jpg (unreadable)']
+    assert view.warnings == ['train2017: images left out: 1: 50.jpg (missing)',
+                             'val2017: images left out: 1: 7.jpg (unreadable)']
     assert view.provenance['splits']['train']['faults'] == {'50.jpg': 'missing'}
     assert not (view.root/'labels/train/50.txt').exists()
     (root/'train2017/51.jpg').unlink()
@@ -161,19 +215,23 @@ def test_one_bad_image_in_a_hundred_is_a_warning(tmp_path):
 def test_a_view_without_a_bad_image_is_that_of_a_file_without_it(tmp_path):
     root = make_coco(tmp_path/'coco', n=100)
     content = read(root)
-    content['annotations'] += [dict(content['annotations'][49], id=i, category_id=c) for i, c in ((200, 99), (201, 20))]  # of the bad image, the first with a category that there is not
-    content['annotations'].append(dict(content['annotations'][59], id=50))  # of another, with the id of one of the bad image
+    # of the bad image, the first with a category that there is not
+    content['annotations'] += [dict(content['annotations'][49], id=i, category_id=c) for i, c in ((200, 99), (201, 20))]
+    # of another, with the id of one of the bad image
+    content['annotations'].append(dict(content['annotations'][59], id=50))
     write(root, 'train2017', content)
     (root/'train2017/50.jpg').unlink()
     left_out = build_view(root, tmp_path/'left_out')
-    for section, key in (('images', 'id'), ('annotations', 'image_id')): content[section] = [entry for entry in content[section] if entry[key] != 50]
+    for section, key in (('images', 'id'), ('annotations', 'image_id')):
+        content[section] = [entry for entry in content[section] if entry[key] != 50]
     write(root, 'train2017', content)
     unlisted = build_view(root, tmp_path/'unlisted')
     assert left_out.fingerprint == unlisted.fingerprint
     assert content_of(left_out) == content_of(unlisted)
     first, second = (view.provenance['splits']['train'] for view in (left_out, unlisted))
     assert {k for k in first if first[k] != second[k]} == {'faults', 'available'}
-    assert (view := load_view(left_out.root)).train_images == 99 and (view.root/'labels/train/60.txt').read_text().count('\n') == 1
+    assert (view := load_view(left_out.root)).train_images == 99 and (
+        view.root/'labels/train/60.txt').read_text().count('\n') == 1
 
 def test_a_file_with_byte_order_mark_and_sparse_annotations_is_read(tmp_path):
     root = make_coco(tmp_path/'coco')
@@ -181,7 +239,8 @@ def test_a_file_with_byte_order_mark_and_sparse_annotations_is_read(tmp_path):
     for a in content['annotations']: del a['area'], a['iscrowd']
     file_of(root, 'val2017').write_text(json.dumps(content), encoding='utf-8-sig')
     view = build_view(root, tmp_path/'view')
-    assert {(a['area'], a['iscrowd']) for a in json.loads(view.val_annotations.read_text())['annotations']} == {(80., 0)}
+    assert {(a['area'], a['iscrowd'])
+            for a in json.loads(view.val_annotations.read_text())['annotations']} == {(80., 0)}
 
 # --- reading in windows ------------------------------------------------------------------------------------------------------------------
 
@@ -189,24 +248,33 @@ def random_file(rng, odd):
     "Text of an instances file: any order of keys, any white space, names that look like JSON; `odd` ones need to be read whole."
     def space(): return ''.join(rng.choices(' \t\r\n', k=rng.choice([0, 0, 1, 3])))
     def text(value):
-        if isinstance(value, dict): return '{' + ','.join(f'{space()}{json.dumps(k)}{space()}:{text(v)}{space()}' for k, v in rng.sample(list(value.items()), len(value))) + '}'
+        if isinstance(value, dict):
+            return '{' + ','.join(f'{space()}{json.dumps(k)}{space()}:{text(v)}{space()}' for k,
+                                  v in rng.sample(list(value.items()), len(value))) + '}'
         if isinstance(value, list): return '[' + ','.join(f'{space()}{text(v)}{space()}' for v in value) + space() + ']'
         return json.dumps(value, ensure_ascii=rng.random() < .5)
-    def name(): return ''.join(rng.choices(['},{', '}]', '"', '\\', 'ä', ']', '{"annotations": [', 'NaN'], k=rng.randrange(4)))
+    def name():
+        return ''.join(rng.choices(['},{', '}]', '"', '\\', 'ä', ']', '{"annotations": [', 'NaN'], k=rng.randrange(4)))
     def annotation(i):
-        record = dict(id=i, image_id=1, category_id=7, bbox=[rng.choice([1, 2.5, None]) for _ in range(4)], segmentation=[[rng.random() for _ in range(6)]], caption=name())
-        more = dict(iscrowd=rng.choice([0, 1, True]), area=rng.choice([None, 3., 4]), **(dict(parts=[{'a': [{}]}, {}], score=float('nan')) if odd else {}))
+        record = dict(id=i, image_id=1, category_id=7, bbox=[rng.choice([1, 2.5, None]) for _ in range(4)],
+                      segmentation=[[rng.random() for _ in range(6)]], caption=name())
+        more = dict(iscrowd=rng.choice([0, 1, True]), area=rng.choice([None, 3., 4]),
+                    **(dict(parts=[{'a': [{}]}, {}], score=float('nan')) if odd else {}))
         return record | {k: v for k, v in more.items() if rng.random() < .5}
-    found = text(dict(info=dict(description=name()), images=[dict(id=i, file_name=f'{i}{name()}.jpg', width=W, height=H) for i in range(rng.randrange(5))],
-                      annotations=[annotation(i) for i in range(rng.randrange(9))], categories=[dict(id=7, name=name())]))
+    found = text(
+        dict(info=dict(description=name()),
+             images=[dict(id=i, file_name=f'{i}{name()}.jpg', width=W, height=H) for i in range(rng.randrange(5))],
+             annotations=[annotation(i) for i in range(rng.randrange(9))], categories=[dict(id=7, name=name())]))
     return codecs.BOM_UTF8 * rng.randrange(2) + found.encode()
 
-def columns(table): return [None if c is None else [bytes(v) if isinstance(v, msgspec.Raw) else repr(v) for v in c.tolist()] for c in msgspec.structs.astuple(table)]
+def columns(table):
+    return [None if c is None else [bytes(v) if isinstance(v, msgspec.Raw) else repr(v) for v in c.tolist()]
+            for c in msgspec.structs.astuple(table)]
 
 @pytest.mark.parametrize('odd', [False, True])
 def test_windows_of_any_size_give_what_the_whole_file_gives(odd, tmp_path, monkeypatch):
     rng, file, in_windows = random.Random(0), tmp_path/'a.json', 0
-    for k in range(300):
+    for _k in range(300):
         data, segmented = random_file(rng, odd), rng.random() < .5
         file.write_bytes(data)
         monkeypatch.setattr(annotations, 'WINDOW', rng.randrange(1, 400))
@@ -295,12 +363,18 @@ def test_a_box_is_recovered_from_its_label(sample):
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(*[st.floats(allow_nan=False, allow_infinity=False, width=32)]*4), max_size=8))
 def test_any_finite_box_gives_a_legal_label_or_none(boxes):
-    labels = to_labels(to_table([Annotation(k, 1, 7, box) for k, box in enumerate(boxes)]), [ImageRecord(1, 'a.jpg', W, H)], [7])
+    labels = to_labels(to_table([Annotation(k, 1, 7, box) for k, box in enumerate(boxes)]),
+                       [ImageRecord(1, 'a.jpg', W, H)], [7])
     assert len(labels.class_k) + sum(map(len, labels.skipped.values())) == len(boxes)
     assert ((labels.boxes_k4 >= 0) & (labels.boxes_k4 <= 1)).all() and (labels.boxes_k4[:, 2:] > 0).all()
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.tuples(*[st.one_of(st.floats(0, 1), st.integers(0, 64_000).map(lambda n: n/64_000), st.integers(0, 2**12).map(lambda n: n/2**12))]*4), min_size=1))
+@given(
+    st.lists(
+        st.tuples(
+            *[
+                st.one_of(st.floats(0, 1), st.integers(0, 64_000).map(lambda n: n/64_000),
+                          st.integers(0, 2**12).map(lambda n: n/2**12))]*4), min_size=1))
 def test_shares_are_written_as_percent_writes_them(rows):
     assert share_rows(np.array(rows)) == [b' %.8f %.8f %.8f %.8f' % row for row in rows]
 
@@ -309,7 +383,8 @@ def test_shares_are_written_as_percent_writes_them(rows):
 def test_a_smaller_subset_is_part_of_a_larger(ids, seed, data):
     images = [ImageRecord(i, f'{i}.jpg', W, H) for i in ids]
     few, many = sorted(data.draw(st.tuples(*[st.integers(1, len(ids))]*2)))
-    for s in (seed, None): assert {i.id for i in select_images(images, few, s)} <= {i.id for i in select_images(images[::-1], many, s)}
+    for s in (seed, None):
+        assert {i.id for i in select_images(images, few, s)} <= {i.id for i in select_images(images[::-1], many, s)}
 
 # --- a view as a whole -------------------------------------------------------------------------------------------------------------------
 
@@ -322,22 +397,24 @@ def test_views_are_reproducible_reused_and_movable(tmp_path):
     second = build_view(root, tmp_path/'two', train_max_images=5, seed=3)
     assert first.fingerprint == second.fingerprint
     assert content_of(first) == content_of(second)
-    with pytest.raises(DataError, match='instances_train2017.json has changed since'): build_view(root, tmp_path/'one', train_max_images=5, seed=3)
+    with pytest.raises(DataError, match='instances_train2017.json has changed since'):
+        build_view(root, tmp_path/'one', train_max_images=5, seed=3)
     os.utime(file_of(root, 'val2017'))  # same bytes, another time: still the same source
     assert build_view(root, tmp_path/'two', train_max_images=5, seed=3) == second
     (tmp_path/'two').rename(tmp_path/'moved')
     moved = load_view(tmp_path/'moved')
     assert moved.fingerprint == second.fingerprint and len(ultralytics_labels(moved.dataset_yaml, 'train')) == 5
 
-@pytest.mark.parametrize('damage,message', [
-    (lambda v: (v/'provenance.json').unlink(), 'no finished dataset view'),
-    (lambda v: (v/'provenance.json').write_text('{"a": '), 'provenance.json is damaged'),
-    (lambda v: (v/'provenance.json').write_text('{}'), 'schema_version None, expected 1'),
-    (lambda v: (v/'train.txt').write_text('./images/train/1.jpg\n'), 'train.txt was removed or changed'),
-    (lambda v: (v/'annotations/instances_val.json').unlink(), 'instances_val.json was removed'),
-    (lambda v: (v/'labels/val/1.txt').unlink(), '1 files of val are gone, the first is labels/val/1.txt'),
-    (lambda v: (v.parent/'coco/val2017/2.jpg').unlink(), '1 files of val are gone, the first is images/val/2.jpg; restore .*coco'),
-])
+@pytest.mark.parametrize(
+    'damage,message',
+    [(lambda v: (v/'provenance.json').unlink(), 'no finished dataset view'),
+     (lambda v: (v/'provenance.json').write_text('{"a": '), 'provenance.json is damaged'),
+     (lambda v: (v/'provenance.json').write_text('{}'), 'schema_version None, expected 1'),
+     (lambda v: (v/'train.txt').write_text('./images/train/1.jpg\n'), 'train.txt was removed or changed'),
+     (lambda v: (v/'annotations/instances_val.json').unlink(), 'instances_val.json was removed'),
+     (lambda v: (v/'labels/val/1.txt').unlink(), '1 files of val are gone, the first is labels/val/1.txt'),
+     (lambda v: (v.parent/'coco/val2017/2.jpg').unlink(),
+      '1 files of val are gone, the first is images/val/2.jpg; restore .*coco'),])
 def test_a_view_that_is_not_whole_is_refused(damage, message, tmp_path):
     root = make_coco(tmp_path/'coco')
     view = build_view(root, tmp_path/'view')
@@ -364,7 +441,8 @@ def test_a_source_that_is_a_link_to_nothing_is_noticed(tmp_path):
     view = build_view(root, tmp_path/'view')
     assert load_view(view.root) == view
     (tmp_path/'elsewhere'/'2.jpg').unlink()
-    with pytest.raises(DataError, match='1 files of train are gone, the first is images/train/2.jpg'): load_view(view.root)
+    with pytest.raises(DataError, match='1 files of train are gone, the first is images/train/2.jpg'):
+        load_view(view.root)
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path):
     root = make_coco(tmp_path/'coco')
@@ -388,11 +466,13 @@ def test_progress_ends_at_its_total(tmp_path):
     seen = []
     build_view(make_coco(tmp_path/'coco'), tmp_path/'view', progress=lambda *args: seen.append(args))
     last = {what: (done, total) for done, total, what in seen}
-    assert last == {'reading instances_train2017.json': (1, 1), 'checking train2017': (3, 3), 'reading instances_val2017.json': (1, 1),
-                    'checking val2017': (3, 3), 'writing train': (3, 3), 'writing val': (3, 3)}
+    assert last == {'reading instances_train2017.json': (1, 1), 'checking train2017': (3, 3),
+                    'reading instances_val2017.json': (1, 1), 'checking val2017': (3, 3), 'writing train': (3, 3),
+                    'writing val': (3, 3)}
 
 def test_the_module_loads_without_torch():
-    code = "import sys, yolov10_qat.data.view; sys.exit(any(m in sys.modules for m in ('torch', 'ultralytics', 'matplotlib', 'pandas')))"
+    code = ("import sys, yolov10_qat.data.view; sys.exit(any(m in sys.modules for m in ('torch', 'ultralytics', "
+            "'matplotlib', 'pandas')))")
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0
 
 # --- what others make of it --------------------------------------------------------------------------------------------------------------
@@ -410,7 +490,8 @@ def test_ultralytics_finds_all_labels_and_touches_nothing_else(subfolder, tmp_pa
     place = tmp_path/'images'/'my data'  # a trap of its own: /images/ above the view
     place.mkdir(parents=True)
     root = make_coco(place/'coco', subfolder=subfolder)
-    with open(root/'train2017'/f'{subfolder}2.jpg', 'ab') as f: f.write(b'trailing bytes')  # Ultralytics rewrites such a file
+    # Ultralytics rewrites such a file
+    with open(root/'train2017'/f'{subfolder}2.jpg', 'ab') as f: f.write(b'trailing bytes')
     before = tree(root)
     view = build_view(root, place/'view')
     for key in ('train', 'val'):
@@ -439,11 +520,15 @@ def test_labels_agree_with_ultralytics_converter(tmp_path):
     from ultralytics.data.converter import convert_coco
     with contextlib.redirect_stdout(io.StringIO()): convert_coco(str(MINI/'annotations'), str(tmp_path/'oracle'))
     view = build_view(MINI, tmp_path/'view')
-    def rows(path): return np.array(sorted([float(v) for v in line.split()] for line in path.read_text().splitlines()) if path.exists() else []).reshape(-1, 5)
+    def rows(path):
+        return np.array(sorted([float(v) for v in line.split()] for line in path.read_text().splitlines())
+                        if path.exists() else []).reshape(-1, 5)
     for key in ('train', 'val'):
         for image in view.images(key):
-            ours, theirs = rows(view.root/'labels'/key/f'{image.stem}.txt'), rows(tmp_path/'oracle'/'labels'/f'{key}2017'/f'{image.stem}.txt')
-            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6, err_msg=image.name)  # the converter keeps six digits
+            ours, theirs = rows(view.root/'labels'/key/f'{image.stem}.txt'), rows(
+                tmp_path/'oracle'/'labels'/f'{key}2017'/f'{image.stem}.txt')
+            # the converter keeps six digits
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6, err_msg=image.name)
 
 @needs_mini
 def test_pycocotools_scores_as_on_the_original(tmp_path):
@@ -452,7 +537,10 @@ def test_pycocotools_scores_as_on_the_original(tmp_path):
     view = build_view(MINI, tmp_path/'view')
     rng = np.random.default_rng(0)
     original = json.loads((MINI/'annotations'/'instances_val2017.json').read_text())['annotations']
-    detections = [dict(image_id=a['image_id'], category_id=a['category_id'], bbox=(np.array(a['bbox'])*rng.uniform(.85, 1.15, 4)).tolist(), score=float(rng.uniform())) for a in original]
+    detections = [
+        dict(image_id=a['image_id'], category_id=a['category_id'],
+             bbox=(np.array(a['bbox'])*rng.uniform(.85, 1.15, 4)).tolist(), score=float(rng.uniform()))
+        for a in original]
     scores = []
     for file in (MINI/'annotations'/'instances_val2017.json', view.val_annotations):
         with contextlib.redirect_stdout(io.StringIO()):

@@ -10,18 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from matplotlib.path import Path as Outline
 from pycocotools.coco import COCO
 
 from conftest import REPOSITORY, command
+from yolov10_qat.checkpoint.base_weights import SHIPPED, WeightsError, find_base
 from yolov10_qat.checkpoint.store import load_base, open_base
+from yolov10_qat.data.scenes import CATEGORY_IDS, KINDS, Thing, draw, scene, write_scenes
 from yolov10_qat.data.view import build_view
 from yolov10_qat.evaluate.coco_ap import coco_scores
 from yolov10_qat.evaluate.heads import evaluate
-from yolov10_qat.data.scenes import CATEGORY_IDS, KINDS, Thing, draw, scene, write_scenes
 from yolov10_qat.runs.summary import load_summary
-from yolov10_qat.checkpoint.base_weights import SHIPPED, WeightsError, find_base
 
 EXAMPLE = Path(__file__).parent/'examples'/'scenes-recipe1.json'
 
@@ -30,21 +31,25 @@ EXAMPLE = Path(__file__).parent/'examples'/'scenes-recipe1.json'
 
 def test_scenes_are_those_of_the_recipe():
     "Annotations of three scenes as they were when the base weights were trained; a recipe that paints others must say so by its number."
-    assert [scene(0, split, i).annotations for split, i in (('train', 0), ('train', 5), ('val', 2))] == json.loads(EXAMPLE.read_text())
+    assert [scene(0, split, i).annotations for split,
+            i in (('train', 0), ('train', 5), ('val', 2))] == json.loads(EXAMPLE.read_text())
 
 
-CORNERS = {
-    'triangle': np.array([[-3**.5/2, .5], [3**.5/2, .5], [0, -1]]),
-    'cross': np.array([(.95, .3), (.3, .3), (.3, .95), (-.3, .95), (-.3, .3), (-.95, .3), (-.95, -.3), (-.3, -.3), (-.3, -.95), (.3, -.95), (.3, -.3), (.95, -.3)]),
-    'star': np.array([(np.cos(a)*r, np.sin(a)*r) for i in range(10) for a, r in [(np.pi*i/5, .45 if i % 2 else 1.)]]),
-}
+CORNERS = {'triangle': np.array([[-3**.5/2, .5], [3**.5/2, .5], [0, -1]]),
+           'cross': np.array(
+               [(.95, .3), (.3, .3), (.3, .95), (-.3, .95), (-.3, .3), (-.95, .3), (-.95, -.3), (-.3, -.3), (-.3, -.95),
+                (.3, -.95), (.3, -.3), (.95, -.3)]),
+           'star': np.array(
+               [(np.cos(a)*r, np.sin(a)*r) for i in range(10) for a, r in [(np.pi*i/5, .45 if i % 2 else 1.)]]),}
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.sampled_from(sorted(CORNERS)), st.floats(0, 80), st.floats(0, 60), st.floats(6, 40), st.floats(0, 6.28), st.floats(.87, 1.15))
+@given(st.sampled_from(sorted(CORNERS)), st.floats(0, 80), st.floats(0, 60), st.floats(6, 40), st.floats(0, 6.28),
+       st.floats(.87, 1.15))
 def test_an_object_covers_what_its_polygon_covers(shape, x, y, radius, angle, stretch):
     "Against matplotlib's polygons: turned, stretched and moved corner by corner."
-    place, inside = draw(np.zeros((60, 80, 3), 'f4'), Thing(('plain', shape), x, y, radius, angle, stretch, np.zeros((2, 3), 'f4')))
+    place, inside = draw(np.zeros((60, 80, 3), 'f4'),
+                         Thing(('plain', shape), x, y, radius, angle, stretch, np.zeros((2, 3), 'f4')))
     found = np.zeros((60, 80), bool)
     found[place] = inside
     u, v = (CORNERS[shape]*radius*[stretch, 1/stretch]).T
@@ -63,7 +68,8 @@ def test_any_scene_is_annotated_within_its_edges(seed, split, index, side):
     assert max(h, w) <= side and made.pixels_hw3.dtype == np.uint8
     for a in made.annotations:
         x, y, bw, bh = a['bbox']
-        assert 0 <= x < x+bw <= w and 0 <= y < y+bh <= h and 0 < a['area'] <= bw*bh and a['category_id'] in CATEGORY_IDS and a['iscrowd'] in (0, 1)
+        assert 0 <= x < x+bw <= w and 0 <= y < y+bh <= h and 0 < a['area'] <= bw*bh and a[
+            'category_id'] in CATEGORY_IDS and a['iscrowd'] in (0, 1)
 
 
 @pytest.fixture(scope='module')
@@ -77,7 +83,8 @@ def test_pycocotools_reads_them_and_the_truth_scores_one(scenes):
     anns = truth.loadAnns(truth.getAnnIds())
     assert [truth.loadCats(i)[0]['name'] for i in sorted(truth.getCatIds())] == [' '.join(k) for k in KINDS]
     assert any(a['iscrowd'] for a in anns) and any(not truth.getAnnIds(i) for i in truth.getImgIds())
-    perfect = [dict(image_id=a['image_id'], category_id=a['category_id'], bbox=a['bbox'], score=.9) for a in anns if not a['iscrowd']]
+    perfect = [dict(image_id=a['image_id'], category_id=a['category_id'], bbox=a['bbox'], score=.9) for a in anns
+               if not a['iscrowd']]
     assert coco_scores(scenes/'annotations'/'instances_val2017.json', perfect).overall['AP'] == pytest.approx(1)
 
 
@@ -88,7 +95,8 @@ def test_shipped_weights_score_what_they_say(scenes, tmp_path):
     _, header = load_base(SHIPPED)
     view = build_view(scenes, tmp_path/'view')
     assert header['facts']['images'] == view.val_images == 256 and SHIPPED.stat().st_size < 6e6
-    found = evaluate(open_base(find_base('yolo10n', 'demo').path, 'yolo10n', view.names), view, header['facts']['recipe']['imgsz'])
+    found = evaluate(open_base(find_base('yolo10n', 'demo').path, 'yolo10n', view.names), view,
+                     header['facts']['recipe']['imgsz'])
     assert {head: s.pycocotools['AP'] for head, s in found.items()} == pytest.approx(header['facts']['AP'], abs=.003)
 
 
@@ -98,7 +106,10 @@ def test_damaged_weights_are_refused(tmp_path, monkeypatch):
     content[-100] ^= 1
     copy.write_bytes(content)
     monkeypatch.setattr('yolov10_qat.checkpoint.base_weights.SHIPPED', copy)
-    with pytest.raises(WeightsError, match=f'damaged: sha256 {hashlib.sha256(content).hexdigest()}, expected [0-9a-f]{{64}}; install yolov10-qat again'): find_base('yolo10n', 'demo')
+    with pytest.raises(WeightsError,
+                       match=f'damaged: sha256 {hashlib.sha256(content).hexdigest()}, expected [0-9a-f]{{64}}; '
+                             'install yolov10-qat again'):
+        find_base('yolo10n', 'demo')
 
 
 # Commands
@@ -112,14 +123,17 @@ def test_demo_refuses_a_folder_in_use(tmp_path):
 
 def test_demo_refuses_a_place_it_cannot_write_to():
     done = command('demo', '--run-root', '/proc/demo')
-    assert done.returncode == 1 and done.stderr.count('\n') == 1 and 'cannot write to /proc/demo: ' in done.stderr and 'choose another --run-root' in done.stderr
+    assert done.returncode == 1 and done.stderr.count(
+        '\n') == 1 and 'cannot write to /proc/demo: ' in done.stderr and 'choose another --run-root' in done.stderr
 
 
 def test_dataset_paints(tmp_path):
-    done = command('dataset', '--demo', '--out', tmp_path/'a', '--train-max-images', 3, '--val-max-images', 2, '--seed', 4, '--side', 64)
+    done = command('dataset', '--demo', '--out', tmp_path/'a', '--train-max-images', 3, '--val-max-images', 2, '--seed',
+                   4, '--side', 64)
     assert done.returncode == 0 and done.stdout.strip().endswith(str(tmp_path/'a')), done.stderr
     content = json.loads((tmp_path/'a/annotations/instances_train2017.json').read_text())
-    assert len(content['images']) == 3 and content['info']['seed'] == 4 and max(i['width'] for i in content['images']) <= 64
+    assert len(content['images']) == 3 and content['info']['seed'] == 4 and max(
+        i['width'] for i in content['images']) <= 64
     for words in (['--out', tmp_path/'b'], ['--demo', '--coco-root', tmp_path/'a', '--out', tmp_path/'b']):
         done = command('dataset', *words)
         assert done.returncode == 2 and 'name either --coco-root or --demo' in done.stderr
@@ -138,10 +152,13 @@ def shell_lines(text):
 
 def smaller(line):
     "The same command with a budget that fits a test; only runs have one."
-    if line.startswith('papermill "$TEMPLATE"'): return ' '.join([line, *(f'-p {k[2:].replace("-", "_")} {v}' for k, v in zip(SMALL[::2], SMALL[1::2]))])
+    if line.startswith('papermill "$TEMPLATE"'):
+        return ' '.join([line, *(f'-p {k[2:].replace("-", "_")} {v}' for k, v in zip(SMALL[::2], SMALL[1::2]))])
     if line.startswith('yolov10-qat sensitivity'): return f'{line} --val-max-images 4 --imgsz 64'
-    if line.startswith('yolov10-qat scratch'): return ' '.join([line.replace('--device 0', '--variant yolo10n').replace('path/to/coco', 'demo'), *SMALL])
-    if line.startswith('yolov10-qat run') and '--resume' not in line and '--config' not in line: return ' '.join([line, *SMALL])
+    if line.startswith('yolov10-qat scratch'):
+        return ' '.join([line.replace('--device 0', '--variant yolo10n').replace('path/to/coco', 'demo'), *SMALL])
+    if line.startswith('yolov10-qat run') and '--resume' not in line and '--config' not in line:
+        return ' '.join([line, *SMALL])
     return line
 
 
@@ -151,17 +168,26 @@ def test_readme_commands(tmp_path):
     lines = [line for line in shell_lines(text) if not line.startswith('make ')]
     coco = [line for line in lines if 'path/to/coco' in line and ' scratch ' not in line]
     assert coco and len(lines) - len(coco) > 7
-    script = ['set -e', *(smaller(line) for line in ['yolov10-qat run --profile demo --method ema+qc --run-root runs/demo', *lines] if line not in coco)]
+    script = ['set -e',
+              *(smaller(line)
+                for line in ['yolov10-qat run --profile demo --method ema+qc --run-root runs/demo', *lines]
+                if line not in coco)]
     python = re.findall(r'```python\n(import yolov10_qat.*?)```', text, flags=re.S)
     assert len(python) == 1
     script += [f"python - <<'END'\n{python[0]}END"]
-    environment = {'PATH': f'{Path(sys.executable).parent}:/usr/bin:/bin', 'HOME': str(tmp_path), 'YOLO_VERBOSE': 'false'}
-    done = subprocess.run(['bash', '-c', '\n'.join(script)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900)
+    environment = {'PATH': f'{Path(sys.executable).parent}:/usr/bin:/bin', 'HOME': str(tmp_path),
+                   'YOLO_VERBOSE': 'false'}
+    done = subprocess.run(['bash', '-c', '\n'.join(script)], cwd=tmp_path, env=environment, capture_output=True,
+                          text=True, timeout=900)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     for name in ('demo', 'baseline', 'papermill'): assert load_summary(tmp_path/'runs'/name).status != 'incomplete'
     assert yaml.safe_load((tmp_path/'runs/baseline/run_config.yaml').read_text())['base'] == 'demo'
     assert (tmp_path/'runs/comparison/report.html').is_file()
-    assert {row['method'] for row in csv.DictReader((tmp_path/'runs/comparison/summary.csv').open())} == {'ema+qc', 'baseline'}
+    assert {row['method']
+            for row in csv.DictReader((tmp_path/'runs/comparison/summary.csv').open())} == {'ema+qc', 'baseline'}
     assert (tmp_path/'view/dataset.yaml').is_file()
-    assert [t['mode'] for t in json.loads((tmp_path/'runs/scratch/twins/comparison.json').read_text())['twins']] == ['w4a16']
-    for line in coco: assert set(re.findall(r'--[a-z-]+', line)) <= set(re.findall(r'--[a-z-]+', command(line.split()[1], '--help').stdout))
+    assert [t['mode']
+            for t in json.loads((tmp_path/'runs/scratch/twins/comparison.json').read_text())['twins']] == ['w4a16']
+    for line in coco:
+        assert set(re.findall(r'--[a-z-]+', line)) <= set(
+            re.findall(r'--[a-z-]+', command(line.split()[1], '--help').stdout))

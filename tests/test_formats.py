@@ -8,14 +8,15 @@ from pathlib import Path
 import jsonschema
 import nbformat
 import torch
-from conftest import REPOSITORY, command
 
-from yolov10_qat.checkpoint.store import load_checkpoint
-from yolov10_qat.core.config import RunConfig
+from conftest import REPOSITORY, command
+from render_template import parameters
 from yolov10_qat.checkpoint.format import FORMAT_VERSION, KEYS
-from yolov10_qat.report.tracking_tables import read_histories, read_keep_layers, read_oscillation
+from yolov10_qat.checkpoint.store import load_checkpoint
+from yolov10_qat.core.config import RunConfig, parameter_cell
 from yolov10_qat.core.layout import TEMPLATE
 from yolov10_qat.quant.keeplist import load_keep_list
+from yolov10_qat.report.tracking_tables import read_histories, read_keep_layers, read_oscillation
 from yolov10_qat.runs.summary import SCHEMA_VERSION, find_rung, load_summary, schema_text
 
 EXAMPLES = Path(__file__).parent/'examples'
@@ -39,7 +40,8 @@ def test_checkpoint_example_of_version_1():
     assert FORMAT_VERSION == 1 and set(KEYS) <= set(content)
     assert content['epoch'] == 7 and content['manifest'][0]['bits'] == 4
     recipe = torch.load(file, map_location='cpu', weights_only=False)  # the documented recipe
-    assert torch.equal((recipe['ema_state_dict'] or recipe['model_state_dict'])['model.0.conv.weight'], torch.full((1, 1, 1, 1), .5))
+    assert torch.equal((recipe['ema_state_dict'] or recipe['model_state_dict'])['model.0.conv.weight'],
+                       torch.full((1, 1, 1, 1), .5))
 
 
 def test_keep_list_example_of_version_1():
@@ -50,23 +52,24 @@ def test_keep_list_example_of_version_1():
 
 def test_oscillation_examples_of_version_1():
     table, histories = read_oscillation(EXAMPLES/'oscillation-v1.csv'), read_histories(EXAMPLES/'oscillation-v1.json')
-    assert sorted(table.epoch.unique()) == [0, 1, 2, 3, 4] and table.columns.tolist() == ['epoch', 'layer', 'kind', 'weights', 'changed', 'oscillating', 'frequency', 'near', 'frozen', 'scale', 'scale_drift', 'bn_kl', 'dampening']
-    assert histories['format_version'] == 1 and len(histories['distance']['layers']) == 3 and histories['momentum'] == .01
-
-
-def parameter_cell():
-    return next(c for c in nbformat.read(TEMPLATE, 4).cells if 'parameters' in c.metadata.get('tags', []))
+    assert sorted(table.epoch.unique()) == [0, 1, 2, 3, 4] and table.columns.tolist() == [
+        'epoch', 'layer', 'kind', 'weights', 'changed', 'oscillating', 'frequency', 'near', 'frozen', 'scale',
+        'scale_drift', 'bn_kl', 'dampening']
+    assert histories['format_version'] == 1 and len(
+        histories['distance']['layers']) == 3 and histories['momentum'] == .01
 
 
 def test_template_has_every_parameter_once():
-    lines = [line for line in parameter_cell().source.splitlines() if line.strip()]
-    names = [line.split(':')[0] for line in lines]
+    source = parameters(nbformat.read(TEMPLATE, 4)).source
+    assert source == parameter_cell(), 'run: make notebooks'
+    names = [line.split(':')[0] for line in source.splitlines()]
     assert names == [*RunConfig.model_fields, 'resume']
     variables = {}
-    exec(parameter_cell().source, variables)
-    for line, (name, field) in zip(lines, RunConfig.model_fields.items()):
+    exec(source, variables)
+    for line, (name, field) in zip(source.splitlines(), RunConfig.model_fields.items()):
         assert variables[name] == field.default, name
-        assert line.endswith(f'# {field.description}'), name
+        told = line.partition('  # ')[2]
+        assert told and field.description.startswith(told), name
 
 
 def test_papermill_explains_and_runs_the_template(tiny, tmp_path):
@@ -74,27 +77,34 @@ def test_papermill_explains_and_runs_the_template(tiny, tmp_path):
     papermill = [sys.executable, '-m', 'papermill', str(TEMPLATE)]
     told = subprocess.run([*papermill, '--help-notebook'], capture_output=True, text=True)
     assert told.returncode == 0 and 'word length of a quantised weight' in told.stdout
-    words = dict(run_root='r', coco_root=tiny/'coco', base=tiny/'base.pt', imgsz=64, epochs=1, batch=2, method='baseline')
-    done = subprocess.run([*papermill, 'out.ipynb', *(w for k, v in words.items() for w in ('-p', k, str(v)))], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    words = dict(run_root='r', coco_root=tiny/'coco', base=tiny/'base.pt', imgsz=64, epochs=1, batch=2,
+                 method='baseline')
+    done = subprocess.run([*papermill, 'out.ipynb', *(w for k, v in words.items() for w in ('-p', k, str(v)))],
+                          cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path/'r/report.html').is_file() and load_summary(tmp_path/'r').status == 'completed-failed'
 
 
 def test_wheel_works_in_an_empty_folder(tmp_path):
     "Built from the tree, laid out as an installer would, run where no checkout is in sight, with the data and weights it brings."
-    tree = subprocess.run(['git', 'ls-files', '-co', '--exclude-standard'], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split('\n')
+    tree = subprocess.run(['git', 'ls-files', '-co', '--exclude-standard'], cwd=REPOSITORY, capture_output=True,
+                          text=True, check=True).stdout.split('\n')
     for name in filter(None, tree):
         if not (REPOSITORY/name).is_file(): continue
         (tmp_path/'tree'/name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path/'tree'/name).write_bytes((REPOSITORY/name).read_bytes())
-    subprocess.run([sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--no-build-isolation', '-w', tmp_path/'dist', tmp_path/'tree'], check=True)
+    subprocess.run(
+        [sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--no-build-isolation', '-w', tmp_path/'dist',
+         tmp_path/'tree'], check=True)
     wheel, = (tmp_path/'dist').glob('*.whl')
     zipfile.ZipFile(wheel).extractall(tmp_path/'site')
     (tmp_path/'empty').mkdir()
     where = 'import yolov10_qat; print(yolov10_qat.__file__)'
     environment = {'PYTHONPATH': str(tmp_path/'site'), 'PATH': '/usr/bin:/bin', 'HOME': str(tmp_path)}
-    found = subprocess.run([sys.executable, '-c', where], cwd=tmp_path/'empty', env=environment, capture_output=True, text=True).stdout
+    found = subprocess.run([sys.executable, '-c', where], cwd=tmp_path/'empty', env=environment, capture_output=True,
+                           text=True).stdout
     assert found.startswith(str(tmp_path/'site'))
-    done = command('run', '--profile', 'demo', '--imgsz', 64, '--epochs', 1, '--batch', 2, '--train-max-images', 4, '--val-max-images', 4, '--run-root', 'r', cwd=tmp_path/'empty', env=environment)
+    done = command('run', '--profile', 'demo', '--imgsz', 64, '--epochs', 1, '--batch', 2, '--train-max-images', 4,
+                   '--val-max-images', 4, '--run-root', 'r', cwd=tmp_path/'empty', env=environment)
     assert done.returncode == 0, done.stderr
     assert (tmp_path/'empty/r/report.html').is_file() and 'commit' in (tmp_path/'empty/r/run_summary.json').read_text()

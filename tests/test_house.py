@@ -28,7 +28,8 @@ def flags(cell): return re.findall(r'^#\|\s*(\w+)', cell.source, flags=re.M)
 
 def house_files():
     "Tracked files, and new ones that git does not ignore, relative to the root."
-    listed = subprocess.run(['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = subprocess.run(['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'], cwd=ROOT,
+                            capture_output=True, text=True, check=True)
     return [Path(name) for name in listed.stdout.split('\0') if name and (ROOT/name).is_file()]
 
 
@@ -40,15 +41,19 @@ def test_readme_is_the_index_notebook():
 
 def test_render():
     "Prose, code, printed text and values stay; hidden cells and pictures go."
-    shown = new_code_cell('1+1', outputs=[new_output('stream', text='hm\n'), new_output('execute_result', data={'text/plain': '2'}),
-                                          new_output('display_data', data={'image/png': 'AAAA'})])
+    shown = new_code_cell('1+1',
+                          outputs=[new_output('stream', text='hm\n'),
+                                   new_output('execute_result', data={'text/plain': '2'}),
+                                   new_output('display_data', data={'image/png': 'AAAA'})])
     cells = [new_markdown_cell('# a\n'), new_code_cell('#| hide\nimport os'), shown, new_code_cell('x = "```"')]
     assert render_readme.render(new_notebook(cells=cells)) == \
         '# a\n\n```python\n1+1\n```\n\n```\nhm\n2\n```\n\n````python\nx = "```"\n````\n'
 
 
-@pytest.mark.parametrize('given, shown', [('[a](00_a.ipynb)', '[a](nbs/00_a.ipynb)'), ('![p](images/p.png)', '![p](nbs/images/p.png)'), ('[m](../tests/m.md)', '[m](tests/m.md)'),
-                                         ('[w](https://a.b/c)', '[w](https://a.b/c)'), ('[h](#top)', '[h](#top)')])
+@pytest.mark.parametrize('given, shown',
+                         [('[a](00_a.ipynb)', '[a](nbs/00_a.ipynb)'), ('![p](images/p.png)', '![p](nbs/images/p.png)'),
+                          ('[m](../tests/m.md)', '[m](tests/m.md)'), ('[w](https://a.b/c)', '[w](https://a.b/c)'),
+                          ('[h](#top)', '[h](#top)')])
 def test_links_start_in_the_root(given, shown): assert render_readme.from_root(given) == shown
 
 
@@ -56,7 +61,8 @@ def test_links_start_in_the_root(given, shown): assert render_readme.from_root(g
 
 def headings(text):
     "Anchors of a page, as its readers make them: lower case, hyphens for spaces."
-    return {re.sub(r'[^\w\- ]', '', line.lstrip('# ')).strip().lower().replace(' ', '-') for line in text.splitlines() if line.startswith('#')}
+    return {re.sub(r'[^\w\- ]', '', line.lstrip('# ')).strip().lower().replace(' ', '-') for line in text.splitlines()
+            if line.startswith('#')}
 
 
 def prose(path):
@@ -88,7 +94,8 @@ def test_there_are_links_to_follow():
 
 
 def test_a_dead_link_is_found(tmp_path):
-    (tmp_path/'a.md').write_text('# One\n[b](b.md) [c](c.md) [one](#one) [two](#two) [w](https://a.b/c)\n```\n[x](x.md)\n```\n')
+    (tmp_path/'a.md').write_text('# One\n[b](b.md) [c](c.md) [one](#one) [two](#two) '
+                                 '[w](https://a.b/c)\n```\n[x](x.md)\n```\n')
     (tmp_path/'c.md').write_text('')
     assert dead_links(tmp_path/'a.md') == ['b.md', '#two']
 
@@ -167,7 +174,8 @@ def test_imports_go_one_way(room):
 def test_an_import_against_the_flow_is_found(tmp_path, monkeypatch):
     monkeypatch.setitem(globals(), 'LIB', tmp_path)
     (tmp_path/'core').mkdir()
-    (tmp_path/'core'/'a.py').write_text('def f():\n    from ..report.page import render\n    from .errors import nearest\n')
+    (tmp_path/'core'/'a.py').write_text('def f():\n    from ..report.page import render\n    from .errors import '
+                                        'nearest\n')
     assert upward(tmp_path/'core'/'a.py') == ['report']
 
 
@@ -193,7 +201,8 @@ def test_a_public_name_has_one_home():
     homes = {}
     for file in LIB.rglob('*.py'):
         listed = re.search(r'__all__ = (\[.*?\])', file.read_text(encoding='utf-8'), flags=re.S)
-        for name in ast.literal_eval(listed[1]) if listed else []: homes.setdefault(name, []).append(file.relative_to(LIB).as_posix())
+        for name in ast.literal_eval(listed[1]) if listed else []:
+            homes.setdefault(name, []).append(file.relative_to(LIB).as_posix())
     twice = {name: files for name, files in homes.items() if len(files) > 1}
     assert twice.keys() <= SAME_NAME, {k: v for k, v in twice.items() if k not in SAME_NAME}
 
@@ -215,7 +224,8 @@ def test_functions_take_few_positional_parameters():
 
 def contents(folder):
     "Bytes of every file below a folder."
-    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob('*') if p.is_file() and '__pycache__' not in p.parts}
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob('*') if p.is_file()
+            and '__pycache__' not in p.parts}
 
 
 @pytest.mark.parametrize('command', ['nbdev_export', 'nbdev_clean'])
@@ -245,10 +255,13 @@ def execute(path):
     "Run a notebook top to bottom on a CPU, without the cells that want a GPU, hours or to write into the tree; its code cells with what they said."
     notebook = nbformat.read(path, as_version=4)
     uses_shared = SHARED.is_dir() and any('SHARED' in c.source for c in notebook.cells)
-    notebook.cells = [c for c in notebook.cells if c.cell_type == 'code' and not {'slow', 'cuda'} & {*flags(c)} and 'nbdev_export' not in c.source]
-    NotebookClient(notebook, timeout=300, kernel_name='python3', resources={'metadata': {'path': str(path.parent)}}).execute()
+    notebook.cells = [c for c in notebook.cells if c.cell_type == 'code' and not {'slow', 'cuda'} & {*flags(c)}
+                      and 'nbdev_export' not in c.source]
+    NotebookClient(notebook, timeout=300, kernel_name='python3',
+                   resources={'metadata': {'path': str(path.parent)}}).execute()
     said = [o.get('text', '') for c in notebook.cells for o in c.outputs]
-    assert not uses_shared or not any('skipped: ../shared' in text for text in said), 'the data is there and was not used'
+    assert not uses_shared or not any('skipped: ../shared' in text
+                                      for text in said), 'the data is there and was not used'
     return notebook.cells
 
 
@@ -268,7 +281,8 @@ def test_tutorial_runs(path):
 @pytest.mark.parametrize('path', NOTEBOOKS + TUTORIALS + TEMPLATES, ids=by_name)
 def test_no_error_is_kept(path):
     for cell in nbformat.read(path, as_version=4).cells:
-        assert not [o for o in cell.get('outputs', []) if o.output_type == 'error'], f'{path.name} keeps an error below: {cell.source[:80]}'
+        assert not [o for o in cell.get('outputs', []) if o.output_type
+                    == 'error'], f'{path.name} keeps an error below: {cell.source[:80]}'
 
 
 @pytest.mark.parametrize('path', TEMPLATES, ids=by_name)
@@ -286,14 +300,16 @@ def test_clean_keeps_the_tag_of_the_parameters():
 
 # Nothing in the tree knows where it was made. The words are put together here, so that this file does not find itself.
 
-REGISTRIES = '|'.join(re.escape('.'.join(host)) for host in [
-    ('pypi', 'org'), ('python' + 'hosted', 'org'), ('download', 'pytorch', 'org'), ('conda', 'anaconda', 'org'), ('registry', 'npmjs', 'org')])
+REGISTRIES = '|'.join(re.escape('.'.join(host))
+                      for host in [('pypi', 'org'), ('python' + 'hosted', 'org'), ('download', 'pytorch', 'org'),
+                                   ('conda', 'anaconda', 'org'), ('registry', 'npmjs', 'org')])
 MACHINE = r'(?<![\w./~$})-])/(?:home|root|Users|work|mnt|opt)/\w'
 
 
 @pytest.mark.parametrize('pattern', [REGISTRIES, MACHINE], ids=['registry', 'machine-path'])
 def test_tree_names_no_machine(pattern):
-    found = {str(name): match[0] for name in house_files() if (match := re.search(pattern, (ROOT/name).read_text(encoding='utf-8', errors='ignore')))}
+    found = {str(name): match[0] for name in house_files()
+             if (match := re.search(pattern, (ROOT/name).read_text(encoding='utf-8', errors='ignore')))}
     assert not found
 
 

@@ -29,7 +29,8 @@ register(Part(name='shake', help='shake weights loose', options=ShakeOptions, re
 def after_registering(code, tmp_path, *words):
     "What a program prints that registers the part before anything else, as JSON."
     program = REGISTER.format(tests=str(Path(__file__).parent)) + code
-    done = subprocess.run([sys.executable, '-c', program, *words], capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    done = subprocess.run([sys.executable, '-c', program, *words], capture_output=True, text=True, timeout=300,
+                          cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -62,7 +63,8 @@ out = io.StringIO()
 with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit): main(['run', '--help'])
 print(json.dumps([' '.join(out.getvalue().split()), 'torch' in sys.modules]))
 ''', tmp_path)
-    assert 'shake (shake weights loose)' in told[0] and '--shake-strength' in told[0] and 'how hard weights are shaken' in told[0]
+    assert ('shake (shake weights loose)' in told[0] and '--shake-strength' in told[0]
+            and 'how hard weights are shaken' in told[0])
     assert not told[1]
 
 
@@ -99,8 +101,7 @@ print(json.dumps([told['variants'][0]['arms'], Path('out/summary.md').read_text(
 
 @pytest.mark.parametrize('order', ['late', 'twice'])
 def test_a_registration_that_comes_to_nothing_is_refused(order, tmp_path):
-    code = {'late': "import yolov10_qat.core.config\nfrom dataclasses import replace\nregister(replace(PARTS['ema'], name='shiver'))",
-            'twice': "register(PARTS['ema'])"}[order]
+    code = {'late': "import yolov10_qat.core.config\nfrom dataclasses import replace\nregister(replace(PARTS['ema'], name='shiver'))", 'twice': "register(PARTS['ema'])"}[order]
     program = f'from yolov10_qat.core.methods import PARTS, register\n{code}'
     done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, timeout=300)
     said = {'late': "register 'shiver' before", 'twice': "'ema' is registered already"}[order]

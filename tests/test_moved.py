@@ -4,8 +4,8 @@ import subprocess
 import sys
 
 import pytest
-from places import ROOT
 
+from places import ROOT
 from yolov10_qat._moved import MOVED
 
 PUBLISHED = """
@@ -30,17 +30,21 @@ def python(code): return subprocess.run([sys.executable, '-c', code], capture_ou
 
 
 def test_published_imports():
-    done = python('\n'.join([*PUBLISHED, 'import yolov10_qat.train.qat_trainer as new', 'assert QATTrainer is new.QATTrainer']))
+    done = python(
+        '\n'.join([*PUBLISHED, 'import yolov10_qat.train.qat_trainer as new', 'assert QATTrainer is new.QATTrainer']))
     assert done.returncode == 0, done.stderr
 
 
 def test_published_runs_import_nothing_else():
     "Every module that a published page names is one that exists, or one that hands on."
-    named = {m for page in (ROOT/'reports').rglob('*.md') for m in re.findall(r'yolov10_qat\.(\w+)', page.read_text(encoding='utf-8'))}
+    named = {m for page in (ROOT/'reports').rglob('*.md')
+             for m in re.findall(r'yolov10_qat\.(\w+)', page.read_text(encoding='utf-8'))}
     assert named and named <= {*MOVED, 'checkpoint', 'load', 'train'}
 
 
-@pytest.mark.parametrize('line', ['from yolov10_qat.coco import nothing', 'from yolov10_qat.checkpoint import nothing', 'import yolov10_qat.nothing'])
+@pytest.mark.parametrize('line',
+                         ['from yolov10_qat.coco import nothing', 'from yolov10_qat.checkpoint import nothing',
+                          'import yolov10_qat.nothing'])
 def test_what_never_was_is_refused(line): assert python(line).returncode
 
 

@@ -4,17 +4,17 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from conftest import REPOSITORY, command
 from test_report import Page, check_offline
-
 from yolov10_qat.checkpoint.store import build_model, load_checkpoint
 from yolov10_qat.core.config import RunConfig
 from yolov10_qat.core.errors import ConfigError
-from yolov10_qat.deploy.detectors import evaluate_file
-from yolov10_qat.studies.ptq_ladder import headline, lead_sentence, load_ladder, render
-from yolov10_qat.quant.layers import codes_and_steps, quantized_layers
 from yolov10_qat.data.scenes import write_scenes
+from yolov10_qat.deploy.detectors import evaluate_file
+from yolov10_qat.quant.layers import codes_and_steps, quantized_layers
 from yolov10_qat.runs.summary import load_summary
+from yolov10_qat.studies.ptq_ladder import ladder_headline, lead_sentence, load_ladder, render_ladder
 
 
 @pytest.fixture(scope='module')
@@ -24,23 +24,27 @@ def scenes(tmp_path_factory): return write_scenes(tmp_path_factory.mktemp('ptq')
 @pytest.fixture(scope='module')
 def climbed(tmp_path_factory, scenes):
     folder = tmp_path_factory.mktemp('ptq')/'ladder'
-    done = command('ptq', 'demo', '--coco-root', scenes, '--out', folder, '--method', 'bias,rtn,bn', '--imgsz', 160, '--calibration-images', 16, '--granularity', 'per_tensor')
+    done = command('ptq', 'demo', '--coco-root', scenes, '--out', folder, '--method', 'bias,rtn,bn', '--imgsz', 160,
+                   '--calibration-images', 16, '--granularity', 'per_tensor')
     assert done.returncode == 0, done.stderr
     return folder, done
 
 
-def codes(checkpoint): return {n: codes_and_steps(layer)[0] for n, layer in quantized_layers(build_model(load_checkpoint(checkpoint))).items()}
+def codes(checkpoint):
+    return {n: codes_and_steps(layer)[0] for n,
+            layer in quantized_layers(build_model(load_checkpoint(checkpoint))).items()}
 
 
 def test_shell(climbed):
     folder, done = climbed
     ladder = load_ladder(folder)
-    assert [s.method for s in ladder.steps] == ['fp', 'bias', 'rtn', 'bn'] and ladder.settings.val_images == 16 and ladder.settings.calibration_images == 16
+    assert [s.method for s in ladder.steps] == [
+        'fp', 'bias', 'rtn', 'bn'] and ladder.settings.val_images == 16 and ladder.settings.calibration_images == 16
     ap = {s.method: s.one2one['AP'] for s in ladder.steps}
     assert ap['rtn'] < ap['bias'] < ap['fp'] and ap['rtn'] < ap['bn'] < ap['fp']
     lines = done.stdout.splitlines()
     assert lines[0].startswith('settings: ') and lines[-1] == f"report: {(folder/'report.html').resolve()}"
-    assert f"rtn                  AP {ap['rtn']:.4f}" in done.stdout and headline(ladder) in done.stdout
+    assert f"rtn                  AP {ap['rtn']:.4f}" in done.stdout and ladder_headline(ladder) in done.stdout
     assert ladder.lead.low <= ladder.lead.difference <= ladder.lead.high and ladder.lead.images == 16
 
 
@@ -48,7 +52,8 @@ def test_every_rung_is_a_checkpoint_with_its_score(climbed, scenes):
     folder, _ = climbed
     for s in load_ladder(folder).steps[1:]:
         scores, _ = evaluate_file(folder/s.checkpoint, scenes, 160)
-        assert {head: found.pycocotools for head, found in scores.items()} == {'one2one': s.one2one, 'one2many': s.one2many}
+        assert {head: found.pycocotools for head,
+                found in scores.items()} == {'one2one': s.one2one, 'one2many': s.one2many}
 
 
 def test_corrections_change_no_integer(climbed):
@@ -64,13 +69,17 @@ def test_page(climbed):
     html = (folder/'report.html').read_text(encoding='utf-8')
     page = Page(html)
     check_offline(page, html)
-    for word in (headline(load_ladder(folder)), lead_sentence(load_ladder(folder).lead), 'Small subsets lie', 'yolov10-qat run --init-ptq', 'without their labels'): assert word in page.text(), word
-    for name in ('rtn.pt', 'bias.pt', 'figures/ladder.svg', 'figures/ladder.png'): assert f'href="{name}"' in html and (folder/name).is_file()
+    for word in (ladder_headline(load_ladder(folder)), lead_sentence(load_ladder(folder).lead), 'Small subsets lie',
+                 'yolov10-qat run --init-ptq', 'without their labels'):
+        assert word in page.text(), word
+    for name in ('rtn.pt', 'bias.pt', 'figures/ladder.svg', 'figures/ladder.png'):
+        assert f'href="{name}"' in html and (folder/name).is_file()
 
 
 def test_other_settings_are_another_ladder(climbed, scenes):
     folder, _ = climbed
-    done = command('ptq', 'demo', '--coco-root', scenes, '--out', folder, '--method', 'rtn', '--imgsz', 192, '--calibration-images', 16, '--granularity', 'per_tensor')
+    done = command('ptq', 'demo', '--coco-root', scenes, '--out', folder, '--method', 'rtn', '--imgsz', 192,
+                   '--calibration-images', 16, '--granularity', 'per_tensor')
     assert done.returncode == 1 and done.stderr.count('\n') == 1 and 'imgsz 160 there, 192 here' in done.stderr
     done = command('ptq', 'demo', '--coco-root', scenes, '--out', folder, '--method', 'rtn,gtpq')
     assert done.returncode == 1 and "did you mean 'gptq'" in done.stderr
@@ -78,22 +87,29 @@ def test_other_settings_are_another_ladder(climbed, scenes):
 
 def test_run_starts_from_it(climbed, scenes, tmp_path):
     "With hardly any learning rate a run ends with the integers that it was given, and its PTQ rung is that of the ladder."
-    run = ['run', '--profile', 'demo', '--coco-root', scenes, '--init-ptq', 'bias+mse', '--scale', 'learned', '--train-max-images', 16, '--val-max-images', 16, '--epochs', 1, '--method', 'baseline', '--bn', 'freeze', '--lr0', 1e-12, '--scale-lr', 1e-12]
+    run = ['run', '--profile', 'demo', '--coco-root', scenes, '--init-ptq', 'bias+mse', '--scale', 'learned',
+           '--train-max-images', 16, '--val-max-images', 16, '--epochs', 1, '--method', 'baseline', '--bn', 'freeze',
+           '--lr0', 1e-12, '--scale-lr', 1e-12]
     done = command(*run, '--run-root', tmp_path/'run')
     assert done.returncode == 0, done.stderr
     summary = load_summary(tmp_path/'run')
     assert summary.quantization.init_ptq == 'mse+bias' and summary.artifacts['calibrated'] == 'ptq/calibrated.pt'
-    given, ended = codes(tmp_path/'run'/'ptq'/'calibrated.pt'), codes(tmp_path/'run'/'ultralytics'/'train'/'weights'/'last.pt')
+    given, ended = codes(tmp_path/'run'/'ptq'/'calibrated.pt'), codes(
+        tmp_path/'run'/'ultralytics'/'train'/'weights'/'last.pt')
     for name in given: torch.testing.assert_close(ended[name], given[name], rtol=0, atol=0)
-    ladder = command('ptq', 'demo', '--coco-root', scenes, '--out', tmp_path/'ladder', '--method', 'mse+bias', '--imgsz', 160, '--calibration-images', 16, '--granularity', 'per_tensor')
+    ladder = command('ptq', 'demo', '--coco-root', scenes, '--out', tmp_path/'ladder', '--method', 'mse+bias',
+                     '--imgsz', 160, '--calibration-images', 16, '--granularity', 'per_tensor')
     assert ladder.returncode == 0, ladder.stderr
-    rung = next(r for r in summary.metrics.rungs if (r.rung, r.head, r.metrics_source) == ('ptq', 'one2one', 'pycocotools'))
+    rung = next(r for r in summary.metrics.rungs if (r.rung, r.head, r.metrics_source)
+                == ('ptq', 'one2one', 'pycocotools'))
     assert load_ladder(tmp_path/'ladder').steps[1].one2one['AP'] == rung.AP
 
 
-@pytest.mark.parametrize('values, piece', [
-    (dict(init_ptq='gptq'), 'init_ptq=gptq needs scale=learned'), (dict(init_ptq='gptq', scale='learned', base='random'), 'random ones have learned nothing'),
-    (dict(init_ptq='gptq', scale='learned', quantize_from_epoch=1, epochs=3), 'calibrates one grid'), (dict(init_ptq='gtpq', scale='learned'), "did you mean 'gptq'")])
+@pytest.mark.parametrize('values, piece',
+                         [(dict(init_ptq='gptq'), 'init_ptq=gptq needs scale=learned'),
+                          (dict(init_ptq='gptq', scale='learned', base='random'), 'random ones have learned nothing'),
+                          (dict(init_ptq='gptq', scale='learned', quantize_from_epoch=1, epochs=3),
+                           'calibrates one grid'), (dict(init_ptq='gtpq', scale='learned'), "did you mean 'gptq'")])
 def test_start_that_makes_no_sense(values, piece):
     with pytest.raises(ConfigError, match=piece): RunConfig(**values)
 
@@ -102,9 +118,11 @@ def test_first_ladder(tmp_path):
     text = (REPOSITORY/'tests'/'examples'/'ladder-v1.json').read_text()
     (tmp_path/'ladder.json').write_text(text)
     ladder = load_ladder(tmp_path)
-    assert (ladder.version, ladder.settings.imgsz, [s.method for s in ladder.steps]) == (1, 160, ['fp', 'bias', 'rtn', 'bn'])
-    assert render(tmp_path).is_file()
-    for wrong, piece in ((text.replace('"version": 1', '"version": 2'), 'has version 2; this version reads 1'), (text[:99], 'is not JSON'), (json.dumps({'version': 1}), 'Field required')):
+    assert (ladder.version, ladder.settings.imgsz,
+            [s.method for s in ladder.steps]) == (1, 160, ['fp', 'bias', 'rtn', 'bn'])
+    assert render_ladder(tmp_path).is_file()
+    for wrong, piece in ((text.replace('"version": 1', '"version": 2'), 'has version 2; this version reads 1'),
+                         (text[:99], 'is not JSON'), (json.dumps({'version': 1}), 'Field required')):
         (tmp_path/'ladder.json').write_text(wrong)
         with pytest.raises(ValueError, match=piece): load_ladder(tmp_path)
     with pytest.raises(FileNotFoundError): load_ladder(Path(tmp_path)/'none')

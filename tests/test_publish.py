@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from conftest import command
 from fake_run import make_run
-
 from yolov10_qat.core.files import RunLock
 from yolov10_qat.pipeline.publish import RECORD, RECORD_VERSION, PublishError, check_place, publish
 
@@ -35,7 +35,8 @@ def test_a_running_run_is_refused(here):
     code = f"from yolov10_qat.pipeline.publish import publish; publish({str(root)!r}, 'out', [])"
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     lock.release()
-    assert 'is in use by process' in done.stderr and 'publish it when it has ended' in done.stderr and not (here/'reports').exists()
+    assert 'is in use by process' in done.stderr and 'publish it when it has ended' in done.stderr and not (
+        here/'reports').exists()
     assert publish(root, 'out', []).is_dir()
 
 
@@ -48,7 +49,8 @@ def test_an_incomplete_run_is_refused_or_marked(here):
 
 
 def test_a_checkpoint_that_fails_is_not_published(here):
-    refuse(make_run(here/'run'), 'best.pt', 'fails its verification', checkpoints=['best'])  # the made-up run has files of zeros
+    # the made-up run has files of zeros
+    refuse(make_run(here/'run'), 'best.pt', 'fails its verification', checkpoints=['best'])
 
 
 def test_a_folder_of_something_else_stays(here):
@@ -65,10 +67,12 @@ def test_only_the_same_run_replaces_and_only_what_nobody_touched(here):
     with pytest.raises(PublishError, match='holds run one, this is run two'): publish(other, 'out', [])
     readme = (place/'README.md').read_text()
     (place/'README.md').write_text(readme + 'my remark')
-    with pytest.raises(PublishError, match=r'was changed since it was published \(README.md\)'): publish(first, 'out', [])
+    with pytest.raises(PublishError, match=r'was changed since it was published \(README.md\)'):
+        publish(first, 'out', [])
     (place/'README.md').write_text(readme)
     (place/'run_summary.json').unlink()  # what is missing is brought back
-    assert (publish(first, 'out', [])/'run_summary.json').is_file() and not [p for p in (here/'reports').iterdir() if p.name != 'out']
+    assert (publish(first, 'out', [])/'run_summary.json').is_file() and not [
+        p for p in (here/'reports').iterdir() if p.name != 'out']
 
 
 def test_a_failure_leaves_the_old_publication(here, monkeypatch):
@@ -88,7 +92,9 @@ def test_nothing_tells_where_it_was_made(here):
 
 def test_command(tmp_path):
     root = make_run(tmp_path/'run')
-    for words, said in ((['--name', '../up'], 'no plain folder name'), (['--name', 'out', '--checkpoints', 'bets'], "did you mean 'best'"), (['--name', 'out', '--checkpoints', 'every:7'], 'fits no snapshot')):
+    for words, said in ((['--name', '../up'], 'no plain folder name'),
+                        (['--name', 'out', '--checkpoints', 'bets'], "did you mean 'best'"),
+                        (['--name', 'out', '--checkpoints', 'every:7'], 'fits no snapshot')):
         done = command('publish', root, *words, cwd=tmp_path)
         assert done.returncode == 1 and done.stderr.count('\n') == 1 and said in done.stderr
     done = command('publish', root, '--name', 'out', '--checkpoints', 'none', cwd=tmp_path)

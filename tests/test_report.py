@@ -8,18 +8,19 @@ import warnings
 from html.parser import HTMLParser
 
 import pytest
-from fake_run import EPOCHS, make_run, write_oscillation, write_sensitivity
 
-from yolov10_qat.report import page as report
+from fake_run import EPOCHS, make_run, write_oscillation, write_sensitivity
 from yolov10_qat.core.config import RunConfig, load_config
-from yolov10_qat.report.style import keep_figures
+from yolov10_qat.report import page as report
 from yolov10_qat.report.figures import figures
 from yolov10_qat.report.page import render, write_summary_md
 from yolov10_qat.report.read import read_run
 from yolov10_qat.report.rows import artefact_rows, reproduce_command, rung_rows
+from yolov10_qat.report.style import keep_figures
 from yolov10_qat.runs.summary import load_summary, save_summary
 
-SECTIONS = ['result', 'curves', 'dynamics', 'classes', 'weights', 'examples', 'data', 'layers', 'parameters', 'environment', 'reproduce', 'artefacts', 'timings']
+SECTIONS = ['result', 'curves', 'dynamics', 'classes', 'weights', 'examples', 'data', 'layers', 'parameters',
+            'environment', 'reproduce', 'artefacts', 'timings']
 VOID = {'meta', 'link', 'img', 'br', 'hr', 'input'}
 
 
@@ -43,7 +44,8 @@ class Page(HTMLParser):
         if 'style' not in self.open: self.texts.append((self.open[-1] if self.open else '', data))
 
     def all(self, tag): return [attrs for name, attrs in self.tags if name == tag]
-    def text(self, tag=None): return ' '.join(' '.join(data for inside, data in self.texts if tag in (None, inside)).split())
+    def text(self, tag=None):
+        return ' '.join(' '.join(data for inside, data in self.texts if tag in (None, inside)).split())
 
 
 def page_of(root):
@@ -68,7 +70,8 @@ def check_offline(page, html):
             if key in attrs: assert re.match(r'#|data:|(?![a-z]+:|/)', attrs[key]), (name, attrs[key])
     styles = re.search('<style>(.*?)</style>', html, re.S)[1]
     assert 'url(' not in styles and '@import' not in styles
-    svgs = [base64.b64decode(a['src'].partition(',')[2]).decode() for a in page.all('img') if a['src'].startswith('data:image/svg')]
+    svgs = [base64.b64decode(a['src'].partition(',')[2]).decode() for a in page.all('img')
+            if a['src'].startswith('data:image/svg')]
     for svg in svgs: assert not re.search(r'(href|src)="(?!#|data:image/png;base64,)|url\((?!#)|<script|@import', svg)
 
 
@@ -83,8 +86,10 @@ def check_readable(page, html, sections=SECTIONS):
     assert len(re.findall(r'<div class="scroll[^>]*><table', html)) == len(page.all('table'))
 
 
-STATES = [dict(), dict(method='ema+qc'), dict(method='qc', epochs=1), dict(method='baseline'), dict(outcome='collapsed'), dict(outcome='degenerate'), dict(epochs=1), dict(stage='training'),
-          dict(stage='training', method='baseline'), dict(stage='before'), dict(stage='start'), dict(tracked=False), dict(measured=True), dict(method='freeze')]
+STATES = [dict(), dict(method='ema+qc'), dict(method='qc', epochs=1), dict(method='baseline'),
+          dict(outcome='collapsed'), dict(outcome='degenerate'), dict(epochs=1), dict(stage='training'),
+          dict(stage='training', method='baseline'), dict(stage='before'), dict(stage='start'), dict(tracked=False),
+          dict(measured=True), dict(method='freeze')]
 
 
 @pytest.mark.parametrize('state', STATES, ids=lambda s: '-'.join(map(str, s.values())) or 'stable')
@@ -94,17 +99,21 @@ def test_page_of_every_state(tmp_path, state):
     check_offline(page, html)
     at = SECTIONS.index('layers')+1
     sections = SECTIONS[:at]+['sensitivity']+SECTIONS[at:] if state.get('measured') else SECTIONS
-    check_readable(page, html, sections[:1]+['files']+sections[1:] if state.get('stage', 'complete') == 'complete' else sections)
+    check_readable(page, html,
+                   sections[:1]+['files']+sections[1:] if state.get('stage', 'complete') == 'complete' else sections)
     drawn = [name for name, *_ in figures(root)]
-    assert sorted(p.name for p in (root/'figures').iterdir()) == sorted(f'{n}.{kind}' for n in drawn for kind in ('svg', 'png'))
+    assert sorted(p.name for p in (root/'figures').iterdir()) == sorted(
+        f'{n}.{kind}' for n in drawn for kind in ('svg', 'png'))
     for link in page.all('a'):
         if not link['href'].startswith('#'): assert (root/link['href']).is_file(), link
 
 
-@pytest.mark.parametrize('state,headline', [
-    (dict(), 'STABLE at 74% of FP32'), (dict(method='baseline'), 'STABLE at 74% of FP32'), (dict(outcome='collapsed'), 'COLLAPSED to 6% of its best'),
-    (dict(outcome='degenerate'), 'NEVER LEARNED (degenerate)'), (dict(stage='training'), f'INCOMPLETE after {EPOCHS//2} of {EPOCHS} epochs'),
-    (dict(stage='start'), f'INCOMPLETE after 0 of {EPOCHS} epochs')])
+@pytest.mark.parametrize('state,headline',
+                         [(dict(), 'STABLE at 74% of FP32'), (dict(method='baseline'), 'STABLE at 74% of FP32'),
+                          (dict(outcome='collapsed'), 'COLLAPSED to 6% of its best'),
+                          (dict(outcome='degenerate'), 'NEVER LEARNED (degenerate)'),
+                          (dict(stage='training'), f'INCOMPLETE after {EPOCHS//2} of {EPOCHS} epochs'),
+                          (dict(stage='start'), f'INCOMPLETE after 0 of {EPOCHS} epochs')])
 def test_verdict_comes_first(tmp_path, no_figures, state, headline):
     page, _ = page_of(make_run(tmp_path/'run', **state))
     assert page.text('h1') == headline
@@ -113,7 +122,8 @@ def test_verdict_comes_first(tmp_path, no_figures, state, headline):
 
 def test_verdict_carries_its_numbers(tmp_path, no_figures):
     page, _ = page_of(make_run(tmp_path/'run', outcome='collapsed'))
-    for part in ('Best mAP50-95 0.206 at epoch 3, final 0.012', 'ratio of 0.06, below the threshold of 0.5', '8 validation images', 'one2one head', 'Ultralytics validator', 'pycocotools'):
+    for part in ('Best mAP50-95 0.206 at epoch 3, final 0.012', 'ratio of 0.06, below the threshold of 0.5',
+                 '8 validation images', 'one2one head', 'Ultralytics validator', 'pycocotools'):
         assert part in page.text()
 
 
@@ -124,7 +134,8 @@ def test_stable_far_below_floating_point_is_not_praised(tmp_path, no_figures):
         if rung.rung.startswith('qat'): rung.AP = .003
     save_summary(summary, root)
     page, html = page_of(root)
-    assert page.text('h1') == 'STABLE at 1% of FP32' and 'class="verdict warn"' in html and 'not that this is near FP32' in page.text()
+    assert (page.text('h1') == 'STABLE at 1% of FP32' and 'class="verdict warn"' in html
+            and 'not that this is near FP32' in page.text())
 
 
 def test_interrupted_run_names_error_and_resume(tmp_path, no_figures):
@@ -146,16 +157,26 @@ def test_killed_run_takes_scores_from_results(tmp_path, no_figures):
     assert len(rung_rows(read_run(root))) == 8
 
 
-@pytest.mark.parametrize('state,sentences', [
-    (dict(stage='start'), ['No state of the model was scored.', 'No epoch was finished.', 'Two states must be scored', 'No weight histograms', 'No dataset was built.', 'No model was quantised.', 'No stage was finished.']),
-    (dict(stage='before'), ['No epoch was finished.', 'No weight histograms', 'There is no readable oscillation.csv: the run is older than the measurement'])])
+@pytest.mark.parametrize('state,sentences',
+                         [
+                             (dict(stage='start'),
+                              ['No state of the model was scored.', 'No epoch was finished.',
+                               'Two states must be scored', 'No weight histograms', 'No dataset was built.',
+                               'No model was quantised.', 'No stage was finished.']),
+                             (dict(stage='before'),
+                              ['No epoch was finished.', 'No weight histograms',
+                               'There is no readable oscillation.csv: the run is older than the measurement'])])
 def test_empty_sections_say_why(tmp_path, no_figures, state, sentences):
     page, _ = page_of(make_run(tmp_path/'run', **state))
     for sentence in sentences: assert sentence in page.text()
 
 
-@pytest.mark.parametrize('name', ['ultralytics/train/results.csv', 'evaluation/fp-one2one.json', 'evaluation/weights.json', 'evaluation/fp-one2one-detections.json', 'dataset/provenance.json',
-                                  'dataset/annotations/instances_val.json', 'qc/history.csv', 'run_config.yaml', 'oscillation.csv', 'oscillation.json', 'batchnorm.csv', 'sensitivity.csv', 'keep-layers.json'])
+@pytest.mark.parametrize(
+    'name',
+    ['ultralytics/train/results.csv', 'evaluation/fp-one2one.json', 'evaluation/weights.json',
+     'evaluation/fp-one2one-detections.json', 'dataset/provenance.json', 'dataset/annotations/instances_val.json',
+     'qc/history.csv', 'run_config.yaml', 'oscillation.csv', 'oscillation.json', 'batchnorm.csv', 'sensitivity.csv',
+     'keep-layers.json'])
 @pytest.mark.parametrize('content', ['', '{"a": ['])
 def test_torn_file_is_a_sentence(tmp_path, no_figures, name, content):
     root = make_run(tmp_path/'run', method='ema+qc' if name.startswith('qc/') else 'ema', measured=True)
@@ -176,8 +197,10 @@ def test_torn_in_the_middle_of_an_epoch(tmp_path, no_figures):
 DYNAMICS = ['oscillating', 'thresholds', 'trajectories', 'scales', 'batchnorm']
 
 
-@pytest.mark.parametrize('state,names', [
-    (dict(), DYNAMICS), (dict(stage='training'), DYNAMICS), (dict(method='freeze'), [*DYNAMICS, 'frozen']), (dict(measured=True), [*DYNAMICS, 'sensitivity', 'trade']), (dict(tracked=False), []), (dict(stage='before'), [])])
+@pytest.mark.parametrize(
+    'state,names',
+    [(dict(), DYNAMICS), (dict(stage='training'), DYNAMICS), (dict(method='freeze'), [*DYNAMICS, 'frozen']),
+     (dict(measured=True), [*DYNAMICS, 'sensitivity', 'trade']), (dict(tracked=False), []), (dict(stage='before'), [])])
 def test_dynamics_are_drawn(tmp_path, state, names):
     drawn = {name for name, *_ in figures(make_run(tmp_path/'run', **state))}
     assert drawn & {*DYNAMICS, 'frozen', 'sensitivity', 'trade'} == {*names}
@@ -186,20 +209,25 @@ def test_dynamics_are_drawn(tmp_path, state, names):
 def test_dynamics_in_words(tmp_path, no_figures):
     page, _ = page_of(make_run(tmp_path/'run', measured=True))
     text = page.text()
-    for part in ('Nagel et al.', 'with momentum 0.01', 'above 0.005', 'count for 69 steps', 'The 10 layers that oscillate most', 'keep-layers.json holds 3 layers at 8 bit', 'of 30 kB allowed'): assert part in text
+    for part in ('Nagel et al.', 'with momentum 0.01', 'above 0.005', 'count for 69 steps',
+                 'The 10 layers that oscillate most', 'keep-layers.json holds 3 layers at 8 bit', 'of 30 kB allowed'):
+        assert part in text
     rows = read_run(tmp_path/'run').oscillation
-    assert text.index(rows[rows.epoch == EPOCHS].nlargest(1, 'oscillating').layer.item()) < text.index('AP of each class')
+    assert text.index(
+        rows[rows.epoch == EPOCHS].nlargest(1, 'oscillating').layer.item()) < text.index('AP of each class')
 
 
 def test_run_without_dynamics_renders_as_before(tmp_path, no_figures):
     page, _ = page_of(make_run(tmp_path/'run', tracked=False))
-    assert 'There is no readable oscillation.csv' in page.text() and 'cannot be read' not in page.text() and 'Sensitivity' not in page.text('h2')
+    assert ('There is no readable oscillation.csv' in page.text() and 'cannot be read' not in page.text()
+            and 'Sensitivity' not in page.text('h2'))
 
 
 @pytest.mark.parametrize('count,epochs', [(1, 1), (10, 1), (10, 300), (200, 2)])
 def test_figures_of_any_size(tmp_path, count, epochs):
     "No layout gives up, and nothing is cut off."
-    layers = [(f'model.{i//4}.one2one_cv3.{i%4}.1.1.conv', ('conv', 'depthwise', 'pointwise')[i % 3], 100*(i+1)) for i in range(count)]
+    layers = [(f'model.{i//4}.one2one_cv3.{i%4}.1.1.conv', ('conv', 'depthwise', 'pointwise')[i % 3], 100*(i+1))
+              for i in range(count)]
     root = make_run(tmp_path/'run')
     for write in (lambda *a: write_oscillation(*a, epochs=epochs), write_sensitivity): write(root, layers)
     found = [f for f in figures(root) if f[0] in (*DYNAMICS, 'sensitivity', 'trade')]
@@ -221,10 +249,12 @@ def test_baseline_says_whose_curve_it_is(tmp_path):
 
 def test_correction_has_its_own_words(tmp_path):
     page, _ = page_of(make_run(tmp_path/'run', method='ema+qc'))
-    assert page.text('h1') == 'STABLE at 77% of FP32' and 'Best mAP50-95 0.241 after QC, final 0.241 after QC' in page.text()
+    assert (page.text('h1') == 'STABLE at 77% of FP32'
+            and 'Best mAP50-95 0.241 after QC, final 0.241 after QC' in page.text())
     assert 'The gain of QC is indistinguishable from zero: +0.009 AP from QAT EMA, 95% interval −0.002 to +0.019. 8 validation images' in page.text()
     titles = page.text('h3')
-    assert 'QC has AP 0.240, 77% of FP32' in titles and 'QC makes it 0.241' in titles and 'QC moves scales by 0.0011' in titles
+    assert ('QC has AP 0.240, 77% of FP32' in titles and 'QC makes it 0.241' in titles
+            and 'QC moves scales by 0.0011' in titles)
     assert '1 epoch at 0.0001, scope all' in page.text()
 
 
@@ -241,12 +271,14 @@ def test_numbers_name_head_source_and_images(tmp_path, no_figures):
     page, _ = page_of(make_run(tmp_path/'run'))
     heads = [data.strip() for inside, data in page.texts if inside == 'td']
     assert heads.count('pycocotools') == heads.count('ultralytics_val') == 8
-    assert (heads.count('one2one'), heads.count('one2many'), heads.count('onnxruntime')) == (8+2, 8+1, 2)  # with three exported files
+    # with three exported files
+    assert (heads.count('one2one'), heads.count('one2many'), heads.count('onnxruntime')) == (8+2, 8+1, 2)
     assert 'Small subsets lie' in page.text()
 
 
 def test_command_repeats_the_configuration(tmp_path):
-    config = RunConfig(method='baseline', profile='short', seed=3, run_root='runs/my run', coco_root="it's", first_last_bits=8, quantize_dfl=True, epochs=2)
+    config = RunConfig(method='baseline', profile='short', seed=3, run_root='runs/my run', coco_root="it's",
+                       first_last_bits=8, quantize_dfl=True, epochs=2)
     words = shlex.split(reproduce_command(config))
     assert words[:2] == ['yolov10-qat', 'run']
     given = {}
@@ -273,8 +305,10 @@ def test_rendering_twice_gives_the_same_page(tmp_path):
 
 def test_needs_no_torch(tmp_path):
     root = make_run(tmp_path/'run')
-    code = 'import sys; from yolov10_qat.report.page import render; render(sys.argv[1]); print([m for m in ("torch", "ultralytics", "brevitas", "matplotlib.pyplot") if m in sys.modules])'
-    assert subprocess.run([sys.executable, '-c', code, root], capture_output=True, text=True, check=True).stdout.strip() == '[]'
+    code = ('import sys; from yolov10_qat.report.page import render; render(sys.argv[1]); print([m for m in '
+            '("torch", "ultralytics", "brevitas", "matplotlib.pyplot") if m in sys.modules])')
+    assert subprocess.run([sys.executable, '-c', code, root], capture_output=True, text=True,
+                          check=True).stdout.strip() == '[]'
 
 
 def test_without_summary_it_is_no_run(tmp_path):

@@ -11,9 +11,9 @@ import jsonschema
 import nbformat
 import pytest
 import torch
-from conftest import REPOSITORY, command
 from torch.testing import assert_close
 
+from conftest import REPOSITORY, command
 from yolov10_qat.checkpoint.store import load_checkpoint
 from yolov10_qat.core.config import load_config
 from yolov10_qat.core.layout import Layout
@@ -24,7 +24,8 @@ SCHEMA = json.loads((REPOSITORY/'yolov10_qat'/'schemas'/'run_summary.schema.json
 
 def start(words, run_root):
     "A run in the background, in a process group of its own."
-    return subprocess.Popen([sys.executable, '-m', 'yolov10_qat', *map(str, words), '--run-root', str(run_root)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen([sys.executable, '-m', 'yolov10_qat', *map(str, words), '--run-root', str(run_root)],
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def wait_for(condition, timeout_s=120):
@@ -48,7 +49,8 @@ def same_end(a, b):
 def whole(tiny, tmp_path_factory):
     "One run that nobody disturbed."
     root = tmp_path_factory.mktemp('whole')/'run'
-    words = ['run', '--coco-root', tiny/'coco', '--base', tiny/'base.pt', '--imgsz', 64, '--epochs', 3, '--batch', 2, '--lr0', 1e-3, '--ema-decay', .5, '--ema-tau', 2, '--save-period', 2]
+    words = ['run', '--coco-root', tiny/'coco', '--base', tiny/'base.pt', '--imgsz', 64, '--epochs', 3, '--batch', 2,
+             '--lr0', 1e-3, '--ema-decay', .5, '--ema-tau', 2, '--save-period', 2]
     done = command(*words, '--run-root', root)
     assert done.returncode == 0, done.stderr
     return root, done
@@ -56,9 +58,11 @@ def whole(tiny, tmp_path_factory):
 
 def test_everything_is_there(whole):
     root, done = whole
-    for name in ('run_config.yaml', 'run_summary.json', 'summary.md', 'run.ipynb', 'report.html', 'run.log', 'dataset/provenance.json', 'dataset/dataset.yaml',
-                 'ultralytics/train/args.yaml', 'ultralytics/train/results.csv', 'ultralytics/train/weights/last.pt', 'ultralytics/train/weights/best.pt',
-                 'ultralytics/train/weights/epoch002.pt', 'evaluation/fp-one2one.json', 'evaluation/qat_ema-one2many-detections.json'):
+    for name in ('run_config.yaml', 'run_summary.json', 'summary.md', 'run.ipynb', 'report.html', 'run.log',
+                 'dataset/provenance.json', 'dataset/dataset.yaml', 'ultralytics/train/args.yaml',
+                 'ultralytics/train/results.csv', 'ultralytics/train/weights/last.pt',
+                 'ultralytics/train/weights/best.pt', 'ultralytics/train/weights/epoch002.pt',
+                 'evaluation/fp-one2one.json', 'evaluation/qat_ema-one2many-detections.json'):
         assert (root/name).is_file(), name
     assert list((root/'ultralytics/train/tensorboard').glob('events*'))
     assert list((root/'figures').glob('*.svg')) and list((root/'figures').glob('*.png'))
@@ -74,14 +78,16 @@ def test_summary_keeps_its_contract(whole):
     assert summary.status == 'completed-failed'  # an untrained network on four images never scores
     assert summary.quantization.layers_kept == 1 and summary.method.ema.decay == .5
     assert [h['epoch'] for h in summary.metrics.history] == [1, 2, 3]
-    assert {(r.rung, r.head) for r in summary.metrics.rungs} == {(r, h) for r in ('fp', 'ptq', 'qat_raw', 'qat_ema', 'export') for h in ('one2one', 'one2many')}
+    assert {(r.rung, r.head) for r in summary.metrics.rungs} == {
+        (r, h) for r in ('fp', 'ptq', 'qat_raw', 'qat_ema', 'export') for h in ('one2one', 'one2many')}
     assert all(r.images == 4 for r in summary.metrics.rungs)
     for name, path in summary.artifacts.items(): assert not os.path.isabs(path) and (root/path).exists(), name
 
 
 def test_notebook_holds_what_a_reader_wants(whole):
     notebook = nbformat.read(whole[0]/'run.ipynb', 4)
-    streams = [o for c in notebook.cells if c.cell_type == 'code' for o in c.outputs if o.output_type == 'stream' and o.name == 'stdout']
+    streams = [o for c in notebook.cells if c.cell_type == 'code' for o in c.outputs if o.output_type == 'stream'
+               and o.name == 'stdout']
     assert len('\n'.join(o.text for o in streams).splitlines()) < 10
     assert not any(o.output_type == 'error' for c in notebook.cells if c.cell_type == 'code' for o in c.outputs)
 
@@ -104,7 +110,8 @@ def test_baseline_starts_from_the_same_numbers(whole, tiny_run, tmp_path):
         name = f'evaluation/{rung}-one2one-detections.json'
         assert (whole[0]/name).read_text() == (tmp_path/'b'/name).read_text()
     summary = load_summary(tmp_path/'b')
-    assert not summary.method.ema.enabled and {r.rung for r in summary.metrics.rungs} == {'fp', 'ptq', 'qat_raw', 'export'}
+    assert not summary.method.ema.enabled and {r.rung
+                                               for r in summary.metrics.rungs} == {'fp', 'ptq', 'qat_raw', 'export'}
     assert all(h['raw'] is None for h in summary.metrics.history)
 
 
@@ -154,7 +161,8 @@ def test_loss_that_becomes_nan(tiny, tmp_path):
     state = torch.load(tiny/'base.pt', weights_only=False)
     state['model'].model[0].conv.weight.data.fill_(float('nan'))
     torch.save(state, tmp_path/'nan.pt')
-    done = command('run', '--coco-root', tiny/'coco', '--base', tmp_path/'nan.pt', '--imgsz', 64, '--epochs', 2, '--batch', 2, '--run-root', tmp_path/'nan')
+    done = command('run', '--coco-root', tiny/'coco', '--base', tmp_path/'nan.pt', '--imgsz', 64, '--epochs', 2,
+                   '--batch', 2, '--run-root', tmp_path/'nan')
     assert done.returncode == 1 and 'in epoch 1' in done.stderr, done.stderr
     summary = load_summary(tmp_path/'nan')
     assert (summary.status, summary.error.type, summary.error.epoch) == ('incomplete', 'TrainingDiverged', 1)

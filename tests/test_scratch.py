@@ -7,8 +7,8 @@ import sys
 
 import pandas as pd
 import pytest
-from conftest import command
 
+from conftest import command
 from yolov10_qat.checkpoint.store import load_checkpoint
 from yolov10_qat.core.config import load_config
 from yolov10_qat.runs.summary import load_summary
@@ -17,13 +17,16 @@ QAT, FP16 = 'qat-w4a16', 'fp16'
 PHASES = '32:0,4:1'
 
 
-def words(tiny, root): return ['--run-root', root, '--coco-root', tiny/'coco', '--variant', 'yolo10n', '--imgsz', 64, '--batch', 2, '--save-period', 1, '--keep-snapshots', 1]
+def words(tiny, root):
+    return ['--run-root', root, '--coco-root', tiny/'coco', '--variant', 'yolo10n', '--imgsz', 64, '--batch', 2,
+            '--save-period', 1, '--keep-snapshots', 1]
 
 
 @pytest.fixture(scope='module')
 def twins(tiny, tmp_path_factory):
     root = tmp_path_factory.mktemp('scratch')
-    for twin, more in ((FP16, ['--epochs', 2]), (QAT, ['--epochs', 2, '--bits-schedule', PHASES, '--no-snapshot-optimizer', '--fraction', 1])):
+    for twin, more in ((FP16, ['--epochs', 2]),
+                       (QAT, ['--epochs', 2, '--bits-schedule', PHASES, '--no-snapshot-optimizer', '--fraction', 1])):
         done = command('scratch', twin, *words(tiny, root), *more)
         assert done.returncode == 0, done.stderr
     return root
@@ -36,15 +39,18 @@ def test_one_view_for_both(twins):
     assert (twins/FP16/'dataset').resolve() == (twins/QAT/'dataset').resolve() == (twins/'dataset').resolve()
     a, b = load_summary(twins/FP16), load_summary(twins/QAT)
     assert a.dataset.fingerprint == b.dataset.fingerprint and a.dataset.dataset_yaml == 'dataset/dataset.yaml'
-    assert (a.model.checkpoint, a.model.checkpoint_sha256) == ('random', b.model.checkpoint_sha256)  # the same random weights
+    # the same random weights
+    assert (a.model.checkpoint, a.model.checkpoint_sha256) == ('random', b.model.checkpoint_sha256)
     assert (a.quantization.mode, a.quantization.average_bits, b.quantization.mode) == ('float', 32, 'w4a16')
-    assert {r.rung for r in a.metrics.rungs} == {'fp', 'ptq'} and {r.rung for r in b.metrics.rungs} == {'qat_raw', 'qat_ema', 'export'}
+    assert {r.rung for r in a.metrics.rungs} == {'fp', 'ptq'} and {
+        r.rung for r in b.metrics.rungs} == {'qat_raw', 'qat_ema', 'export'}
 
 
 def test_recipe_lies_in_the_run(twins):
     assert 'optimizer: SGD' in (twins/QAT/'recipe.yaml').read_text()
     given = load_summary(twins/QAT).training.overrides
-    assert (given['optimizer'], given['nbs'], given['momentum'], given['mosaic'], given['close_mosaic']) == ('SGD', 64, .937, 1., 10)
+    assert (given['optimizer'], given['nbs'], given['momentum'], given['mosaic'],
+            given['close_mosaic']) == ('SGD', 64, .937, 1., 10)
 
 
 def test_word_length_falls(twins):
@@ -67,8 +73,10 @@ def test_every_checkpoint_opens_by_the_documented_recipe(twins):
         safe = torch.load(file, weights_only=True)
         ckpt = torch.load(file, map_location='cpu', weights_only=False)
         state = ckpt["ema_state_dict"] or ckpt["model_state_dict"]
-        assert set(safe) == set(ckpt) >= {'format_version', 'epoch', 'model_state_dict', 'ema_state_dict', 'optimizer', 'train_args', 'date'}
-        assert ckpt['epoch'] in (1, 2) and all(t.dtype != torch.float16 for t in state.values()) and all(isinstance(v, (int, float, bool, str, type(None))) for v in ckpt['train_args'].values())
+        assert set(safe) == set(ckpt) >= {'format_version', 'epoch', 'model_state_dict', 'ema_state_dict', 'optimizer',
+                                          'train_args', 'date'}
+        assert ckpt['epoch'] in (1, 2) and all(t.dtype != torch.float16 for t in state.values()) and all(
+            isinstance(v, (int, float, bool, str, type(None))) for v in ckpt['train_args'].values())
 
 
 def test_reports_and_comparison(twins, tmp_path):
@@ -77,7 +85,8 @@ def test_reports_and_comparison(twins, tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path/'twins'/'comparison.json').read_text())
     pair, = found['twins']
-    assert (pair['mode'], pair['end'], pair['images']) == ('w4a16', 'qat_ema', 4) and sorted(v['mode'] for v in found['variants']) == ['float', 'w4a16']
+    assert (pair['mode'], pair['end'], pair['images']) == ('w4a16', 'qat_ema', 4) and sorted(
+        v['mode'] for v in found['variants']) == ['float', 'w4a16']
     page = (tmp_path/'twins'/'report.html').read_text()
     assert 'id="twins"' in page and 'from random weights, seed 0' in page
 
@@ -112,7 +121,8 @@ def test_damaged_last(damage, twins, tmp_path):
     done = command('scratch', FP16, '--resume', '--run-root', root)
     assert done.returncode == 0, done.stderr
     said = done.stdout + done.stderr
-    assert 'passed over' in said and re.search(r'going on from (best|epoch002).pt, the newest whole checkpoint, after epoch \d', said)
+    assert 'passed over' in said and re.search(r'going on from (best|epoch002).pt, the newest whole checkpoint, after '
+                                               r'epoch \d', said)
     assert load_checkpoint(last)['epoch'] == 2
 
 
@@ -126,9 +136,12 @@ def test_worker(twins, tmp_path):
 def test_refused_resumes(twins, tiny, tmp_path):
     root = tmp_path/'other'
     shutil.copytree(twins, root, symlinks=True)
-    done = command('scratch', QAT, '--resume', '--run-root', root, '--weight-bits', 3, '--bits-schedule', '32:0,3:1', '--variant', 'yolo10s')
+    done = command('scratch', QAT, '--resume', '--run-root', root, '--weight-bits', 3, '--bits-schedule', '32:0,3:1',
+                   '--variant', 'yolo10s')
     assert done.returncode == 1
-    for piece in ('weight_bits=3 (it has 4)', "bits_schedule='32:0,3:1' (it has '32:0,4:1')", "variant='yolo10s' (it has 'yolo10n')"): assert piece in done.stderr
+    for piece in ('weight_bits=3 (it has 4)', "bits_schedule='32:0,3:1' (it has '32:0,4:1')",
+                  "variant='yolo10s' (it has 'yolo10n')"):
+        assert piece in done.stderr
     provenance = root/'dataset'/'provenance.json'
     old = json.loads(provenance.read_text())['fingerprint']
     provenance.write_text(provenance.read_text().replace(old, 'f'*64))
@@ -140,9 +153,9 @@ REFUSED = {
     'up again':      ([QAT, '--bits-schedule', '4:0,8:1'], ['goes up again']),
     'too late':      ([QAT, '--bits-schedule', '8:0,4:300'], ['after epoch 300, the run has 300 epochs']),
     'warm too long': ([QAT, '--quantize-from-epoch', 400], ['quantize_from_epoch=400 reaches 4 bits after epoch 400']),
-    'twin remedies': ([FP16, '--method', 'ema+qc', '--bits-schedule', '8:0,4:1'], ['method=ema+qc needs quantised weights', 'bits_schedule=8:0,4:1 needs quantised weights']),
-    'recipe':        ([FP16, '--recipe', 'nowhere.yaml'], ['recipe=nowhere.yaml: no such file']),
-}
+    'twin remedies': ([FP16, '--method', 'ema+qc', '--bits-schedule', '8:0,4:1'],
+                      ['method=ema+qc needs quantised weights', 'bits_schedule=8:0,4:1 needs quantised weights']),
+    'recipe':        ([FP16, '--recipe', 'nowhere.yaml'], ['recipe=nowhere.yaml: no such file']),}
 
 @pytest.mark.parametrize('case', REFUSED)
 def test_refused_before_anything_is_made(case, tmp_path):
@@ -154,11 +167,15 @@ def test_refused_before_anything_is_made(case, tmp_path):
 
 
 def test_publication_of_the_twin(twins, tmp_path):
-    done = command('publish', twins/QAT, '--name', '2026-01-02-twin', '--checkpoints', 'best,last,every:2', cwd=tmp_path)
+    done = command('publish', twins/QAT, '--name', '2026-01-02-twin', '--checkpoints', 'best,last,every:2',
+                   cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     place = tmp_path/'reports'/'2026-01-02-twin'
     page = (place/'README.md').read_text()
-    for piece in ('`yolov10-qat scratch qat-w4a16`', 'SGD, lr0 0.01', 'momentum 0.937', f'word length by epochs {PHASES}', 'checkpoints/epoch002.pt', 'recipe.yaml'): assert piece in page, piece
+    for piece in ('`yolov10-qat scratch qat-w4a16`', 'SGD, lr0 0.01', 'momentum 0.937',
+                  f'word length by epochs {PHASES}', 'checkpoints/epoch002.pt', 'recipe.yaml'):
+        assert piece in page, piece
     # the loading notes again, by somebody who has only the folder
-    for code in re.findall(r'```python\n(.+?)```', page, re.S): subprocess.run([sys.executable, '-c', code], cwd=place, check=True, capture_output=True)
+    for code in re.findall(r'```python\n(.+?)```', page, re.S):
+        subprocess.run([sys.executable, '-c', code], cwd=place, check=True, capture_output=True)
     assert load_config(place/'training-config.yaml').bits_schedule == PHASES

@@ -6,15 +6,18 @@ from pathlib import Path
 
 import pytest
 import typer
-from fake_run import make_run
 
-from yolov10_qat.cli import app
+from fake_run import make_run
 from yolov10_qat.checkpoint.format import describe_checkpoint
+from yolov10_qat.cli import app
 
 EXAMPLE = Path(__file__).parent/'examples'/'checkpoint-v1.pt'
 
-SHELL = {'annotated_doc', 'annotated_types', 'pydantic', 'pydantic_core', 'shellingham', 'typer', 'typing_extensions', 'typing_inspection', 'yaml'}  # words to a checked configuration
-DATA = SHELL | {'PIL', 'msgspec', 'numpy'}                                                                                                          # and a look at COCO-format data
+# words to a checked configuration
+SHELL = {'annotated_doc', 'annotated_types', 'pydantic', 'pydantic_core', 'shellingham', 'typer', 'typing_extensions',
+         'typing_inspection', 'yaml'}
+# and a look at COCO-format data
+DATA = SHELL | {'PIL', 'msgspec', 'numpy'}
 TRAINING = {'torch', 'torchvision', 'ultralytics', 'brevitas', 'onnx', 'onnxruntime', 'pycocotools', 'cv2'}
 
 PROBE = '''
@@ -31,7 +34,8 @@ print(json.dumps([status, out.getvalue(), err.getvalue(), sorted(n for n in foun
 
 def answer(*words, cwd=None):
     "Exit status, output, errors and the packages that were imported, of a command in a process of its own."
-    done = subprocess.run([sys.executable, '-c', PROBE, *map(str, words)], capture_output=True, text=True, timeout=600, cwd=cwd)
+    done = subprocess.run([sys.executable, '-c', PROBE, *map(str, words)], capture_output=True, text=True, timeout=600,
+                          cwd=cwd)
     assert done.returncode == 0, done.stderr
     status, out, err, roots = json.loads(done.stdout)
     return status, out, err, set(roots)
@@ -65,17 +69,21 @@ REFUSED = {  # words, a piece of the answer, exit status, packages
     'nothing to resume': (['run', '--resume', '--run-root', 'nowhere'], 'holds no run to resume', 1, SHELL),
     'gate':              (['run', '--variant', 'yolo10m'], 'yolo10m may not start', 1, SHELL),
     'data':              (['dataset', *FREE], 'no COCO root', 1, DATA | {'tqdm'}),
-    'eval file':         (['eval', 'nowhere.onnx', '--coco-root', '.'], 'no checkpoint nowhere.onnx; that folder has torn.pt, whole.pt', 1, SHELL),
+    'eval file':         (['eval', 'nowhere.onnx', '--coco-root', '.'],
+                          'no checkpoint nowhere.onnx; that folder has torn.pt, whole.pt', 1, SHELL),
     'eval torn file':    (['eval', 'torn.pt', '--coco-root', '.'], 'was cut off', 1, SHELL),
-    'eval weights':      (['eval', 'whole.pt', '--coco-root', '.', '--weights', 'mean'], 'use raw, ema or best', 1, SHELL),
+    'eval weights':      (['eval', 'whole.pt', '--coco-root', '.', '--weights', 'mean'], 'use raw, ema or best', 1,
+                          SHELL),
     'eval data':         (['eval', 'whole.pt', '--coco-root', '.'], 'no image folder', 1, DATA),
     'sensitivity file':  (['sensitivity', 'hole.pt', *FREE], "did you mean 'whole.pt'?", 1, SHELL),
     'sensitivity data':  (['sensitivity', 'whole.pt', *FREE], 'no COCO root', 1, DATA),
     'ptq method':        (['ptq', 'whole.pt', *FREE, '--method', 'x'], "PTQ method 'x' is unknown", 1, SHELL),
     'ptq file':          (['ptq', 'hole.pt', *FREE], "did you mean 'whole.pt'?", 1, SHELL),
     'ptq data':          (['ptq', 'whole.pt', *FREE], 'no COCO root', 1, DATA),
-    'export format':     (['export', 'whole.pt', '--out', 'x.onnx', '--format', 'onnx'], "--format 'onnx' is unknown", 1, SHELL),
-    'export opset':      (['export', 'whole.pt', '--out', 'x.onnx', '--format', 'onnx-int4', '--opset', 17], 'needs an opset from 21', 1, SHELL),
+    'export format':     (['export', 'whole.pt', '--out', 'x.onnx', '--format', 'onnx'], "--format 'onnx' is unknown",
+                          1, SHELL),
+    'export opset':      (['export', 'whole.pt', '--out', 'x.onnx', '--format', 'onnx-int4', '--opset', 17],
+                          'needs an opset from 21', 1, SHELL),
     'export out':        (['export', 'whole.pt', '--out', 'x'], 'must end in .safetensors', 1, SHELL),
     'export file':       (['export', 'hole.pt', '--out', 'x.safetensors'], 'no checkpoint hole.pt', 1, SHELL),
     'export torn file':  (['export', 'torn.pt', '--out', 'x.safetensors'], 'was cut off', 1, SHELL),

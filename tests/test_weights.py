@@ -10,8 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from yolov10_qat.checkpoint import base_weights as weights
-from yolov10_qat.core.files import file_sha256
 from yolov10_qat.checkpoint.base_weights import OFFICIAL, WeightsError, find_base
+from yolov10_qat.core.files import file_sha256
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -56,7 +56,8 @@ def folder(server, tmp_path, monkeypatch):
     "The weights folder of a user whose table points at `server`."
     sha256 = hashlib.sha256(server.content).hexdigest()
     url = f'http://127.0.0.1:{server.server_port}/yolov10n.pt'
-    monkeypatch.setitem(OFFICIAL, 'yolo10n', replace(OFFICIAL['yolo10n'], url=url, size=len(server.content), sha256=sha256))
+    monkeypatch.setitem(OFFICIAL, 'yolo10n',
+                        replace(OFFICIAL['yolo10n'], url=url, size=len(server.content), sha256=sha256))
     monkeypatch.setenv('YOLOV10_QAT_WEIGHTS', str(tmp_path/'weights'))
     monkeypatch.setenv('no_proxy', '127.0.0.1')
     return tmp_path/'weights'
@@ -128,7 +129,8 @@ def test_not_found(server, folder):
     server.status = 404
     with pytest.raises(WeightsError, match='404') as error: find_base('yolo10n')
     text = str(error.value)
-    assert OFFICIAL['yolo10n'].url in text and str(folder/'yolov10n.pt') in text and '--base' in text and '\n' not in text
+    assert OFFICIAL['yolo10n'].url in text and str(
+        folder/'yolov10n.pt') in text and '--base' in text and '\n' not in text
     assert visible(folder) == []
 
 
@@ -159,7 +161,8 @@ def test_one_download_at_a_time(server, folder, monkeypatch):
 @pytest.mark.parametrize('content', [b'', b'not a checkpoint', pack()[:-200]], ids=['empty', 'text', 'truncated'])
 def test_named_base_must_be_whole(tmp_path, content):
     (tmp_path/'mine.pt').write_bytes(content)
-    with pytest.raises(WeightsError, match=rf'{len(content)} bytes.*cut short'): find_base('yolo10n', tmp_path/'mine.pt')
+    with pytest.raises(WeightsError, match=rf'{len(content)} bytes.*cut short'):
+        find_base('yolo10n', tmp_path/'mine.pt')
 
 
 def test_named_base_missing(tmp_path):

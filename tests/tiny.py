@@ -27,7 +27,8 @@ def _image(rng, folder, i, side):
     pixels[y:y+edge, x:x+edge] = (220, 40, 40) if i % 2 else (40, 220, 40)
     Image.fromarray(pixels).save(folder/f'{i:03d}.jpg')
     image = dict(id=i, file_name=f'{i:03d}.jpg', width=side, height=side)
-    return image, dict(id=i, image_id=i, category_id=5 if i % 2 else 9, bbox=[x, y, edge, edge], area=edge*edge, iscrowd=0)
+    return image, dict(id=i, image_id=i, category_id=5 if i % 2 else 9, bbox=[x, y, edge, edge], area=edge*edge,
+                       iscrowd=0)
 
 
 def tiny_base(path, variant='yolov10n', classes=2):

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import torch
 import ultralytics.models.yolo.detect.train as detect
-from torch import distributed as dist, nn
+from torch import distributed as dist
+from torch import nn
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from yolov10_qat.core.config import load_config
-from yolov10_qat.train.qat_trainer import QATTrainer
 from yolov10_qat.train.float_trainer import overrides
+from yolov10_qat.train.qat_trainer import QATTrainer
 
 
 class OnCpu(QATTrainer):
@@ -31,7 +32,9 @@ def main(root):
     trainer, losses = OnCpu(overrides=overrides(load_config(root/'run_config.yaml'), root)), []
     trainer.add_callback('on_train_batch_end', lambda t: losses.append({k: float(v) for k, v in t.loss_items.items()}))
     trainer.train()
-    torch.save(dict(losses=losses, model=unwrap_model(trainer.model).state_dict(), ema=trainer.ema.ema.state_dict(), oscillation=trainer.tracker.state_dict(), rows=trainer.rows), root/f'rank-{max(RANK, 0)}.pt')
+    torch.save(
+        dict(losses=losses, model=unwrap_model(trainer.model).state_dict(), ema=trainer.ema.ema.state_dict(),
+             oscillation=trainer.tracker.state_dict(), rows=trainer.rows), root/f'rank-{max(RANK, 0)}.pt')
     if dist.is_initialized(): dist.destroy_process_group()
 
 

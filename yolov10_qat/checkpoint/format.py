@@ -118,11 +118,13 @@ KNOWN = {'collections.OrderedDict': OrderedDict, 'torch._utils._rebuild_tensor_v
          'torch._utils._rebuild_parameter': _parameter}
 
 # %% ../../nbs/45_checkpoint/01_format.ipynb #01_format-015
+_PROTOCOL = {op.code: op.proto for op in pickletools.opcodes}
+
 class Outline(pickle._Unpickler):
     "Reads `data.pkl` of a `torch.save` archive, tensors as `TensorOutline`."
     # what torch.save writes
     dispatch = {code: step for code,
-                step in pickle._Unpickler.dispatch.items() if pickletools.code2op[chr(code)].proto <= 2}
+                step in pickle._Unpickler.dispatch.items() if _PROTOCOL[chr(code)] <= 2}
     def find_class(self, module, name):
         "Refuse every name but those of our files."
         if module == 'torch' and name.endswith('Storage'): return name

@@ -21,7 +21,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from ultralytics import YOLO
 from ultralytics.nn.modules import v10Detect
-from ultralytics.nn.tasks import DetectionModel, load_checkpoint as load_ultralytics
+from ultralytics.nn.tasks import DetectionModel
+from ultralytics.nn.tasks import load_checkpoint as load_ultralytics
 
 from yolov10_qat.checkpoint.format import (
     FORMAT_VERSION,
@@ -56,7 +57,7 @@ def load_checkpoint(
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-015
 def network(
-    yaml:dict,            # Network definition of Ultralytics
+    yaml:dict|str,        # Network definition of Ultralytics, or its name
     names:dict[int,str],  # Class index -> name
 ) -> DetectionModel: # Float model with weights that nobody needs
     "A network to put weights into."
@@ -117,8 +118,10 @@ def as_yolo(
     model:DetectionModel, # Plain model, as from `deployable`
 ) -> YOLO: # Wraps that very model
     "Ultralytics' interface around a model in memory."
-    wrapper = YOLO(model.yaml.get('yaml_file', 'yolov10n.yaml'), task='detect')
-    model.args, model.task = wrapper.model.args, 'detect'
+    given:Any = model  # torch declares no attributes of a model
+    wrapper = YOLO(given.yaml.get('yaml_file', 'yolov10n.yaml'), task='detect')
+    inner:Any = wrapper.model
+    given.args, given.task = inner.args, 'detect'
     wrapper.model = model
     wrapper.overrides['nms'] = False
     return wrapper
@@ -222,10 +225,12 @@ def _state_of_base(path:Path) -> tuple[dict[str,Tensor], dict[int,str], str]:
     except Exception as e: raise CheckpointError(f'{path} could not be opened by Ultralytics '
                                                  f'({type(e).__name__}: {" ".join(str(e).split())[:200]}); '
                                                  'use official YOLOv10 weights') from None
-    if not isinstance(getattr(model, 'model', [None])[-1], v10Detect):
-        raise CheckpointError(f'{path} is no YOLOv10 detector: its last layer is {type(model.model[-1]).__name__}; '
+    found:Any = model  # torch declares no attributes of a model
+    last = getattr(found, 'model', [None])[-1]
+    if not isinstance(last, v10Detect):
+        raise CheckpointError(f'{path} is no YOLOv10 detector: its last layer is {type(last).__name__}; '
                               'use YOLOv10 weights')
-    return model.float().state_dict(), model.names, model.yaml.get('yaml_file', 'unknown')
+    return found.float().state_dict(), found.names, found.yaml.get('yaml_file', 'unknown')
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-036
 def open_base(
@@ -235,12 +240,12 @@ def open_base(
     names:Iterable[str], # Class names of the data, in class order
 ) -> DetectionModel: # Float model, evaluation mode
     "Open base weights as a float model and check that they are what the run asks for."
-    path, names = Path(path), dict(enumerate(names))
+    path, by_index = Path(path), dict(enumerate(names))
     state, base_names, kind = _state_of_base(path)
-    if len(base_names) != len(names):
-        raise CheckpointError(f'{path} knows {len(base_names)} classes, the data has {len(names)}; use weights '
+    if len(base_names) != len(by_index):
+        raise CheckpointError(f'{path} knows {len(base_names)} classes, the data has {len(by_index)}; use weights '
                               'trained on these classes')
-    model = network(VARIANTS[variant], names)
+    model = network(VARIANTS[variant], by_index)
     if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in model.state_dict().items()}:
         raise CheckpointError(f'{path} does not fit {variant}: it was made as {kind}; choose its --variant or other '
                               '--base weights')

@@ -84,8 +84,9 @@ def method_order(
     "Place of a method in tables and figures."
     parts = method_parts(method)
     if not parts <= set(PARTS): return (2, 0, (), method)
-    training = [list(PARTS).index(p) for p in PARTS if p in parts and p != 'qc']
-    return ('qc' in parts, len(training), tuple(training), method)
+    later = {p for p in parts if PARTS[p].stage == 'after'}
+    training = [i for i, p in enumerate(PARTS) if p in parts - later]
+    return (bool(later), len(training), tuple(training), method)
 
 def _bits(mode:str) -> int: return int(mode[1]) if mode[1:2].isdigit() else 0
 

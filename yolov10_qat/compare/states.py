@@ -9,16 +9,16 @@ __all__ = ['AFTERWARDS', 'ADDED', 'NAMES', 'ALIKE', 'State', 'states', 'Disagree
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from .arms import PLAIN, Stat, _telling, over_seeds, recipe
+from .arms import BATCHNORM, PLAIN, Recipe, Setting, Stat, _telling, as_text, over_seeds, recipe
 from .contrast import Contrast, _by_seed, contrast
 from .runs import Found, method_order
 from ..core.fields import Block
-from ..core.methods import canonical_method, method_parts
+from ..core.methods import PARTS, canonical_method, method_parts
 from ..runs.summary import RUNGS, find_rung
 
 # %% ../../nbs/75_compare/04_states.ipynb #04_states-004
-AFTERWARDS = {'ema', 'qc'}  # parts of a method that do not alter the training
-ADDED = ('dampen ', 'freeze ', 'scale', 'batchnorm')  # parameters that set a training apart from plain training
+AFTERWARDS = {name for name, part in PARTS.items() if part.stage != 'training'}  # they do not alter the training
+ADDED = {*PARTS} - AFTERWARDS | {'scale', 'batchnorm'}  # owners of what sets a training apart from plain training
 
 class State(Block):
     "A scored state of one training, over the seeds of all runs that were trained so."
@@ -33,26 +33,27 @@ class State(Block):
     reference:str|None       # label of the plain state it is compared with; None: it is one, or there is none
     difference:Contrast|None # to the reference; None also when they have no seed in common
 
-def _own(recipe:dict[str,str], parts:Iterable[str]) -> dict[str,str]:
-    return {k: v for k, v in recipe.items() if k.startswith(tuple(f'{p} ' for p in parts))}
+def _own(recipe:Recipe, owners:Iterable[str]) -> Recipe:
+    "Parameters of parts or blocks; not the word that names a block's strategy."
+    return {k: v for k, v in recipe.items() if k.owner in owners and k.name}
 
 # %% ../../nbs/75_compare/04_states.ipynb #04_states-005
-def _training(run:Found) -> tuple[str,dict[str,str]]:
+def _training(run:Found) -> tuple[str,Recipe]:
     "The parts of a run's method that alter the training, and the parameters of it."
     parts, how = method_parts(run.method) - AFTERWARDS, recipe(run.summary)
-    if how['batchnorm'] == 'reestimate':
-        how = {k: v for k, v in how.items() if not k.startswith('batchnorm ')} | {'batchnorm': 'train'}
-    return canonical_method('+'.join(parts) or 'baseline'), {
-        k: v for k, v in how.items() if k not in _own(how, AFTERWARDS)}
+    if how[BATCHNORM] == 'reestimate':
+        how = {k: v for k, v in how.items() if k not in _own(how, ['batchnorm'])} | {BATCHNORM: 'train'}
+    kept = {k: v for k, v in how.items() if k not in _own(how, AFTERWARDS)}
+    return canonical_method('+'.join(parts) or 'baseline'), kept
 
-def _after(run:Found, rung:str) -> tuple[set[str],dict[str,str]]:
+def _after(run:Found, rung:str) -> tuple[set[str],Recipe]:
     "What leads from the training of a run to one of its states: parts of the method, and parameters."
     parts, how = method_parts(run.method) & AFTERWARDS, recipe(run.summary)
     if rung != 'qc': parts -= {'qc'}
     if rung == 'qat_raw': parts = set()
-    measured = how['batchnorm'] == 'reestimate' and rung in ('bn_reestimated', 'qc')
-    return parts, {'from': 'EMA' if 'ema' in parts else 'raw'} | _own(how, parts) | (
-        {'batchnorm': 'reestimate'} | _own(how, ['batchnorm']) if measured else {'batchnorm': 'train'})
+    measured = how[BATCHNORM] == 'reestimate' and rung in ('bn_reestimated', 'qc')
+    norms = {BATCHNORM: 'reestimate'} | _own(how, ['batchnorm']) if measured else {BATCHNORM: 'train'}
+    return parts, {Setting(None, 'from'): 'EMA' if 'ema' in parts else 'raw'} | _own(how, parts) | norms
 
 # %% ../../nbs/75_compare/04_states.ipynb #04_states-006
 NAMES = {'qat_raw': 'QAT raw', 'qat_ema': 'QAT EMA', 'bn_reestimated': 'BN re-estimated', 'qc': 'QC'}
@@ -60,8 +61,8 @@ NAMES = {'qat_raw': 'QAT raw', 'qat_ema': 'QAT EMA', 'bn_reestimated': 'BN re-es
 class _Group(NamedTuple):
     "Runs that share a state."
     training:str
-    recipe:dict[str,str]  # of the training
-    after:dict[str,str]   # of averaging and correction
+    recipe:Recipe         # of the training
+    after:Recipe          # of averaging and correction
     method:str
     rung:str
     pairs:list[tuple]     # seed, AP
@@ -80,11 +81,11 @@ def _groups(runs:list[Found]) -> list[_Group]:
                                      _Group(training, how, after, method, rung, []))
             group.pairs.append((run.seed, scored.AP))
     return sorted(found.values(),
-                  key=lambda g: (method_order(g.training), [g.recipe[k] != v for k, v in PLAIN.items()], str(g.recipe),
-                                 RUNGS.index(g.rung), method_order(g.method)))
+                  key=lambda g: (method_order(g.training), [g.recipe[k] != v for k, v in PLAIN.items()],
+                                 str(as_text(g.recipe)), RUNGS.index(g.rung), method_order(g.method)))
 
 # %% ../../nbs/75_compare/04_states.ipynb #04_states-008
-def _plain(recipe:dict[str,str]) -> dict[str,str]: return {k: v for k, v in recipe.items() if not k.startswith(ADDED)}
+def _plain(recipe:Recipe) -> Recipe: return {k: v for k, v in recipe.items() if k.owner not in ADDED}
 
 def _is_reference(g:_Group) -> bool:
     return g.rung == 'qat_raw' and g.training == 'baseline' and all(g.recipe[k] == v for k, v in PLAIN.items())
@@ -110,7 +111,7 @@ def states(
 # %% ../../nbs/75_compare/04_states.ipynb #04_states-009
 def _state_names(groups:list[_Group]) -> list[tuple[str,str]]:
     "Training and label of each, with what tells them apart."
-    trainings:dict[str,list[dict[str,str]]] = {}
+    trainings:dict[str,list[Recipe]] = {}
     for g in groups: trainings.setdefault(g.training, []).append(g.recipe)
     names = [', '.join([g.training, *_telling(g.recipe, trainings[g.training])]) for g in groups]
     labels = []

@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['PRIMARY', 'VARIANTS', 'AUTO', 'DEMO', 'RANDOM', 'PROFILES', 'GROUPS', 'Fields', 'RESUME_MAY_CHANGE', 'PATHS',
-           'RunConfig', 'contradictions', 'identity', 'changed_fields', 'save_config', 'load_config']
+           'RunConfig', 'contradictions', 'option_type', 'parameter_cell', 'identity', 'changed_fields', 'save_config',
+           'load_config']
 
 # %% ../../nbs/10_core/05_config.ipynb #05_config-002
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -327,6 +329,29 @@ def _bits_problems(name:str, bits:list[int], wanted:int) -> list[str]:
     return found
 
 # %% ../../nbs/10_core/05_config.ipynb #05_config-048
+def option_type(
+    annotation:Any, # Of a field
+) -> type: # int, float, bool or str
+    "What a value looks like in a shell or a cell of parameters."
+    if annotation in (int, float, bool): return annotation
+    return int if 'int' in str(annotation) else str
+
+def _clause(text:str, room:int) -> str:
+    "The longest beginning that ends where a clause ends and fits."
+    ends = [m.start() for m in re.finditer(r'[;:,.]? [(]|[;:,] | or | and ', text) if m.start() <= room]
+    return text if len(text) <= room else text[:ends[-1]] if ends else ''
+
+def parameter_cell(
+    width:int=120, # Of a line, characters
+) -> str: # Source of a notebook cell
+    "A line for each field: `name:type = default  # help`."
+    lines = []
+    for name, field in RunConfig.model_fields.items():
+        line = f'{name}:{option_type(field.annotation).__name__} = {field.default!r}  # '
+        lines.append(line + _clause(field.description or '', width-len(line)))
+    return '\n'.join([*lines, 'resume:bool = False  # go on with the run in run_root'])
+
+# %% ../../nbs/10_core/05_config.ipynb #05_config-051
 RESUME_MAY_CHANGE = {'run_root', 'device', 'workers', 'quantizer', 'epochs', 'save_period', 'keep_snapshots',
                      'snapshot_optimizer', 'gate_root', 'ungated'}
 PATHS = ('run_root', 'coco_root', 'base', 'recipe', 'keep_layers', 'gate_root')  # fields that may name a file or folder
@@ -340,7 +365,7 @@ def identity(
     left_out = RESUME_MAY_CHANGE | {*PATHS} | later
     return {'data': fingerprint} | {k: v for k, v in config.model_dump().items() if k not in left_out}
 
-# %% ../../nbs/10_core/05_config.ipynb #05_config-051
+# %% ../../nbs/10_core/05_config.ipynb #05_config-054
 def changed_fields(
     config:RunConfig, # A resolved configuration
 ) -> dict[str,Any]: # Field name -> value, for values that differ from the profile's defaults
@@ -348,7 +373,7 @@ def changed_fields(
     plain = RunConfig(profile=config.profile)
     return {k: v for k, v in config.model_dump().items() if v != getattr(plain, k)}
 
-# %% ../../nbs/10_core/05_config.ipynb #05_config-054
+# %% ../../nbs/10_core/05_config.ipynb #05_config-057
 def save_config(
     config:RunConfig, # What to keep
     path:Path|str,    # YAML file to write
@@ -358,7 +383,7 @@ def save_config(
     path.write_text(yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True), encoding='utf-8')
     return path
 
-# %% ../../nbs/10_core/05_config.ipynb #05_config-055
+# %% ../../nbs/10_core/05_config.ipynb #05_config-058
 def load_config(
     path:Path|str, # YAML file written by `save_config` or by hand
     **changes,     # Fields that win over the file's

@@ -39,6 +39,7 @@ class Part:
     stage:Literal['training', 'beside', 'after'] = 'training'
     needs_grid:bool = True                     # means nothing in a floating-point run
     problems:Problems = lambda config, steps: []
+    bytes_tracked:int = 0                      # that it keeps for each weight, in memory and checkpoints
     remedy:str|None = None                     # `module:Class` of its callback in the trainer; None: it has none
 
 # %% ../../nbs/10_core/03_methods.ipynb #03_methods-007
@@ -155,7 +156,7 @@ register(Part(
     name='freeze', help='fix weights that oscillate', options=FreezeOptions, record=Freeze,
     constants=lambda c, steps: dict(threshold_first=c.freeze_threshold_start, threshold_last=c.freeze_threshold,
                                     start=c.freeze_start, end=c.freeze_end),
-    color='#7F7F7F', dash=(0, (1, 1)), marker='x', problems=_freeze_problems,
+    color='#7F7F7F', dash=(0, (1, 1)), marker='x', problems=_freeze_problems, bytes_tracked=5,
     remedy='yolov10_qat.train.remedies:Freezing'))
 
 # %% ../../nbs/10_core/03_methods.ipynb #03_methods-020

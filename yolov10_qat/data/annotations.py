@@ -87,10 +87,11 @@ class Table(msgspec.Struct):
     segmentation_k:np.ndarray|None # Bytes of the source (k,), object; None where they are left out
 
     def take(self,
-        rows:np.ndarray, # Indices (j,)
+        rows:np.ndarray|slice, # Indices (j,)
     ) -> 'Table': # (j,) and (j, 4)
         "Some rows, in the order given."
-        return Table(*(None if column is None else column[rows] for column in msgspec.structs.astuple(self)))
+        columns:Any = (None if column is None else column[rows] for column in msgspec.structs.astuple(self))
+        return Table(*columns)
 
 # %% ../../nbs/30_data/01_annotations.ipynb #01_annotations-016
 def to_table(
@@ -118,7 +119,7 @@ def join_tables(
     tables:list[Table], # At least one; emptied, column by column, so that no more than one is held twice
 ) -> Table: # Their rows, one after the other
     "Tables as one."
-    def column(name):
+    def column(name) -> Any:
         parts = [getattr(table, name) for table in tables]
         for table in tables: setattr(table, name, None)
         return None if parts[0] is None else np.concatenate(parts)
@@ -193,7 +194,7 @@ _BEGIN = re.compile(rb'"annotations"[ \t\r\n]*:[ \t\r\n]*(?=\[)')
 _END = re.compile(rb'(?:\A\[|\})[ \t\r\n]*\]')
 
 def last_cut(
-    text:bytes, # Part of a list of objects
+    text:bytes|bytearray, # Part of a list of objects
 ) -> tuple[int,int]|None: # End of an object and start of the next; None without such a place
     "The last place where a list may be cut."
     at = len(text)
@@ -219,7 +220,7 @@ def read_head(
 # %% ../../nbs/30_data/01_annotations.ipynb #01_annotations-037
 def _read_windows(
     chunks:Iterator[bytes],             # An instances file, piece by piece; read as far as needed
-    to_columns:Callable[[bytes],Table], # Decodes a list of annotations
+    to_columns:Callable[[Any],Table],   # Decodes a list of annotations
 ) -> tuple[bytearray,list[Table],bytearray]: # What comes before the list; its windows; text that begins with the last
     "A list of annotations up to the window in which it ends."
     head, text = read_head(chunks)

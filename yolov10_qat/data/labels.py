@@ -10,6 +10,7 @@ __all__ = ['FINEST', 'AT_ONCE', 'usable_annotations', 'Labels', 'to_labels', 'ro
 import os
 from collections.abc import Iterator
 from itertools import chain
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -23,9 +24,10 @@ def _ids_by_reason(table:Table, masks:dict[str,np.ndarray]) -> dict[str,list[int
 def _meaningless(table:Table, category_ids:list[int]) -> dict[str,np.ndarray]:
     repeated = np.ones(len(table.id_k), bool)
     repeated[np.unique(table.id_k, return_index=True)[1]] = False
-    return {'unknown category': ~np.isin(table.category_k, category_ids),
+    flags:dict[str,Any] = {'unknown category': ~np.isin(table.category_k, category_ids),
             'duplicate id': repeated,
             'not finite': ~np.isfinite(table.boxes_k4).all(1)}
+    return flags
 
 # %% ../../nbs/30_data/03_labels.ipynb #03_labels-006
 def usable_annotations(
@@ -165,4 +167,5 @@ def sum_counts(
     reasons = counts[0].skipped
     skipped = {reason: list(chain.from_iterable(c.skipped[reason] for c in counts)) for reason in reasons}
     numbers = ('images', 'backgrounds', 'boxes_c', 'clipped', 'repeated')
-    return LabelCounts(skipped=skipped, **{name: sum(getattr(c, name) for c in counts) for name in numbers})
+    sums:Any = {name: sum(getattr(c, name) for c in counts) for name in numbers}
+    return LabelCounts(skipped=skipped, **sums)

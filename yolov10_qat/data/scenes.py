@@ -18,8 +18,8 @@ from PIL import Image
 
 from ..core.config import DEMO, PROFILES
 from ..core.files import write_atomic
+from ..core.progress import Progress
 from .annotations import coco_paths
-from .images import Progress
 
 # %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-005
 SHAPES = ('disc', 'ring', 'triangle', 'star', 'cross')
@@ -82,7 +82,7 @@ def draw(
     reach, (h, w) = 1.2*thing.radius + 1, canvas.shape[:2]
     rows = slice(max(0, int(thing.y-reach)), min(h, int(thing.y+reach)+2))
     columns = slice(max(0, int(thing.x-reach)), min(w, int(thing.x+reach)+2))
-    dy_hw, dx_hw = np.mgrid[rows, columns].astype('f4') + .5 - np.float32([[[thing.y]], [[thing.x]]])
+    dy_hw, dx_hw = np.mgrid[rows, columns].astype('f4') + .5 - np.array([[[thing.y]], [[thing.x]]], 'f4')
     c, s = np.cos(thing.angle), np.sin(thing.angle)
     u_hw = (c*dx_hw + s*dy_hw)/(thing.radius*thing.stretch)
     v_hw = (c*dy_hw - s*dx_hw)/thing.radius*thing.stretch
@@ -98,7 +98,7 @@ def random_colours(
     "Two colours whose brightness differs by 0.35 or more."
     while True:
         colours_23 = rng.uniform(0, 1, (2, 3)).astype('f4')
-        if abs((colours_23[0]-colours_23[1]) @ np.float32([.3, .59, .11])) > .35: return colours_23
+        if abs((colours_23[0]-colours_23[1]) @ np.array([.3, .59, .11], 'f4')) > .35: return colours_23
 
 def random_thing(
     rng:np.random.Generator,   # Where chance comes from
@@ -125,7 +125,7 @@ def _cluttered(rng, canvas:np.ndarray, grid_2hw:np.ndarray) -> np.ndarray:
     h, w = canvas.shape[:2]
     x, y, angle, size = *rng.uniform(0, (w, h, np.pi)), max(h, w)*rng.uniform(.05, .3)
     c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-    y_hw, x_hw = grid_2hw - np.float32([[[y]], [[x]]])
+    y_hw, x_hw = grid_2hw - np.array([[[y]], [[x]]], 'f4')
     clutter = _clutter_bar if rng.random() < .5 else _clutter_grating
     opacity_hw = clutter(rng, c*x_hw + s*y_hw, c*y_hw - s*x_hw, np.float32(size))
     return canvas + opacity_hw[..., None]*(rng.uniform(0, 1, 3).astype('f4') - canvas)

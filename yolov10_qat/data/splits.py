@@ -22,6 +22,7 @@ import numpy as np
 
 from ..core.errors import nearest
 from ..core.layout import ViewLayout
+from ..core.progress import Progress
 from yolov10_qat.data.annotations import (
     Category,
     DataError,
@@ -37,7 +38,6 @@ from yolov10_qat.data.annotations import (
 from yolov10_qat.data.images import (
     TOLERATED,
     ForkedIterator,
-    Progress,
     check_images,
     check_names,
     label_path,
@@ -356,7 +356,7 @@ def check_labels_found(
         if foreign:
             raise DataError(f'{len(foreign)} {key} images have a suffix that Ultralytics does not read, the first is '
                             f"{Path(foreign[0]).name}; use one of {', '.join(sorted(IMG_FORMATS))}")
-        lost = list(not_listed(img2label_paths(images), root))
+        lost = list(not_listed(img2label_paths([*images]), root))
         if lost:
             raise DataError(f'Ultralytics would miss {len(lost)} of {len(images)} {key} labels, '
                             f'the first at {lost[0]}; report this with the version of ultralytics')

@@ -21,8 +21,9 @@ import yaml
 
 from ..core.files import file_sha256, write_atomic
 from ..core.layout import ViewLayout
+from ..core.progress import Progress
 from .annotations import Category, DataError
-from .images import Progress, label_path
+from .images import label_path
 from .labels import LabelCounts
 from yolov10_qat.data.splits import (
     Split,
@@ -268,7 +269,7 @@ def build_view(
     progress:Progress|None=None, # Called with done, total and what is done; None is silent
 ) -> View: # What was built, or found to be there already
     "Make a COCO-format dataset visible to Ultralytics without copying an image."
-    request = dict(coco_root=os.path.abspath(coco_root), train_split=train_split, val_split=val_split,
+    request:dict[str,Any] = dict(coco_root=os.path.abspath(coco_root), train_split=train_split, val_split=val_split,
                    train_max_images=train_max_images, val_max_images=val_max_images, seed=seed)
     if fraction < 1: request['fraction'] = fraction
     _check_request(request)

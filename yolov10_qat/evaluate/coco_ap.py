@@ -17,7 +17,8 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-try: import hotcoco
+try:
+    import hotcoco
 except ImportError: hotcoco = None
 
 # %% ../../nbs/55_evaluate/01_coco_ap.ipynb #01_coco_ap-005
@@ -39,7 +40,8 @@ def _mean(precision:np.ndarray) -> float|None:
 # %% ../../nbs/55_evaluate/01_coco_ap.ipynb #01_coco_ap-009
 def coco_scores(
     annotations:Path|str,                # COCO annotation file
-    detections:list[dict[str,Any]]|str,  # COCO results, or their file: image_id, category_id, bbox (xywh, pixels, top-left), score
+    # COCO results, or their file: image_id, category_id, bbox (xywh, pixels, top-left), score
+    detections:list[dict[str,Any]]|str,
 ) -> CocoScores: # Overall and per class
     "Score detections with pycocotools, or with its stand-in."
     truth = _stand_in(annotations)
@@ -85,8 +87,9 @@ def load_detections(
     if isinstance(detections, (str, Path)): detections = json.loads(Path(detections).read_text(encoding='utf-8'))
     annotated = set(truth.getImgIds())
     if strange := {d['image_id'] for d in detections} - annotated:
-        raise ValueError(f'detections have image id {min(strange)} that is not among the {len(annotated)} annotated images; '
-                         'score them on their own annotations')
+        raise ValueError(
+            f'detections have image id {min(strange)} that is not among the {len(annotated)} annotated images; '
+            'score them on their own annotations')
     if detections: return truth.loadRes(list(detections))
     empty = type(truth)()  # loadRes fails on an empty list; no detections is a legal result
     empty.dataset = {**truth.dataset, 'annotations': []}

@@ -148,10 +148,11 @@ class HeadScores:
 @torch.inference_mode()
 def evaluate(
     model:nn.Module|Detector, # Plain YOLOv10, as from `deployable`, or anything else that detects
-    view:View,          # Data, from `coco.build_view`
+    view:View,          # Data, from `build_view`
     imgsz:int=640,      # Network input, pixels
     batch:int=32,       # Images at once
     device:str='cpu',   # Ultralytics device string, for a network in torch
+    *,
     workers:int=0,      # Data loading processes
     label:str='model',  # What the progress is called
     rect:bool=True,     # Inputs as narrow as the images allow; False: squares, as exported files want them

@@ -24,7 +24,7 @@ from ..core.config import AUTO, DEMO, RANDOM, RunConfig, contradictions, load_co
 from ..core.errors import ConfigError
 from ..core.files import write_atomic
 from ..core.layout import Layout, gain_file, scores_file
-from ..core.methods import method_parts
+from ..core.methods import method_parts, parts_of
 from ..core.progress import log_note, report_progress
 from ..core.recipe import RECIPES, batches_gathered
 from ..data.scenes import write_scenes
@@ -51,7 +51,7 @@ from ..report.tracking_tables import read_oscillation
 from ..runs.diagnosis import diagnose
 from ..runs.folder import relative_inside
 from ..runs.results import last_phase, read_results, status_word
-from ..runs.summary import Exported, Model, RunSummary, Rung
+from ..runs.summary import Exported, Model, Rung, RunSummary
 from ..studies.sensitivity import check_keep_list, measure_and_keep
 from ..train.float_trainer import FloatTrainer, checkpoint_bytes, checkpoints_room, overrides, recipe_of
 from ..train.qat_trainer import QATTrainer, calibrated, raised_layers, reestimated
@@ -174,7 +174,7 @@ class _Described(_Checked):
     def _make_room(self):
         "Say what the checkpoints will take, while there is time to do something about it."
         c, parts = self.config, method_parts(self.config.method)
-        tracked = 6 + 5*('freeze' in parts) if c.quantize else 0
+        tracked = 6 + sum(p.bytes_tracked for p in parts_of(c.method)) if c.quantize else 0
         size, bare = (checkpoint_bytes(self.base, 'ema' in parts, moments, tracked*bool(moments))
                       for moments in (1 if recipe_of(c, self.root)['optimizer'] == 'SGD' else 2, 0))
         room, free = checkpoints_room(c, size, bare), shutil.disk_usage(self.root).free
@@ -190,8 +190,8 @@ class _Scoring(_Described):
         if scores_file(self.files.evaluation, rung, HEADS[-1]).is_file(): return  # scored before a resume
         c = self.config
         self.files.evaluation.mkdir(exist_ok=True)
-        scores = evaluate(make(), self.view, c.imgsz, 2*c.batch, c.device, 0 if c.device == 'cpu' else c.workers,
-                          label=rung)
+        scores = evaluate(make(), self.view, c.imgsz, 2*c.batch, c.device,
+                          workers=0 if c.device == 'cpu' else c.workers, label=rung)
         for head in HEADS: save_scores(scores[head], rung, self.files.evaluation)
 
     def _score_float(self, content:dict[str,Any]) -> pd.DataFrame:

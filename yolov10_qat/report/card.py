@@ -16,7 +16,7 @@ from .read import read_run
 from .rows import rung_rows
 from .style import ap_text
 from .verdict import verdict
-from ..runs.summary import FLOAT, RunSummary, Rung, find_rung
+from ..runs.summary import FLOAT, Rung, RunSummary, find_rung
 
 # %% ../../nbs/70_report/15_card.ipynb #15_card-005
 def _float_story(summary:RunSummary, fp:Rung, ptq:Rung) -> list[str]:

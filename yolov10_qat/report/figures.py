@@ -23,7 +23,7 @@ from yolov10_qat.report.score_figures import (
     class_message,
     curves,
     loss_columns,
-    plot_classes,
+    plot_class_changes,
     plot_ladder,
     plot_loss,
     plot_lr,
@@ -119,7 +119,7 @@ def _classes(run:Run):
     if changes is None: return None
     worst = '; '.join(f'{c["name"]} {c.before:.2f} to {c.after:.2f} ({c.instances} boxes)' for _,
                       c in changes.head(3).iterrows())
-    return plot_classes(
+    return plot_class_changes(
         changes, new_axes(1.3+.25*min(len(changes), 17)),
         last_rung(run).rung), f'Change of AP by class: {class_message(changes)}. Largest losses: {worst}.'
 

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from .layer_axis import INK, KINDS, block_axis, last_epoch
+from .layer_axis import INK, LAYER_KINDS, block_axis, last_epoch
 from .style import LOOKS, epoch_axis, figure_legend, figure_title, flat_title, new_axes
 
 # %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-006
@@ -75,7 +75,7 @@ def draw_scales(
 
 # %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-012
 def _kl_points(ax:Axes, rows:pd.DataFrame, column:str, hollow:bool):
-    for kind, look in KINDS.items():
+    for kind, look in LAYER_KINDS.items():
         mine = rows[(rows.kind == kind) & (rows[column] > 0)]
         if mine.empty: continue
         ax.plot(mine.place, mine[column], ls='', marker=look.marker, ms=4.2, mew=1., color=look.color,
@@ -132,7 +132,7 @@ def plot_reestimated(
 
 # %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-015
 def _by_kind(rows:pd.DataFrame, column:str) -> str:
-    return ', '.join(f'{KINDS[k].label} {rows[column][rows.kind == k].median():.2g}' for k in KINDS
+    return ', '.join(f'{LAYER_KINDS[k].label} {rows[column][rows.kind == k].median():.2g}' for k in LAYER_KINDS
                      if rows[column][rows.kind == k].notna().any())
 
 # %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-016
@@ -195,7 +195,7 @@ def plot_levels(
     "How many weights each level of the grid holds, rounded without training and after it."
     shares = {name: [100*n/max(1, sum(layer[name])) for n in layer[name]]
               for name in ('level_counts_before', 'level_counts')}
-    for shift, (name, values), look in zip((-.2, .2), shares.items(), (LOOKS['ptq'], LOOKS[rung])):
+    for shift, (_name, values), look in zip((-.2, .2), shares.items(), (LOOKS['ptq'], LOOKS[rung])):
         ax.bar([level+shift for level in layer['levels']], values, width=.4, color=look.color, label=look.label,
                hatch='' if shift > 0 else '////', edgecolor='white', linewidth=0)
     ax.set_xticks(_ticks(layer['levels']))

@@ -17,7 +17,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from .layer_axis import INK, KINDS, block_axis, last_epoch, most_restless, of_weights
+from .layer_axis import INK, LAYER_KINDS, block_axis, last_epoch, most_restless, of_weights
 from yolov10_qat.report.style import (
     LOOKS,
     Look,
@@ -68,12 +68,12 @@ def plot_oscillating(
 
 # %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-008
 def _kind_strip(ax:Axes, kinds:list[str], right:float, width:float) -> float:  # its left end
-    found = [k for k in KINDS if k in kinds]
+    found = [k for k in LAYER_KINDS if k in kinds]
     left = right-(len(found)+.5)*width
     for place, kind in enumerate(found):
         rows = [i+.5 for i, k in enumerate(kinds) if k == kind]
-        ax.barh(rows, width, left=left+place*width, height=1, color=KINDS[kind].color, ec=KINDS[kind].color, lw=.3,
-                label=KINDS[kind].label)
+        ax.barh(rows, width, left=left+place*width, height=1, color=LAYER_KINDS[kind].color, ec=LAYER_KINDS[kind].color,
+                lw=.3, label=LAYER_KINDS[kind].label)
     return left-.2*width
 
 def draw_oscillating(
@@ -258,9 +258,9 @@ def plot_frozen(
 ) -> Axes: # The same
     "Share of frozen weights over epochs, of all layers and by kind."
     epochs = sorted(table.epoch.unique())
-    kinds = [k for k in KINDS if k in set(table.kind)]
+    kinds = [k for k in LAYER_KINDS if k in set(table.kind)]
     groups = [(Look('all', '#000000', '-'), table),
-              *((KINDS[k], table[table.kind == k]) for k in kinds if len(kinds) > 1)]
+              *((LAYER_KINDS[k], table[table.kind == k]) for k in kinds if len(kinds) > 1)]
     for look, rows in groups:
         share = [100*of_weights(rows[rows.epoch == e], 'frozen') for e in epochs]
         ax.plot(epochs, share, color=look.color, ls=look.dash, marker=look.marker, ms=4,
@@ -309,4 +309,4 @@ def restless_rows(
     "The layers that oscillate most at the end, for a table."
     if table is None or table.epoch.max() < 1: return []
     rows = last_epoch(table).nlargest(count, 'oscillating').replace({math.nan: None}).to_dict('records')
-    return [r | dict(kind=KINDS[r['kind']].label if r['kind'] in KINDS else r['kind']) for r in rows]
+    return [r | dict(kind=LAYER_KINDS[r['kind']].label if r['kind'] in LAYER_KINDS else r['kind']) for r in rows]

@@ -22,7 +22,7 @@ from yolov10_qat.report.tracking_tables import (
     read_sensitivity,
 )
 from ..runs.results import judge_results, read_results
-from ..runs.summary import FLOAT, RUNGS, RunSummary, Rung, load_summary
+from ..runs.summary import FLOAT, RUNGS, Rung, RunSummary, load_summary
 
 # %% ../../nbs/70_report/07_read.ipynb #07_read-005
 class Run(NamedTuple):

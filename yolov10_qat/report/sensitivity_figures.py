@@ -10,7 +10,7 @@ __all__ = ['plot_sensitivity', 'most_sensitive', 'draw_sensitivity', 'trade_poin
 import pandas as pd
 from matplotlib.axes import Axes
 
-from .layer_axis import INK, KINDS
+from .layer_axis import INK, LAYER_KINDS
 from yolov10_qat.report.style import (
     LOOKS,
     ap_text,
@@ -31,7 +31,7 @@ def plot_sensitivity(
 ) -> Axes: # The same
     "Bars: AP lost with one layer alone at low bits, most sensitive first."
     rows = most_sensitive(table, top)
-    for kind, look in KINDS.items():
+    for kind, look in LAYER_KINDS.items():
         mine = [i for i, k in enumerate(rows.kind) if k == kind]
         if mine: ax.barh(mine, rows.ap_drop_alone.iloc[mine], height=.7, color=look.color, label=look.label)
     for place, row in enumerate(rows.itertuples()):

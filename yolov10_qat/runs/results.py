@@ -14,7 +14,8 @@ from pydantic import BaseModel
 
 from ..core.config import PRIMARY
 
-if TYPE_CHECKING: import pandas as pd  # as a type; it is imported where a table is read
+if TYPE_CHECKING:
+    import pandas as pd  # as a type; it is imported where a table is read
 
 # %% ../../nbs/20_runs/01_results.ipynb #01_results-005
 COLLAPSE_RATIO = 0.5

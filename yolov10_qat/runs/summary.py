@@ -79,10 +79,10 @@ class Oscillation(Block):
     momentum:float|None = None     # of the average over steps that a weight's frequency is
     threshold:float|None = None    # frequency above which a weight counts as oscillating
     interval:int|None = None       # steps from one look to the next
-_RECORDS = {part.name: (part.record, part.record(enabled=False)) for part in PARTS.values()}
+_RECORDS:Any = {part.name: (part.record, part.record(enabled=False)) for part in PARTS.values()}
 Method:Any = create_model(
-    'Method', __base__=Block, variant=(str, ...), **_RECORDS,
-    batchnorm=(Batchnorm, Batchnorm()), oscillation=(Oscillation, Oscillation()))
+    'Method', __base__=Block, variant=(str, ...), batchnorm=(Batchnorm, Batchnorm()),
+    oscillation=(Oscillation, Oscillation()), **_RECORDS)
 
 # %% ../../nbs/20_runs/02_summary.ipynb #02_summary-009
 class Dataset(Block):

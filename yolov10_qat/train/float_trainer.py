@@ -24,7 +24,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import distributed as dist, nn
+from torch import distributed as dist
+from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
 from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK, RANK

@@ -143,8 +143,8 @@ class _Quantised(FloatTrainer):
 
     def _plan(self, bits:int) -> list[dict[str,Any]]:
         c, raised = self.config, raised_layers(self.root)
-        manifest = plan(self.model, min(bits, 8), c.granularity, c.first_last_bits, c.quantize_dfl, scale=c.scale,
-                        raised=raised)
+        manifest = plan(unwrap_model(self.model), min(bits, 8), c.granularity, c.first_last_bits, c.quantize_dfl,
+                        scale=c.scale, raised=raised)
         if bits != FLOAT_BITS: return manifest
         return floating(manifest, f'floating point until epoch {word_lengths(c)[1][0]}')
 
