@@ -169,6 +169,7 @@ Granularity = Annotated[str, typer.Option(help='per_channel or per_tensor')]
 @app.command()
 def dataset(
     out:Annotated[Path, typer.Option(help='folder for the view, made if need be; with --demo: for COCO-format data')],
+    *,
     coco_root:Annotated[Path | None, typer.Option(help='COCO-format data: train2017/, val2017/, annotations/')]=None,
     demo:Annotated[bool, typer.Option('--demo', help='paint scenes instead, as COCO-format data')]=False,
     train_max_images:Limit=0, val_max_images:Limit=0, seed:int=0, train_split:str='train2017', val_split:str='val2017',
@@ -198,6 +199,7 @@ def _paint(out:Path, train_images:int, val_images:int, seed:int, side:int) -> in
 @app.command('eval')
 def evaluate_command(
     checkpoint:Annotated[Path, typer.Argument(help='checkpoint of this project, or a file that it exported')],
+    *,
     coco_root:Root,
     imgsz:Annotated[int | None,
                     typer.Option(min=32,
@@ -250,6 +252,7 @@ def _check_variant(variant:str):
 @app.command()
 def sensitivity(
     checkpoint:Weights,
+    *,
     coco_root:DataOrDemo,
     out:Annotated[Path,
                   typer.Option(help='folder for sensitivity.csv, keep-layers.json and the figures; must be new or '
@@ -316,6 +319,7 @@ def _tell_ladder(found, out:Path):
 @app.command()
 def ptq(
     checkpoint:Weights,
+    *,
     coco_root:DataOrDemo,
     out:Annotated[Path,
                   typer.Option(help='folder for ladder.json, a checkpoint a method and report.html; a ladder that is '
@@ -373,6 +377,7 @@ def verify(file:Annotated[Path, typer.Argument(help='checkpoint of this project'
 @app.command()
 def export(
     checkpoint:Annotated[Path, typer.Argument(help='checkpoint of this project with quantised weights')],
+    *,
     out:Annotated[Path, typer.Option(help='file to write: .safetensors for packed, .onnx for the others')],
     format:Annotated[str, typer.Option(help='packed, onnx-int4, onnx-qcdq, qonnx or onnx-fp32')]='packed',
     head:Annotated[str,

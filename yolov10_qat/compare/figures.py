@@ -36,7 +36,7 @@ from yolov10_qat.report.style import (
     signed_text,
 )
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-006
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-007
 PART_LOOKS = {name: Look('', part.color, part.dash, part.marker) for name, part in PARTS.items()}
 METHOD_LOOKS = PART_LOOKS | {
     'baseline': LOOKS['qat_raw'], 'ema': LOOKS['qat_ema'], 'ema+qc': LOOKS['qc'],
@@ -45,7 +45,7 @@ SPARE_LOOKS = [METHOD_LOOKS[m] for m in ('dampen', 'freeze', 'ema+dampen', 'ema+
 LINES = 5   # at most in one figure
 SEEDS = 8   # up to so many are drawn one by one, more become a band
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-007
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-008
 def looks(
     labels:dict[str,str], # Label -> method, in the order of the legend
 ) -> dict[str,Look]: # Label -> look; no two are the same up to `LINES`
@@ -61,7 +61,7 @@ def looks(
                         else next(free))._replace(label=label)
     return found
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-008
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-009
 class Line(NamedTuple):
     "A method in the figure of curves."
     look:Look
@@ -75,7 +75,7 @@ def _points(run:Found) -> list[tuple[int,float]]:
     return points + ([(points[-1][0]+1, final)] if points and final is not None and 'qc' in method_parts(run.method)
                      else [])
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-009
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-010
 def lines(
     variant:Variant,    # Compared runs
     runs:list[Found],   # The same with their histories
@@ -97,7 +97,7 @@ def lines(
                      [p for _, p in curves], mean))
     return found
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-010
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-011
 def plot_curves(
     found:list[Line], # From `lines`, at least one
     ax:Axes,          # Where to draw
@@ -124,14 +124,14 @@ def plot_curves(
     figure_title(ax, _curves_message(found))
     return ax
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-011
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-012
 def _curves_message(found:list[Line]) -> str:
     ends = sorted(((line.mean[-1][1], line.look.label) for line in found), reverse=True)
     if len(ends) == 1:
         return f'{ends[0][1]} ends at {ap_text(ends[0][0])}, best {ap_text(max(v for _, v in found[0].mean))}'
     return f'{ends[0][1]} ends highest with {ap_text(ends[0][0])}, {ends[-1][1]} lowest with {ap_text(ends[-1][0])}'
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-014
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-015
 TREES, WIDE = 24, 26  # states in a figure, rows of a forest; characters in a line beside it
 
 class RungStep(NamedTuple):
@@ -141,7 +141,7 @@ class RungStep(NamedTuple):
     stat:Stat
     values:list[float]   # a value a seed
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-015
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-016
 def steps(
     variant:Variant, # Compared runs
 ) -> list[RungStep]: # Floating point and rounding first, then training by training
@@ -156,7 +156,7 @@ def steps(
 
 def _two_lines(label:str) -> str: return label if len(label) <= WIDE else label.replace(': ', ':\n')
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-016
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-017
 def plot_rung_steps(
     found:list[RungStep], # From `steps`, at least one
     images:int,       # Validation images behind the APs
@@ -182,7 +182,7 @@ def plot_rung_steps(
     figure_title(ax, f'The best state is {best.label} with AP {stat_text(best.stat)}{share}')
     return ax
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-019
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-020
 class Tree(NamedTuple):
     "A row of the forest."
     label:str
@@ -202,7 +202,7 @@ def forest(
         Tree(f'{v.label} {a.label}, {seeds_text(s.n)}', s.mean,
              *((s.mean-s.spread, s.mean+s.spread) if s.spread is not None else (None, None))) for v, a, s in means]
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-020
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-021
 def _tree_label(variant:Variant, row:Row) -> str:
     aside = ' (not compared)' if row.run_id in {f.run for f in variant.flagged} else ''
     return f'{variant.label} {row.method}, seed {row.seed}{aside}'
@@ -215,7 +215,7 @@ def _forest_axes(ax:Axes, labels:list[str]):
     ax.tick_params(axis='y', length=0)
     ax.xaxis.get_major_locator().set_params(nbins=5)
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-021
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-022
 def plot_forest(
     found:list[Tree], # From `forest`, at least one
     ax:Axes,          # Where to draw
@@ -237,7 +237,7 @@ def plot_forest(
     figure_title(ax, f'QC changes AP by {span}; of {len(found)} intervals {up} lie above 0, {down} below')
     return ax
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-024
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-025
 def plot_states(
     found:list[State], # With a difference, at least one
     ax:Axes,           # Where to draw
@@ -259,12 +259,12 @@ def plot_states(
     figure_title(ax, counts if sure else chance)
     return ax
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-026
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-027
 def _axes(height:float) -> Axes: return Figure((5.6, height), layout='constrained').subplots()
 
 def file_name(variant:Variant) -> str: return (variant.label or variant.variant).replace(' ', '-')
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-027
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-028
 def comparison_figures(
     result:Comparison, # From `compare`
     runs:list[Found],  # The same runs with their histories
@@ -299,10 +299,10 @@ def comparison_figures(
                             for t in found)
             yield _named('forest', plot_forest(found, _axes(1.15+.34*len(found))), f'Change of AP by QC: {alt}.')
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-028
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-029
 def _named(name:str, ax:Axes, alt:str) -> tuple[str,str,str,Figure]: return name, flat_title(ax), alt, ax.figure
 
-# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-031
+# %% ../../nbs/75_compare/08_figures.ipynb #08_figures-032
 def plot_twins(
     pair:Twins,        # Two runs
     runs:list[Found],  # The same with their histories

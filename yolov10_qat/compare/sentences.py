@@ -13,7 +13,7 @@ from .contrast import Contrast, contrast
 from .runs import Gain, Row
 from .states import Disagreement, State
 from .summary import Twins, Variant
-from ..core.methods import RECIPE_PARTS, method_parts
+from ..core.methods import PARTS, method_parts
 from ..report.style import LOOKS, ap_text, signed_text
 
 # %% ../../nbs/75_compare/07_sentences.ipynb #07_sentences-005
@@ -73,7 +73,7 @@ def extends(
     arms:list[Arm],  # All of them
 ) -> list[Arm]: # The largest part of its method that was run with the same training
     "What a method should be compared with."
-    def training(a): return {k: v for k, v in a.recipe.items() if Setting.read(k).owner not in RECIPE_PARTS}
+    def training(a): return {k: v for k, v in a.recipe.items() if Setting.read(k).owner not in PARTS}
     below = [a for a in arms if method_parts(a.method) < method_parts(arm.method) and training(a) == training(arm)]
     return [a for a in below if not any(method_parts(a.method) < method_parts(b.method) for b in below)]
 

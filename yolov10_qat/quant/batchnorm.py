@@ -25,7 +25,7 @@ from ultralytics.nn.modules import Conv
 from ..data.view import View
 from .layers import plan
 
-# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-005
+# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-006
 def norms(
     model:nn.Module, # Any model
 ) -> dict[str,_BatchNorm]: # Module path -> batch norm, in network order
@@ -40,14 +40,14 @@ def norm_behind(
               m in model.named_modules() if isinstance(m, Conv) and isinstance(getattr(m, 'bn', None), _BatchNorm)]
     return {f'{n}.conv': f'{n}.bn' for n in blocks}
 
-# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-009
+# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-010
 def hold(
     model:nn.Module, # A model in training mode; changed in place
 ):
     "Put every batch norm into evaluation mode, and nothing else."
     for m in norms(model).values(): m.eval()
 
-# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-012
+# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-013
 class Statistics(NamedTuple):
     "What a batch norm knows of its input."
     mean_c:Tensor  # Running mean
@@ -61,7 +61,7 @@ def statistics(
     return {n: Statistics(m.running_mean.clone(), m.running_var.clone(), m.num_batches_tracked.clone()) for n,
             m in norms(model).items()}
 
-# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-013
+# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-014
 @torch.no_grad()
 def set_statistics(
     model:nn.Module,             # Changed in place
@@ -76,7 +76,7 @@ def set_statistics(
         m.running_mean.copy_(stats[n].mean_c)
         m.running_var.copy_(stats[n].var_c); m.num_batches_tracked.copy_(stats[n].batches)
 
-# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-016
+# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-017
 @contextmanager
 def _following(model:nn.Module):
     "Batch norms start over and average over what they see; everything else is in evaluation mode."
@@ -91,7 +91,7 @@ def _following(model:nn.Module):
         for m, mode in modes.items(): m.training = mode
         for m, momentum in momenta.items(): m.momentum = momentum
 
-# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-017
+# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-018
 @torch.no_grad()
 def reestimate(
     model:nn.Module,          # Quantised YOLOv10, or its `deployable` copy; only its running statistics change
@@ -112,7 +112,7 @@ def reestimate(
         raise
     return old
 
-# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-023
+# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-025
 def _moved(kept:Statistics, seen:Statistics, rounded:Statistics) -> Statistics:
     ratio_c = torch.where(seen.var_c > 0, rounded.var_c/seen.var_c, 1.)  # a channel that never varied says nothing
     return Statistics(kept.mean_c + (rounded.mean_c - seen.mean_c), kept.var_c*ratio_c, kept.batches)
@@ -130,7 +130,7 @@ def reference(
     copy = deepcopy(base)
     return NormReference(reestimate(copy, batches), statistics(copy))
 
-# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-024
+# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-026
 def carry_over(
     model:nn.Module,          # Rounded network; only its running statistics change
     base:NormReference,           # Of the float network that it was rounded from
@@ -140,7 +140,7 @@ def carry_over(
     reestimate(model, batches)
     set_statistics(model, {n: _moved(base.kept[n], base.seen[n], rounded) for n, rounded in statistics(model).items()})
 
-# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-032
+# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-034
 EPS = 1e-3  # what Ultralytics gives every batch norm
 
 def divergence(
@@ -155,7 +155,7 @@ def _kl(stored:Statistics, true:Statistics, eps:float) -> Tensor:
     (mean_c, var_c), (mean_true_c, var_true_c) = ((s[0].double(), s[1].double() + eps) for s in (stored, true))
     return (var_c/var_true_c).log()/2 + (var_true_c + (mean_true_c-mean_c)**2)/(2*var_c) - .5
 
-# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-038
+# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-040
 def drift(
     model:nn.Module,          # Quantised YOLOv10, or its `deployable` copy; it is not changed
     # Images (n, 3, h, w), 0 to 1, on the model's device; other ones than the statistics come from
@@ -167,7 +167,7 @@ def drift(
     set_statistics(model, stored)
     return {n: float(_kl(stored[n], true[n], m.eps).mean()) for n, m in norms(model).items()}
 
-# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-041
+# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-043
 def drift_rows(
     model:nn.Module,            # YOLOv10, plain or quantised
     kl_before:dict[str,float],  # From `drift`, with the stored statistics
@@ -179,7 +179,7 @@ def drift_rows(
         dict(layer=bn, kind=kinds[conv], channels=model.get_submodule(bn).num_features, kl_before=kl_before[bn],
              kl_after=kl_after[bn]) for conv, bn in norm_behind(model).items()]
 
-# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-044
+# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-046
 @contextmanager
 def _undisturbed():
     "What happens inside draws from no global random generator, as seen from outside."
@@ -190,7 +190,7 @@ def _undisturbed():
         random.setstate(python)
         np.random.set_state(numpy)
 
-# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-045
+# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-047
 class ImageBatches:
     "Batches of images of a dataset, loaded when their turn comes, as often as one likes."
     def __init__(self,
@@ -207,7 +207,7 @@ class ImageBatches:
             with _undisturbed(): images_n3hw = torch.stack([self.dataset[i]['img'] for i in batch])
             yield images_n3hw.to(self.device).float()/255
 
-# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-046
+# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-048
 def training_images(
     data:View|Path|str,            # Dataset view, or its dataset.yaml
     imgsz:int,                     # Side of the square, pixels, a multiple of 32

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 from .layer_axis import INK, LAYER_KINDS, block_axis, last_epoch
 from .style import LOOKS, epoch_axis, figure_legend, figure_title, flat_title, new_axes
 
-# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-006
+# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-007
 def relative_steps(
     table:pd.DataFrame, # From `read_oscillation`
 ) -> pd.DataFrame: # log2 of step / first step; rows epochs, columns layers in network order
@@ -34,14 +34,14 @@ def scales_message(
     return (f'Grid steps end at ×{2**end.min():.2f} to ×{2**end.max():.2f} of where they started; '
             f'{end.abs().idxmax()} moved most')
 
-# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-007
+# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-008
 def _ratio_ticks(low:float, high:float) -> tuple[list[float],list[str]]:
     ratios = 2.**np.arange(math.ceil(low), high) if high-low > 3 else MaxNLocator(
         6, steps=[1, 2, 5, 10]).tick_values(2**low, 2**high)
     ratios = [r for r in ratios if 2**low <= r <= 2**high]
     return [math.log2(r) for r in ratios], [f'×{r:.4g}' for r in ratios]
 
-# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-008
+# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-009
 def plot_scales(
     table:pd.DataFrame, # From `read_oscillation`
     ax:Axes,            # Where to draw
@@ -62,7 +62,7 @@ def plot_scales(
     figure_title(ax, scales_message(moved))
     return ax
 
-# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-009
+# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-010
 def draw_scales(
     table:pd.DataFrame|None, # From `read_oscillation`
 ) -> tuple[Axes,str]|None: # With the alt text; None: no epoch was tracked
@@ -73,7 +73,7 @@ def draw_scales(
             f'Grid steps of {table.layer.nunique()} layers over {table.epoch.max()} epochs. {flat_title(ax)}; '
             f'furthest from the start: {", ".join(ax.get_legend_handles_labels()[1])}.')
 
-# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-012
+# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-013
 def _kl_points(ax:Axes, rows:pd.DataFrame, column:str, hollow:bool):
     for kind, look in LAYER_KINDS.items():
         mine = rows[(rows.kind == kind) & (rows[column] > 0)]
@@ -94,7 +94,7 @@ def _kl_axes(ax:Axes, rows:pd.DataFrame):
     ax.set_ylabel('KL divergence of the statistics')
     figure_legend(ax)
 
-# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-013
+# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-014
 def plot_batchnorm(
     rows:pd.DataFrame, # Layers with kind and a column `kl`, network order
     ax:Axes,           # Where to draw
@@ -109,7 +109,7 @@ def plot_batchnorm(
                  f'{worst.kl:.2g} behind {worst.layer}')
     return ax
 
-# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-014
+# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-015
 def plot_reestimated(
     rows:pd.DataFrame, # From `read_batchnorm`
     ax:Axes,           # Where to draw
@@ -130,12 +130,12 @@ def plot_reestimated(
                  f'{rows.kl_after.median():.2g}; it helps behind {better} of {len(rows)} layers')
     return ax
 
-# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-015
+# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-016
 def _by_kind(rows:pd.DataFrame, column:str) -> str:
     return ', '.join(f'{LAYER_KINDS[k].label} {rows[column][rows.kind == k].median():.2g}' for k in LAYER_KINDS
                      if rows[column][rows.kind == k].notna().any())
 
-# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-016
+# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-017
 def draw_batchnorm(
     table:pd.DataFrame|None,      # From `read_oscillation`
     statistics:pd.DataFrame|None, # From `read_batchnorm`; None: statistics were not estimated anew
@@ -153,7 +153,7 @@ def draw_batchnorm(
             f'KL divergence of batch-norm statistics behind {rows.kl.notna().sum()} layers after the last epoch. '
             f'{flat_title(ax)}. Medians: {_by_kind(rows, "kl")}.')
 
-# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-020
+# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-021
 def near_share(
     histogram:dict, # edges and counts, in steps of the grid; 0.2 is a whole number of bins
 ) -> float: # 0 to 1; evenly spread weights give 0.4
@@ -165,7 +165,7 @@ def near_share(
 # 15 at most, 0 among them
 def _ticks(levels:list[int]) -> list[int]: return [v for v in levels if v % -(-len(levels)//15) == 0]
 
-# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-021
+# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-022
 def plot_weights(
     layer:dict, # Entry of `evaluation/weights.json`
     ax:Axes,    # Where to draw
@@ -186,7 +186,7 @@ def plot_weights(
         ax, f'{layer["name"]}: {new:.0%} of the weights are within 0.2 steps of a level, {old:.0%} before training')
     return ax
 
-# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-022
+# %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-023
 def plot_levels(
     layer:dict, # Entry of `evaluation/weights.json`
     ax:Axes,    # Where to draw

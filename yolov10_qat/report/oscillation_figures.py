@@ -29,7 +29,7 @@ from yolov10_qat.report.style import (
     share_text,
 )
 
-# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-006
+# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-007
 def oscillation_message(
     table:pd.DataFrame, # From `read_oscillation`, one epoch or more
 ) -> str: # For titles
@@ -39,7 +39,7 @@ def oscillation_message(
     return (f'{share_text(share)} of the weights oscillate after the last epoch; {share_text(worst.oscillating)} in '
             f'{worst.layer}, the most restless layer')
 
-# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-007
+# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-008
 def plot_oscillating(
     table:pd.DataFrame, # From `read_oscillation`, one epoch or more
     ax:Axes,            # Where to draw
@@ -66,7 +66,7 @@ def plot_oscillating(
     figure_title(ax, oscillation_message(table))
     return ax
 
-# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-008
+# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-009
 def _kind_strip(ax:Axes, kinds:list[str], right:float, width:float) -> float:  # its left end
     found = [k for k in LAYER_KINDS if k in kinds]
     left = right-(len(found)+.5)*width
@@ -89,7 +89,7 @@ def draw_oscillating(
                 f'of all weights oscillate after the first epoch, {share_text(ends[1])} after the last; '
                 f'most in {most}.')
 
-# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-015
+# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-016
 def within(
     edges:list[float],  # Of the bins, -0.5 to 0.5
     counts:list[int],   # Weights in each
@@ -100,7 +100,7 @@ def within(
     steps = .5-abs(np.array(edges[1:])+edges[:-1])/2
     return float(np.array(counts)[(near < steps) & (steps < far)].sum()/sum(counts)) if sum(counts) else math.nan
 
-# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-016
+# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-017
 def plot_distance(
     edges:list[float],    # Of the bins, -0.5 to 0.5
     start:list[int],      # Weights in each bin before training
@@ -119,7 +119,7 @@ def plot_distance(
     ax.set_xlim(-.5, .5)
     return ax
 
-# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-017
+# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-018
 def pooled(
     shapes:list[dict], # Layers, each with start and end
 ) -> tuple[list[int],list[int]]: # Counts before training and at the end
@@ -137,7 +137,7 @@ def distance_message(
              if new < .8*old else 'Weights do not gather at the thresholds')
     return f'{shape}: {share_text(new)} within 0.1 steps, {share_text(old)} before training, 20% if evenly spread'
 
-# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-019
+# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-020
 def plot_thresholds(
     distance:dict,   # `distance` of `read_histories`
     axes:list[Axes], # One panel, or two
@@ -156,7 +156,7 @@ def plot_thresholds(
     figure_title(axes[0], distance_message(edges, *all_of_them))
     return axes[0]
 
-# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-020
+# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-021
 def draw_thresholds(
     histories:dict|None,     # From `read_histories`
     table:pd.DataFrame|None, # From `read_oscillation`: names the most restless layer
@@ -173,7 +173,7 @@ def draw_thresholds(
             f'Histograms of the distance to the nearest level, before training and at the end. {flat_title(ax)}. '
             f'{layer} alone: {share_text(end)} at the end, {share_text(start)} before training.')
 
-# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-023
+# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-024
 SHOWN = 160  # looks
 
 def flips(
@@ -183,7 +183,7 @@ def flips(
     changes = [b-a for a, b in zip(integer, integer[1:]) if b != a]
     return sum(a*b < 0 for a, b in zip(changes, changes[1:]))
 
-# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-024
+# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-025
 def plot_trajectory(
     weight:dict,  # One of `trajectory.weights`
     steps:range,  # Step of each look
@@ -209,7 +209,7 @@ def plot_trajectory(
             transform=ax.transAxes, va='center', fontsize='small', color=INK)
     return ax
 
-# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-026
+# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-027
 def trajectory_message(
     trajectory:dict, # `trajectory` of `read_histories`
 ) -> str: # For titles
@@ -220,7 +220,7 @@ def trajectory_message(
         turns) < max(turns) else f'turn back {max(turns)}× each'
     return f'The {len(turns)} most restless weights of {trajectory["layer"]} {often} in the last {looks} looks'
 
-# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-027
+# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-028
 def plot_trajectories(
     trajectory:dict,  # `trajectory` of `read_histories`
     axes:list[Axes],  # One a weight
@@ -239,7 +239,7 @@ def plot_trajectories(
     figure_title(axes[0], trajectory_message(trajectory))
     return axes[0]
 
-# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-028
+# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-029
 def draw_trajectories(
     histories:dict|None, # From `read_histories`
 ) -> tuple[Axes,str]|None: # With the alt text; None: no weight was followed
@@ -251,7 +251,7 @@ def draw_trajectories(
     turns = '; '.join(f'weight {w["index"]} turns {flips(w["integer"][-SHOWN:])} times' for w in trajectory['weights'])
     return ax, f'Latent weights around their thresholds, epoch {trajectory["epoch"]}. {flat_title(ax)}: {turns}.'
 
-# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-031
+# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-032
 def plot_frozen(
     table:pd.DataFrame, # From `read_oscillation`
     ax:Axes,            # Where to draw
@@ -273,7 +273,7 @@ def plot_frozen(
     figure_title(ax, frozen_message(table))
     return ax
 
-# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-032
+# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-033
 def frozen_message(
     table:pd.DataFrame, # From `read_oscillation`
 ) -> str: # For titles
@@ -294,7 +294,7 @@ def draw_frozen(
     ends = '; '.join(line.get_label() for line in ax.lines)
     return ax, f'Share of frozen weights over {table.epoch.max()} epochs. {flat_title(ax)}. At the end: {ends}.'
 
-# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-036
+# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-037
 def memory(
     momentum:float,  # Of the frequency
     threshold:float, # Frequency above which a weight counts as oscillating

@@ -21,7 +21,7 @@ from .style import LOOKS, ap_text, epoch_axis, figure_legend, figure_title, size
 from ..runs.results import COLLAPSE_RATIO, RAW, last_phase
 from ..runs.summary import Exported, Rung
 
-# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-006
+# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-007
 def plot_ladder(
     rungs:list[Rung], # States of one head and one source, in the order of `RUNGS`
     ax:Axes,          # Where to draw
@@ -40,7 +40,7 @@ def plot_ladder(
     figure_title(ax, f'{LOOKS[last.rung].label} has AP {ap_text(last.AP)}{share}')
     return ax
 
-# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-008
+# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-009
 def curves(
     table:pd.DataFrame,   # `results.csv`
     floating:bool=False,  # Of a run in floating point
@@ -49,7 +49,7 @@ def curves(
     ema, raw = ('float_ema', 'float_raw') if floating else ('qat_ema', 'qat_raw')
     return {ema: table[PRIMARY], raw: table[RAW]} if RAW in table else {raw: table[PRIMARY]}
 
-# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-009
+# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-010
 def plot_map(
     table:pd.DataFrame,        # `results.csv`
     ax:Axes,                   # Where to draw
@@ -81,7 +81,7 @@ def plot_map(
     figure_title(ax, map_message(table, lines, corrected, floating))
     return ax
 
-# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-010
+# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-011
 def _phases(ax:Axes, table:pd.DataFrame):
     if 'bits' not in table: return
     for i in range(1, len(table)):
@@ -102,7 +102,7 @@ def _collapse_zone(ax:Axes, best:float):
     ax.text(.99, COLLAPSE_RATIO*best, 'below half of the best: collapsed ', transform=ax.get_yaxis_transform(),
             ha='right', va='top', fontsize='small', color='#5B6472')
 
-# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-011
+# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-012
 def map_message(
     table:pd.DataFrame,     # `results.csv` with at least one score
     lines:dict[str,float],  # As in `plot_map`
@@ -120,7 +120,7 @@ def map_message(
     if corrected is not None: message += f'; QC makes it {ap_text(corrected)}'
     return message + (f'; FP32 has {ap_text(lines["fp"])}' if 'fp' in lines else '')
 
-# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-017
+# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-018
 def loss_columns(
     table:pd.DataFrame, # `results.csv`
     split:str,          # train or val
@@ -130,7 +130,7 @@ def loss_columns(
     names = [c for c in table if re.fullmatch(rf'{split}/{part}_\w+', c)]
     return table[names].sum(axis=1, skipna=False) if names else None
 
-# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-018
+# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-019
 def plot_loss(
     table:pd.DataFrame, # `results.csv`
     ax:Axes,            # Where to draw
@@ -146,7 +146,7 @@ def plot_loss(
     epoch_axis(ax, table.epoch.iloc[0], table.epoch.iloc[-1])
     return ax
 
-# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-019
+# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-020
 def plot_lr(
     table:pd.DataFrame, # `results.csv`
     ax:Axes,            # Where to draw
@@ -168,7 +168,7 @@ def plot_lr(
                  else f'The learning rate is {first:.2g}')
     return ax
 
-# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-022
+# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-023
 def plot_qc_loss(
     history:pd.DataFrame, # qc/history.csv
     ax:Axes,              # Where to draw
@@ -184,7 +184,7 @@ def plot_qc_loss(
 
 def _qc_loss(history:pd.DataFrame) -> pd.Series: return history[[c for c in history if c.endswith('_loss')]].sum(axis=1)
 
-# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-023
+# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-024
 def plot_movement(
     history:pd.DataFrame, # qc/history.csv
     ax:Axes,              # Where to draw
@@ -200,7 +200,7 @@ def plot_movement(
     ax.grid(axis='y')
     return ax
 
-# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-024
+# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-025
 def qc_message(
     history:pd.DataFrame, # qc/history.csv
 ) -> str: # For titles
@@ -209,7 +209,7 @@ def qc_message(
     moved = f'QC moves scales by {last.gamma_mean:.2g} and shifts by {last.beta_mean:.2g} on average'
     return f'{moved}; the loss goes from {total.head(fifth).mean():.2f} to {total.tail(fifth).mean():.2f}'
 
-# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-027
+# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-028
 FEW = 20  # boxes; below this the AP of a class is noise
 
 def class_changes(
@@ -225,7 +225,7 @@ def class_changes(
     table = pd.DataFrame(rows, columns=['category_id', 'name', 'instances', 'images', 'before', 'after'])
     return table.assign(change=table.after-table.before).sort_values('change', ignore_index=True)
 
-# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-029
+# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-030
 def class_message(
     changes:pd.DataFrame, # From `class_changes`, not empty
 ) -> str: # For titles and alt texts
@@ -237,7 +237,7 @@ def class_message(
     return (f'{lost}; of those with {FEW} boxes or more, {worst["name"]} changed worst: {ap_text(worst.before)} to '
             f'{ap_text(worst.after)} ({worst.instances:,} boxes)')
 
-# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-030
+# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-031
 def plot_class_changes(
     changes:pd.DataFrame, # From `class_changes`, not empty
     ax:Axes,              # Where to draw
@@ -267,7 +267,7 @@ def plot_class_changes(
     figure_title(ax, class_message(changes))
     return ax
 
-# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-033
+# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-034
 SIZE_PARTS = {'codes': ('integers', '#3C4654'), 'scales': ('scales', '#009E73'), 'floats': ('other numbers', '#E69F00'),
          'structure': ('structure', '#B9C0C9')}
 
@@ -280,7 +280,7 @@ def size_bars(
     largest = max(exports, key=lambda e: e.sizes.fp32_file).sizes
     return bars | {'in FP16': dict(file=largest.fp16_file), 'in FP32': dict(file=largest.fp32_file)}
 
-# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-034
+# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-035
 def size_message(
     exports:list[Exported], # Of a run, not empty
 ) -> str: # For titles
@@ -290,7 +290,7 @@ def size_message(
             f'{least.sizes.fp32_file/least.sizes.file:.1f} times less than FP32, '
             f'{least.sizes.fp16_file/least.sizes.file:.1f} times less than FP16')
 
-# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-035
+# %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-036
 def plot_sizes(
     bars:dict[str,dict[str,int]], # From `size_bars`
     ax:Axes,                      # Where to draw

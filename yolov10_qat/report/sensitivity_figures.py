@@ -22,7 +22,7 @@ from yolov10_qat.report.style import (
     size_text,
 )
 
-# %% ../../nbs/70_report/06_sensitivity_figures.ipynb #06_sensitivity_figures-006
+# %% ../../nbs/70_report/06_sensitivity_figures.ipynb #06_sensitivity_figures-007
 def plot_sensitivity(
     table:pd.DataFrame, # From `read_sensitivity`
     ax:Axes,            # Where to draw
@@ -49,7 +49,7 @@ def plot_sensitivity(
                  f'{size_text(worst.bytes)} more would keep it at 8 bit')
     return ax
 
-# %% ../../nbs/70_report/06_sensitivity_figures.ipynb #06_sensitivity_figures-007
+# %% ../../nbs/70_report/06_sensitivity_figures.ipynb #06_sensitivity_figures-008
 def most_sensitive(
     table:pd.DataFrame, # From `read_sensitivity`
     top:int=15,         # Layers at most
@@ -68,14 +68,14 @@ def draw_sensitivity(
     worst = '; '.join(f'{r.part} {ap_text(r.ap_drop_alone)} ({size_text(r.bytes)})' for r in rows.head(5).itertuples())
     return ax, f'AP lost with one layer alone at {bits} bit, and the bytes to keep it at 8 bit: {worst}.'
 
-# %% ../../nbs/70_report/06_sensitivity_figures.ipynb #06_sensitivity_figures-010
+# %% ../../nbs/70_report/06_sensitivity_figures.ipynb #06_sensitivity_figures-011
 def trade_points(
     keep:dict, # From `read_keep_layers`
 ) -> list[dict]: # Those with an AP, fewest bits first
     "Keep-lists that were scored."
     return sorted((t for t in keep['trade'] if t['ap'] is not None), key=lambda t: t['average_bits'])
 
-# %% ../../nbs/70_report/06_sensitivity_figures.ipynb #06_sensitivity_figures-011
+# %% ../../nbs/70_report/06_sensitivity_figures.ipynb #06_sensitivity_figures-012
 def plot_trade(
     keep:dict, # From `read_keep_layers`
     ax:Axes,   # Where to draw
@@ -99,7 +99,7 @@ def plot_trade(
     figure_title(ax, trade_message(points, chosen))
     return ax
 
-# %% ../../nbs/70_report/06_sensitivity_figures.ipynb #06_sensitivity_figures-012
+# %% ../../nbs/70_report/06_sensitivity_figures.ipynb #06_sensitivity_figures-013
 def _layers_text(count:int) -> str: return f'{count} layer' + ('' if count == 1 else 's')
 
 def _chosen_text(keep:dict, chosen:dict) -> str:
@@ -112,7 +112,7 @@ def chosen_point(
     "Where on the curve the chosen list is."
     return next((t for t in trade_points(keep) if t['layers'] == len(keep['layers'])), None)
 
-# %% ../../nbs/70_report/06_sensitivity_figures.ipynb #06_sensitivity_figures-013
+# %% ../../nbs/70_report/06_sensitivity_figures.ipynb #06_sensitivity_figures-014
 def trade_message(
     points:list[dict], # From `trade_points`
     chosen:dict|None,  # From `chosen_point`

@@ -35,7 +35,7 @@ from yolov10_qat.train.float_trainer import (
     seed_epoch,
 )
 
-# %% ../../nbs/50_train/04_qc.ipynb #04_qc-005
+# %% ../../nbs/50_train/04_qc.ipynb #04_qc-006
 class Corrected(nn.Module):
     "A convolution, plain or quantised, whose output channels are scaled by `gamma` and shifted by `beta`."
     def __init__(self,
@@ -53,7 +53,7 @@ class Corrected(nn.Module):
         "Scaled and shifted output of the convolution."
         return self.conv(x_nihw)*self.gamma.view(-1, 1, 1) + self.beta.view(-1, 1, 1)
 
-# %% ../../nbs/50_train/04_qc.ipynb #04_qc-008
+# %% ../../nbs/50_train/04_qc.ipynb #04_qc-009
 def _blocks(model:DetectionModel, scope:str) -> dict[str,Conv]:
     end = {'all': len(model.model), 'backbone': len(model.yaml['backbone']), 'no-head': len(model.model)-1}[scope]
     blocks = {n: m for n, m in model.named_modules() if isinstance(m, Conv)}
@@ -66,7 +66,7 @@ def _blocks(model:DetectionModel, scope:str) -> dict[str,Conv]:
     if not found: raise ValueError('this model has no batch norms: QC goes between a convolution and its batch norm')
     return found
 
-# %% ../../nbs/50_train/04_qc.ipynb #04_qc-009
+# %% ../../nbs/50_train/04_qc.ipynb #04_qc-010
 def insert_qc(
     model:DetectionModel, # YOLOv10, plain or quantised, not fused; changed in place
     scope:str='all',      # `all`, `backbone` or `no-head`
@@ -79,7 +79,7 @@ def insert_qc(
     for block in blocks.values(): block.conv = Corrected(block.conv)
     return [f'{name}.conv' for name in blocks]
 
-# %% ../../nbs/50_train/04_qc.ipynb #04_qc-015
+# %% ../../nbs/50_train/04_qc.ipynb #04_qc-016
 @torch.no_grad()
 def fold_qc(
     model:nn.Module, # With corrections from `insert_qc`; changed in place
@@ -94,7 +94,7 @@ def fold_qc(
         block.conv = qc.conv
     return model
 
-# %% ../../nbs/50_train/04_qc.ipynb #04_qc-023
+# %% ../../nbs/50_train/04_qc.ipynb #04_qc-024
 def qc_overrides(
     config:RunConfig,   # The run
     run_root:Path|str,  # Its folder
@@ -111,7 +111,7 @@ def end_of_training(
     mended = Path(run_root)/'bn'/'reestimated.pt'
     return mended if mended.is_file() else Path(run_root)/'ultralytics'/'train'/'weights'/'last.pt'
 
-# %% ../../nbs/50_train/04_qc.ipynb #04_qc-024
+# %% ../../nbs/50_train/04_qc.ipynb #04_qc-025
 def trained_model(
     path:Path|str,      # Checkpoint of a training
     scope:str='all',    # `all`, `backbone` or `no-head`
@@ -125,7 +125,7 @@ def trained_model(
     insert_qc(model, scope)
     return model, content
 
-# %% ../../nbs/50_train/04_qc.ipynb #04_qc-025
+# %% ../../nbs/50_train/04_qc.ipynb #04_qc-026
 class _FrozenAround(FloatTrainer):
     "Builds the corrected model and lets nothing but the corrections move."
     def setup_model(self):
@@ -154,7 +154,7 @@ class _FrozenAround(FloatTrainer):
         for m in self.model.modules():
             if isinstance(m, _BatchNorm): m.eval()
 
-# %% ../../nbs/50_train/04_qc.ipynb #04_qc-027
+# %% ../../nbs/50_train/04_qc.ipynb #04_qc-028
 def movement(
     corrections:list[Corrected], # Of one model
 ) -> dict[str,float]: # Mean and largest |gamma-1| and |beta| over all channels
@@ -163,7 +163,7 @@ def movement(
     return {f'{name}_{kind}': float(getattr(v.abs(), kind)()) for name,
             v in (('gamma', gamma-1), ('beta', beta)) for kind in ('mean', 'max')}
 
-# %% ../../nbs/50_train/04_qc.ipynb #04_qc-028
+# %% ../../nbs/50_train/04_qc.ipynb #04_qc-029
 class QCTrainer(_FrozenAround):
     "Trains the corrections of a run whose training is done, in `qc/` of its folder."
     def __init__(self, cfg=DEFAULT_CFG, overrides:dict|None=None, _callbacks:dict|None=None):
@@ -201,7 +201,7 @@ class QCTrainer(_FrozenAround):
             train_args=plain_arguments(self.args), ema_updates=0, resume={}))
         return True
 
-# %% ../../nbs/50_train/04_qc.ipynb #04_qc-031
+# %% ../../nbs/50_train/04_qc.ipynb #04_qc-032
 def correct(
     run_root:Path|str, # Folder of a run whose training is done, with its run_config.yaml and dataset/
 ) -> Path: # qc/corrected.pt: a checkpoint with the correction folded in
