@@ -5,9 +5,9 @@ import subprocess
 import sys
 
 import pytest
+
 from conftest import command
 from places import ROOT
-
 from yolov10_qat.core.config import RunConfig, load_config
 from yolov10_qat.core.layout import TEMPLATE, Layout
 from yolov10_qat.pipeline import entrance

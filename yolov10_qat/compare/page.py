@@ -220,5 +220,5 @@ def _html(result:Comparison, drawn:dict[str,dict], links:dict[str,str], files:li
     return page_template('comparison.html.j2').render(
         result=result, headline=comparison_headline(result), only_twins=only_twins(result),
         twins=[(f'twins-{i}', twin_sentence(p)) for i, p in enumerate(result.twins)], blocks=blocks, figures=drawn,
-        links=links, MOST_RUNS=MOST_RUNS, LINES=LINES, TREES=TREES, LOOKS=LOOKS,
+        links=links, MOST=MOST_RUNS, LINES=LINES, TREES=TREES, LOOKS=LOOKS,
         incomplete=[incomplete_cells(r) for r in result.incomplete[:MOST_RUNS]], files=files)
