@@ -92,11 +92,20 @@ def test_the_gate_is_asked_once(tmp_path, monkeypatch):
     monkeypatch.setattr(entrance, 'ask_gate', ask)
     launcher = entrance.enter(RunConfig(variant='yolo10m', run_root=tmp_path/'run'))
     launcher.lock.release()
-    monkeypatch.setenv(entrance.ENTERED_VARIABLE, str(launcher.root))
+    monkeypatch.setenv(entrance.ENTERED_VARIABLE, launcher.run_id)
     entrance.enter(launcher.config).lock.release()  # as the kernel does
     monkeypatch.delenv(entrance.ENTERED_VARIABLE)
     entrance.enter(launcher.config, resume=True).lock.release()  # asked when the run was new
     assert asked == ['yolo10m'] and load_summary(launcher.root).gate.reasons == ['it may start']
+
+
+def test_another_run_in_the_folder_is_not_taken_over(tmp_path, monkeypatch):
+    "Between launcher and kernel somebody else may have been quicker."
+    first = entrance.enter(RunConfig(run_root=tmp_path/'run'))
+    first.lock.release()
+    monkeypatch.setenv(entrance.ENTERED_VARIABLE, 'the id of a run that was here before')
+    Layout(first.root).results.parent.mkdir(parents=True)
+    with pytest.raises(FileExistsError, match='continue it with --resume'): entrance.enter(first.config)
 
 
 def test_a_refusal_of_the_gate_makes_no_folder(tmp_path):

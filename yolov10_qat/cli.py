@@ -86,11 +86,12 @@ def run(
     return _start(_config(config, resume, {k: v for k, v in given.items() if v is not None}), resume)
 
 # %% ../nbs/99_cli.ipynb #99_cli-010
-def _start(settings:RunConfig, resume:bool) -> int:
+def _start(settings:RunConfig, resume:bool, prepare:Callable[[],Any]=lambda: None) -> int:
     told = {k: getattr(settings, k) for k in ('variant', 'method', 'profile')} | changed_fields(settings)
     print('settings:', ' '.join(f'{k}={v}' for k, v in told.items()), flush=True)
     from yolov10_qat.pipeline.entrance import enter
     entered = enter(settings, resume)  # before the slow imports: a refusal takes a second
+    prepare()
     from yolov10_qat.pipeline.launch import launch
     summary, code = launch(entered)
     if summary.error: print(f'error: {summary.error.message}', file=sys.stderr)
@@ -127,8 +128,7 @@ def _scratch(twin:str, config:Path|None, resume:bool, given:dict[str,Any]) -> in
     own = dict(quantize=not floating, run_root=str(folder/twin))
     settings = _config(config, False, usual | given | own)
     from yolov10_qat.runs.folder import share_data
-    share_data(folder, twin, settings.coco_root == DEMO)
-    return _start(settings, False)
+    return _start(settings, False, lambda: share_data(folder, twin, settings.coco_root == DEMO))
 
 # %% ../nbs/99_cli.ipynb #99_cli-015
 @scratch_app.command('fp16')

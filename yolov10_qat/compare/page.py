@@ -185,7 +185,7 @@ def _links(result:Comparison, out:Path) -> dict[str,str]:
 class Written(NamedTuple):
     "A comparison as it lies on disk."
     result:Comparison
-    comparison_figures:dict[str,dict]  # name -> title, alt, ...; files in figures/
+    figures:dict[str,dict]  # name -> title, alt, ...; files in figures/
 
 # %% ../../nbs/75_compare/09_page.ipynb #09_page-021
 def write_comparison(

@@ -28,6 +28,7 @@ from yolov10_qat.compare.runs import (
 from .states import Disagreement, State, disagreements, states
 from ..core.config import RANDOM, VARIANTS
 from ..core.fields import Block
+from ..core.layout import ComparisonLayout
 from ..runs.summary import FLOAT
 
 # %% ../../nbs/75_compare/06_summary.ipynb #06_summary-006
@@ -134,7 +135,7 @@ def compare(
                       twins=twins(runs))
 
 # %% ../../nbs/75_compare/06_summary.ipynb #06_summary-015
-OURS = {'summary.md', 'summary.csv', 'comparison.json', 'report.html', 'compare.ipynb', 'figures'}
+OURS = ComparisonLayout.names()
 
 def check_out(
     out:Path|str, # Folder of a comparison, may not exist yet

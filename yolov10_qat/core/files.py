@@ -62,7 +62,8 @@ def _digest(stream) -> str:  # Python 3.10 has no hashlib.file_digest
 class RunLocked(RuntimeError):
     "Another process works in this run folder."
 
-_HELD:set[Path] = set()  # by this process: POSIX drops a lock when any descriptor of its file is closed
+# path -> process: POSIX drops a lock when any descriptor of its file is closed, and a forked child has none
+_HELD:dict[Path,int] = {}
 
 def _locked(file, run_root:Path|str) -> RunLocked:
     file.seek(0)
@@ -83,12 +84,12 @@ class RunLock:
         self.file.truncate(0)
         self.file.write(str(os.getpid()))
         self.file.flush()
-        _HELD.add(self.path.absolute())
+        _HELD[self.path.absolute()] = os.getpid()
 
     def release(self):
         "Let the next process in. The file stays: removing it would let two processes lock two different files."
         self.file.close()
-        _HELD.discard(self.path.absolute())
+        _HELD.pop(self.path.absolute(), None)
 
 # %% ../../nbs/10_core/07_files.ipynb #07_files-016
 def check_unlocked(
@@ -96,7 +97,7 @@ def check_unlocked(
 ) -> None:
     "Raise `RunLocked` when another process works in a folder; nothing is written."
     path = Layout(Path(run_root)).lock.absolute()
-    if path in _HELD or not path.is_file(): return
+    if _HELD.get(path) == os.getpid() or not path.is_file(): return
     with open(path, encoding='utf-8') as file:
         try: fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError: raise _locked(file, run_root) from None

@@ -32,8 +32,9 @@ def _packed_sizes(path:Path, found:Deployment) -> Sizes:
     floats = {f"{layer.entry['name']}.{part}": t for layer in found.layers for part,
               t in (('weight', layer.weight), ('bias', layer.bias_o)) if t is not None}
     halves = {n: t.half() if n.endswith('.weight') else t for n, t in floats.items()}
-    return _sizes(path, found, parts['codes'], parts['scale'], parts['weight'] + parts['bias'],
-                  *(len(safetensors.torch.save(t)) for t in (floats, halves)))
+    fp32, fp16 = (len(safetensors.torch.save(t)) for t in (floats, halves))
+    return _sizes(path, found, parts['codes'], scales=parts['scale'], rest=parts['weight'] + parts['bias'], fp32=fp32,
+                  fp16=fp16)
 
 def _sizes(path:Path, found:Deployment, codes:int, *, scales:int, rest:int, fp32:int, fp16:int) -> Sizes:
     file, counts = path.stat().st_size, [(int(np.prod(e['shape'])), e['bits']) for e in found.manifest]

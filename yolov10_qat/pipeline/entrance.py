@@ -14,7 +14,9 @@ from ..compare.gate import ask_gate
 from ..core.config import RunConfig, load_config
 from ..core.errors import ConfigError
 from ..core.files import RunLock
+from ..core.layout import Layout
 from ..runs.folder import lock_run_root, open_root, resumed_config, with_absolute_paths
+from ..runs.summary import load_summary
 
 # %% ../../nbs/90_pipeline/01_entrance.ipynb #01_entrance-005
 def resolve(
@@ -42,7 +44,7 @@ def config_from(
     return resolve(given, resume)
 
 # %% ../../nbs/90_pipeline/01_entrance.ipynb #01_entrance-010
-ENTERED_VARIABLE = 'YOLOV10_QAT_ENTERED'  # run root that the process which started this one has entered
+ENTERED_VARIABLE = 'YOLOV10_QAT_ENTERED'  # id of the run that the process which started this one has entered
 
 class Entered(NamedTuple):
     "A run folder that is open."
@@ -53,6 +55,14 @@ class Entered(NamedTuple):
     @property
     def root(self) -> Path: "Its folder."; return Path(self.config.run_root)
 
+    @property
+    def run_id(self) -> str: "Of the run in it."; return load_summary(self.root).run_id
+
+def _entered(root:Path) -> bool:
+    "Whether this very run was entered by the process that started this one."
+    known = os.environ.get(ENTERED_VARIABLE)
+    return bool(known) and Layout(root).summary.is_file() and load_summary(root).run_id == known
+
 def enter(
     config:RunConfig,    # From `resolve`
     resume:bool=False,   # Go on with the run in `config.run_root`
@@ -60,9 +70,12 @@ def enter(
     "Check, ask the gate, lock and open, in this order; a refusal leaves the folder as it was."
     config = with_absolute_paths(config)
     root = Path(config.run_root)
-    if os.environ.get(ENTERED_VARIABLE) == str(root): return Entered(config, resume, RunLock(root))
-    if resume: config = resumed_config(root, config.model_dump())
+    if _entered(root): return Entered(config, resume, RunLock(root))
+    if resume: config = resumed_config(root, {k: v for k, v in config.model_dump().items() if v is not None})
     gate = None if resume else ask_gate(config)
     lock = lock_run_root(root, resume)
-    open_root(config, resume, gate)
+    try: open_root(config, resume, gate)
+    except BaseException:
+        lock.release()
+        raise
     return Entered(config, resume, lock)

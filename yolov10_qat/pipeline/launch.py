@@ -186,9 +186,9 @@ def launch(
     run:Entered, # From `enter`; its lock passes to the kernel
 ) -> tuple[RunSummary,int]: # What became of it; exit status: 0 completed, 1 crashed or could not start, 130 interrupted
     "Execute one run in a notebook kernel and see to its report."
-    root = run.root
+    root, run_id = run.root, run.run_id
     run.lock.release()  # the kernel takes it over
-    with _environment({ENTERED_VARIABLE: str(root)}):
+    with _environment({ENTERED_VARIABLE: run_id}):
         kernel = execute(TEMPLATE, run.config.model_dump() | {'resume': run.resume}, Layout(root).notebook)
     _until_free(root)
     summary = load_summary(root)
