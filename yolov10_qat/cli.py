@@ -24,7 +24,7 @@ from . import __version__
 from .core.config import DEMO, PROFILES, VARIANTS, RunConfig, changed_fields, load_config, option_type
 from .core.errors import nearest
 from .core.fields import AMP_TYPES
-from .core.layout import Layout
+from .core.layout import ComparisonLayout, Layout
 
 # %% ../nbs/99_cli.ipynb #99_cli-005
 def _option(name:str, field:FieldInfo, usual:dict[str,Any]) -> inspect.Parameter:
@@ -296,15 +296,15 @@ def _tell_study(found, out:Path, bits:int):
         layers[list(columns)].rename(columns=columns).head(15).to_string(
             index=False, float_format=lambda v: f'{v:+.3f}'))
     drawn = {'sensitivity': draw_sensitivity(found.table, bits),
-             'trade': draw_trade(read_keep_layers(out/'keep-layers.json'))}
-    keep_figures([(name, flat_title(d[0]), d[1], d[0].figure) for name, d in drawn.items() if d], out/'figures')
+             'trade': draw_trade(read_keep_layers(Layout(out).keep_layers))}
+    keep_figures([(name, flat_title(d[0]), d[1], d[0].figure) for name, d in drawn.items() if d], Layout(out).figures)
     spent = int(layers[layers.part.isin(found.chosen)].bytes.sum())
     mine, none = next(p for p in found.points if p['layers'] == len(found.chosen) and p['bytes']
                       == spent), found.points[0]
     print(f"{len(found.chosen)} of {len(layers)} layers at 8 bit cost {spent:,} bytes: {mine['average_bits']:.2f} "
           f"instead of {none['average_bits']:.2f} bits a weight, AP {mine['ap']:.3f} instead of {none['ap']:.3f} "
           f"(rounded without training, {found.images} images, one2one, ultralytics_val)")
-    print(f"keep-list: {(out/'keep-layers.json').resolve()}")
+    print(f"keep-list: {(Layout(out).keep_layers).resolve()}")
 
 # %% ../nbs/99_cli.ipynb #99_cli-025
 def _tell_ladder(found, out:Path):
@@ -458,8 +458,8 @@ def summarize(
     from yolov10_qat.pipeline.launch import summarize as execute
     code = execute(run_roots, out)
     if not code:
-        print(f"{(out/'summary.md').read_text(encoding='utf-8').splitlines()[0].lstrip('# ')}\nreport: "
-              f"{out.resolve()/'report.html'}")
+        print(f"{ComparisonLayout(out).summary_md.read_text(encoding='utf-8').splitlines()[0].lstrip('# ')}\nreport: "
+              f"{ComparisonLayout(out.resolve()).report}")
     return code
 
 def _table(facts:dict[str,Any]):

@@ -33,6 +33,7 @@ from yolov10_qat.compare.sentences import (
 )
 from .summary import OURS, Comparison, Variant, check_out, compare
 from ..core.files import write_atomic
+from ..core.layout import ComparisonLayout, Layout
 from ..report.style import LOOKS, ap_text, keep_figures, page_template
 from ..runs.summary import RUNGS
 
@@ -178,8 +179,8 @@ def _beside(run:Found, out:Path) -> Found:
 
 def _links(result:Comparison, out:Path) -> dict[str,str]:
     rows = [*(r for v in result.variants for r in v.rows), *result.incomplete]
-    return {r.run_id: quote((Path(r.folder)/'report.html').as_posix()) for r in rows
-            if (out/r.folder/'report.html').is_file()}
+    return {r.run_id: quote((Path(r.folder)/Layout.report).as_posix()) for r in rows
+            if Layout(out/r.folder).report.is_file()}
 
 # %% ../../nbs/75_compare/09_page.ipynb #09_page-020
 class Written(NamedTuple):
@@ -199,14 +200,14 @@ def write_comparison(
     result = compare(runs,
                      [p.model_copy(update=dict(path=os.path.relpath(Path(p.path).resolve(), out))) for p in problems])
     out.mkdir(parents=True, exist_ok=True)
-    drawn = keep_figures(comparison_figures(result, runs), out/'figures')
-    for old in (out/'figures').iterdir():  # of an earlier comparison with other runs
+    drawn = keep_figures(comparison_figures(result, runs), ComparisonLayout(out).figures)
+    for old in (ComparisonLayout(out).figures).iterdir():  # of an earlier comparison with other runs
         if old.stem not in drawn: old.unlink()
-    write_atomic(out/'comparison.json', result.model_dump_json(indent=1) + '\n')
-    write_atomic(out/'summary.csv', csv_text(result))
-    write_atomic(out/'summary.md', markdown(result))
-    files = [name for name in sorted(OURS-{'figures', 'report.html'}) if (out/name).is_file()]
-    write_atomic(out/'report.html', _html(result, drawn, _links(result, out), files))
+    write_atomic(ComparisonLayout(out).comparison, result.model_dump_json(indent=1) + '\n')
+    write_atomic(ComparisonLayout(out).table, csv_text(result))
+    write_atomic(ComparisonLayout(out).summary_md, markdown(result))
+    files = [name for name in sorted(OURS-{ComparisonLayout.figures, ComparisonLayout.report}) if (out/name).is_file()]
+    write_atomic(ComparisonLayout(out).report, _html(result, drawn, _links(result, out), files))
     return Written(result, drawn)
 
 # %% ../../nbs/75_compare/09_page.ipynb #09_page-022

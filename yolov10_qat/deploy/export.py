@@ -82,7 +82,7 @@ def run_of(
     "The run of a checkpoint."
     return next(
         (p for p in Path(checkpoint).resolve().parents if Layout(p).config.is_file()
-         and (Layout(p).dataset/'provenance.json').is_file()), None)
+         and Layout(p).view.provenance.is_file()), None)
 
 def _data_of(checkpoint:Path|str, coco_root:Path|str|None, val_split:str) -> tuple[Path|str,str]:
     if coco_root: return coco_root, val_split

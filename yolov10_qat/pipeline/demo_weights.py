@@ -18,6 +18,7 @@ from .. import __version__
 from ..checkpoint.base_weights import SHIPPED
 from ..checkpoint.store import build_model, load_checkpoint, random_model, save_base
 from ..core.config import RunConfig, save_config
+from ..core.layout import Layout
 from ..data.scenes import write_scenes
 from ..data.view import View, build_view
 from ..evaluate.heads import evaluate
@@ -52,9 +53,9 @@ def train_base(
     config = RunConfig(**BASE_RECIPE | changes, coco_root=folder/'coco', base=folder/'start.safetensors',
                        run_root=folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_config(config, folder/'run_config.yaml')
+    save_config(config, Layout(folder).config)
     write_scenes(folder/'coco', config.train_max_images, config.val_max_images)
-    view = build_view(folder/'coco', folder/'dataset', seed=config.seed)
+    view = build_view(Layout(folder).scenes, Layout(folder).dataset, seed=config.seed)
     save_base(config.base, heavy_tailed(random_model(config.variant, view.names, config.seed), config.seed),
               config.variant, {})
     trainer = FloatTrainer(overrides=overrides(config, folder))

@@ -100,7 +100,7 @@ def check_place(
     if record.get('run_id') != run_id:
         raise PublishError(f"{place} holds run {record.get('run_id')}, this is run {run_id}; choose another --name")
     known = {f['path']: f['sha256'] for f in record['files']} | {
-        RECORD: None, 'checkpoints/.gitignore': None, 'export/.gitignore': None}
+        RECORD: None, 'checkpoints/.gitignore': None, f'{Layout.export}/.gitignore': None}
     found = {p.relative_to(place).as_posix(): p for p in place.rglob('*') if p.is_file()}
     touched = [f for f, p in found.items() if f not in known or known[f] and known[f] != file_sha256(p)]
     if touched:
@@ -211,7 +211,7 @@ def _exported(run:Run, folder:Path) -> list[str]:
             raise PublishError(f'{e.path} of {run.root} is not the file that was measured; export it anew with '
                                'yolov10-qat run --resume')
         _carry(run.root/e.path, folder/e.path)
-    if run.summary.exports: write_atomic(folder/'export/.gitignore', '*\n')
+    if run.summary.exports: write_atomic(Layout(folder).export/'.gitignore', '*\n')
     return [e.path for e in run.summary.exports]
 
 def _files(folder:Path, sources:dict[str,str]) -> list[dict[str,Any]]:
@@ -234,13 +234,13 @@ def _readme(run:Run, name:str, folder:Path, checkpoints:list[dict[str,Any]], fil
 
 # %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-024
 def _fill(run:Run, name:str, folder:Path, words:Iterable[str]|None):
-    carried = {f: f for f in ('run_summary.json', 'keep-layers.json', 'recipe.yaml') if (run.root/f).is_file()}
+    carried = {f: f for f in (Layout.summary, Layout.keep_layers, Layout.recipe) if (run.root/f).is_file()}
     for file in carried: shutil.copy2(run.root/file, folder/file)
     checkpoints, exported = _checkpoints(run, folder, words), _exported(run, folder)
     save_config(portable_config(run.config), folder/'training-config.yaml')
     write_summary_md(run.root, folder)
     sources = carried | {f: f for f in exported} | {c['path']: c['source']
-                                                    for c in checkpoints} | {'training-config.yaml': 'run_config.yaml'}
+                                                    for c in checkpoints} | {'training-config.yaml': Layout.config}
     write_atomic(folder/'README.md', '')  # the report lists it
     render(run.root, folder)
     (folder/'README.md').unlink()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..core.layout import Layout
 from .read import read_run
 from .rows import rung_rows
 from .style import ap_text
@@ -70,7 +71,7 @@ class RunResult:
     @property
     def summary(self) -> RunSummary: "What `run_summary.json` says."; return self.run.summary
     @property
-    def report(self) -> Path: "The HTML report."; return self.root/'report.html'
+    def report(self) -> Path: "The HTML report."; return Layout(self.root).report
     @property
     def rungs(self) -> pd.DataFrame:
         "Every score of every state."
@@ -81,7 +82,7 @@ class RunResult:
     def _repr_html_(self) -> str:
         rows = [r for r in rung_rows(self.run) if r['primary']]
         top, images = max((r['AP'] or 0 for r in rows), default=0), rows[0]['images'] if rows else 0
-        names = ('report.html', 'summary.md', 'run_summary.json', 'run.ipynb', 'run.log')
+        names = (Layout.report, Layout.summary_md, Layout.summary, Layout.notebook, Layout.log)
         links = ' · '.join(f'<a href="{escape(os.path.relpath(self.root/n))}" target="_blank">{n}</a>' for n in names
                            if (self.root/n).is_file())
         error = f'<p>{escape(self.summary.error.message)}</p>' if self.summary.error else ''

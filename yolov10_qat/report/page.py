@@ -9,6 +9,7 @@ __all__ = ['render', 'write_summary_md']
 from pathlib import Path
 
 from ..core.files import write_atomic
+from ..core.layout import Layout
 from .figures import _bits, _figures, last_changes
 from .oscillation_figures import memory, restless_rows
 from .read import Run, _floating, last_rung, read_run
@@ -30,7 +31,7 @@ from .worst_images import examples
 from ..runs.diagnosis import moved_text
 
 # %% ../../nbs/70_report/14_page.ipynb #14_page-006
-def _draw_all(run:Run, folder:Path) -> dict[str,dict]: return keep_figures(_figures(run), folder/'figures')
+def _draw_all(run:Run, folder:Path) -> dict[str,dict]: return keep_figures(_figures(run), Layout(folder).figures)
 
 # %% ../../nbs/70_report/14_page.ipynb #14_page-007
 def render(
@@ -57,7 +58,7 @@ def render(
         memory=memory(run.histories['momentum'], run.histories['threshold']) if run.histories else 0, bits=_bits(run),
         command=reproduce_command(run.config) if run.config else None, artefacts=artefact_rows(folder),
         timings=[(k, v) for k, v in run.summary.timings.items() if k != 'total'], total=_total(run.summary.timings))
-    return write_atomic(folder/'report.html', html)
+    return write_atomic(Layout(folder).report, html)
 
 # %% ../../nbs/70_report/14_page.ipynb #14_page-010
 def write_summary_md(
@@ -84,4 +85,4 @@ def write_summary_md(
                  ap_text(r['AP75']), signed_text(r['difference'])]
         lines.append(f'| {" | ".join(cells)} |')
     lines += ['', *(f'- {name}: {value}' for name, value in card(run))]
-    return write_atomic(Path(out or run.root)/'summary.md', '\n'.join(lines).strip()+'\n')
+    return write_atomic(Layout(Path(out or run.root)).summary_md, '\n'.join(lines).strip()+'\n')

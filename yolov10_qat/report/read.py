@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ..core.config import RunConfig, load_config
+from ..core.layout import Layout
 from yolov10_qat.report.tracking_tables import (
     read_batchnorm,
     read_histories,
@@ -72,12 +73,12 @@ def read_run(
     if results is not None and results.empty: results = None
     files = [p for p in sorted(root.glob('evaluation/*-one2*.json')) if not p.stem.endswith('-detections')]
     evaluations = {(e['rung'], e['head']): e for e in (attempt(_json, p) for p in files) if e}
-    layers = (attempt(_json, root/'evaluation/weights.json') or {}).get('layers', [])
-    run = Run(root, summary, attempt(load_config, root/'run_config.yaml'), results, evaluations, layers,
-              attempt(_json, root/'dataset/provenance.json'), attempt(read_correction, root/'qc/history.csv'),
-              attempt(read_oscillation, root/'oscillation.csv'), attempt(read_histories, root/'oscillation.json'),
-              attempt(read_batchnorm, root/'batchnorm.csv'), attempt(read_sensitivity, root/'sensitivity.csv'),
-              attempt(read_keep_layers, root/'keep-layers.json'), problems)
+    layers = (attempt(_json, Layout(root).grid_histograms) or {}).get('layers', [])
+    run = Run(root, summary, attempt(load_config, Layout(root).config), results, evaluations, layers,
+              attempt(_json, Layout(root).view.provenance), attempt(read_correction, Layout(root).correction_history),
+              attempt(read_oscillation, Layout(root).oscillation), attempt(read_histories, Layout(root).histories),
+              attempt(read_batchnorm, Layout(root).batchnorm), attempt(read_sensitivity, Layout(root).sensitivity),
+              attempt(read_keep_layers, Layout(root).keep_layers), problems)
     _complete(run)
     return run
 

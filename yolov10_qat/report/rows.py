@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ..core.config import RunConfig, changed_fields
+from ..core.layout import Layout
 from ..core.recipe import FLOAT_BITS, batches_gathered, word_lengths
 from .read import Run, _floating
 from .style import LOOKS, size_text, time_text
@@ -146,21 +147,21 @@ def source_rows(
     return [*rows, ('Classes', f"{len(provenance.get('classes', []))}")]
 
 # %% ../../nbs/70_report/13_rows.ipynb #13_rows-018
-ARTEFACTS = {'run.ipynb': 'executed notebook', 'run.log': 'log', 'summary.md': 'short summary',
-             'run_summary.json': 'result for machines', 'run_config.yaml': 'every parameter',
-             'recipe.yaml': 'optimizer and augmentation', 'ultralytics/*/weights/*.pt': 'checkpoint',
+ARTEFACTS = {Layout.notebook: 'executed notebook', Layout.log: 'log', Layout.summary_md: 'short summary',
+             Layout.summary: 'result for machines', Layout.config: 'every parameter',
+             Layout.recipe: 'optimizer and augmentation', 'ultralytics/*/weights/*.pt': 'checkpoint',
              'ultralytics/*/results.csv': 'losses and scores of each epoch',
              'ultralytics/*/args.yaml': "trainer's arguments", 'ultralytics/*/tensorboard/*': 'TensorBoard events',
              'dataset/dataset.yaml': 'data for Ultralytics', 'dataset/provenance.json': 'where the data comes from',
-             'oscillation.csv': 'oscillation of each layer after each epoch',
-             'oscillation.json': 'distances to thresholds, ways of a few weights',
-             'batchnorm.csv': 'batch-norm statistics before and after re-estimation',
-             'ptq/calibrated.pt': 'what training started from', 'bn/*.pt': 'checkpoint with re-estimated statistics',
-             'sensitivity.csv': 'what each layer costs at low bits', 'keep-layers.json': 'layers kept at more bits',
+             Layout.oscillation: 'oscillation of each layer after each epoch',
+             Layout.histories: 'distances to thresholds, ways of a few weights',
+             Layout.batchnorm: 'batch-norm statistics before and after re-estimation',
+             Layout.calibrated: 'what training started from', 'bn/*.pt': 'checkpoint with re-estimated statistics',
+             Layout.sensitivity: 'what each layer costs at low bits', Layout.keep_layers: 'layers kept at more bits',
              'README.md': 'what this is, and how to load it', 'training-config.yaml': 'every parameter',
-             'checkpoints/*.pt': 'checkpoint', 'export/*': 'deployable file', 'qc/corrected.pt': 'corrected checkpoint',
-             'qc/history.csv': 'losses and corrections of each step of QC',
-             'evaluation/*.json': 'scores, detections, weight histograms, gain of QC',}
+             'checkpoints/*.pt': 'checkpoint', 'export/*': 'deployable file', Layout.corrected: 'corrected checkpoint',
+             Layout.correction_history: 'losses and corrections of each step of QC',
+             'evaluation/*.json': 'scores, detections, weight histograms, gain of QC'}
 
 def artefact_rows(
     run_root:Path|str, # Folder of a run

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from ..core.layout import Layout, detections_file
 from .read import Run, last_rung
 from .style import LOOKS, data_uri
 
@@ -190,8 +191,8 @@ def examples(
     "The images that lost most, as floating point and as the last state sees them."
     last = last_rung(run)
     if not last: return [], 'Detections of two states are needed, and no state but floating point was scored.'
-    files = [run.root/'dataset/annotations/instances_val.json',
-             *(run.root/f'evaluation/{rung}-one2one-detections.json' for rung in ('fp', last.rung))]
+    files = [Layout(run.root).view.val_annotations,
+             *(detections_file(Layout(run.root).evaluation, rung, 'one2one') for rung in ('fp', last.rung))]
     missing = [str(f.relative_to(run.root)) for f in files if not f.is_file()]
     if missing: return [], f'There are no examples, because {", ".join(missing)} is missing.'
     try: truth, before, after = msgspec.json.decode(files[0].read_bytes(), type=Truth), *map(read_detections, files[1:])
@@ -201,8 +202,9 @@ def examples(
     if not lost:
         return [], f'In none of the {len(truth.images):,} validation images does {label} find fewer objects than FP32.'
     names = {c.id: c.name for c in truth.categories}
-    shown = [e for e in lost if (run.root/'dataset/images/val'/e.file).is_file()][:count]
-    def open_photo(e): return ImageOps.exif_transpose(Image.open(run.root/'dataset/images/val'/e.file)).convert('RGB')
+    shown = [e for e in lost if (Layout(run.root).view.images/'val'/e.file).is_file()][:count]
+    def open_photo(e):
+        return ImageOps.exif_transpose(Image.open(Layout(run.root).view.images/'val'/e.file)).convert('RGB')
     drawn = [dict(file=e.file, shots=shots(open_photo(e), e, names, last.rung)) for e in shown]
     return (drawn,
             f'{label} finds fewer objects than FP32 in {len(lost):,} of {len(truth.images):,} validation images '

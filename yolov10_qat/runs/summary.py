@@ -19,6 +19,7 @@ from pydantic import ConfigDict, Field, ValidationError, create_model
 from ..core.config import PRIMARY
 from ..core.fields import Block
 from ..core.files import write_atomic
+from ..core.layout import Layout
 from ..core.methods import PARTS
 from .results import Stability, Status
 
@@ -272,7 +273,7 @@ def find_rung(
     return match[0] if match else None
 
 # %% ../../nbs/20_runs/02_summary.ipynb #02_summary-028
-SUMMARY_FILE = 'run_summary.json'
+SUMMARY_FILE = Layout.summary
 
 def _finite(value:Any) -> Any:
     if isinstance(value, float): return value if math.isfinite(value) else None

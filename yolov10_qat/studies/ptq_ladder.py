@@ -27,6 +27,7 @@ from ..checkpoint.store import open_base, save_calibrated
 from ..core.config import DEMO
 from ..core.fields import Block
 from ..core.files import file_sha256, write_atomic
+from ..core.layout import Layout, detections_file
 from ..core.methods import canonical_ptq
 from ..data.scenes import write_scenes
 from ..data.view import build_view
@@ -204,8 +205,8 @@ class _Climber:
         took, s = time.monotonic() - started, self.ladder.settings
         scores = evaluate(model if method == FP else deployable(model), self.view, s.imgsz, self.batch,
                           self.ladder.device, label=method)
-        (self.out/'evaluation').mkdir(exist_ok=True)
-        for found in scores.values(): save_scores(found, method, self.out/'evaluation')
+        (Layout(self.out).evaluation).mkdir(exist_ok=True)
+        for found in scores.values(): save_scores(found, method, Layout(self.out).evaluation)
         self.ladder.steps.append(
             LadderStep(method=method, seconds=took if method != FP else 0.,
                  average_bits=32. if method == FP else average_bits(self.manifest),
@@ -235,7 +236,7 @@ def best_first(
 def _lead(ladder:Ladder, out:Path, annotations:Path) -> Lead|None:
     if len(order := best_first(ladder)) < 2: return None
     best, second = order[:2]
-    files = [out/'evaluation'/f'{s.method}-one2one-detections.json' for s in (second, best)]
+    files = [detections_file(Layout(out).evaluation, s.method, 'one2one') for s in (second, best)]
     return Lead(best=best.method, second=second.method, **bootstrap_difference(annotations, *files))
 
 # %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-017
@@ -297,10 +298,10 @@ def render_ladder(
     with rc_context(RC): ax = plot_ladder_steps(ladder, new_axes(1.1+.34*len(ladder.steps)))
     alt = 'Bars of AP: ' + ', '.join(f'{s.method} {ap_text(s.one2one["AP"])}'
                                      for s in ladder.steps) + '; one2one head, pycocotools.'
-    drawn = keep_figures([('ladder', flat_title(ax), alt, ax.figure)], folder/'figures')
+    drawn = keep_figures([('ladder', flat_title(ax), alt, ax.figure)], Layout(folder).figures)
     order = best_first(ladder)
     html = page_template('ladder.html.j2').render(
         ladder=ladder, s=ladder.settings, headline=ladder_headline(ladder), lead=lead_sentence(ladder.lead),
         order=order, present={s.checkpoint for s in ladder.steps if s.checkpoint and (folder/s.checkpoint).is_file()},
         fp=base_step(ladder), figures=drawn, few_images=ladder.settings.val_images < 1000)
-    return write_atomic(folder/'report.html', html)
+    return write_atomic(Layout(folder).report, html)

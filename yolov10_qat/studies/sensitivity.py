@@ -32,6 +32,7 @@ from ..checkpoint.store import open_base
 from ..core.config import DEMO, RunConfig
 from ..core.errors import ConfigError, nearest
 from ..core.files import file_sha256, write_atomic
+from ..core.layout import Layout
 from ..core.progress import Progress
 from ..core.threads import all_cores
 from ..data.scenes import write_scenes
@@ -307,9 +308,9 @@ def keep_files(
     points:list[dict[str,Any]],    # From `trade`
 ) -> Path: # keep-layers.json
     "Write down what was measured and what was chosen."
-    write_atomic(folder/'sensitivity.csv', table.to_csv(index=False, float_format='%.6g'))
+    write_atomic(Layout(folder).sensitivity, table.to_csv(index=False, float_format='%.6g'))
     sizes = dict(zip(table.part, table.bytes))
-    return save_keep_list(folder/'keep-layers.json', chosen, int(sum(sizes[n] for n in chosen)), budget, measured,
+    return save_keep_list(Layout(folder).keep_layers, chosen, int(sum(sizes[n] for n in chosen)), budget, measured,
                           points)
 
 # %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-036

@@ -23,6 +23,7 @@ from ..checkpoint.format import CheckpointError
 from ..checkpoint.store import build_model, load_checkpoint, save_checkpoint
 from ..core.config import RunConfig, load_config
 from ..core.errors import nearest
+from ..core.layout import Layout
 from ..core.methods import QC_SCOPES
 from ..core.progress import report_progress
 from yolov10_qat.train.float_trainer import (
@@ -100,16 +101,16 @@ def qc_overrides(
     run_root:Path|str,  # Its folder
 ) -> dict[str,Any]: # Arguments for `QCTrainer`
     "Ultralytics arguments of the correction: those of the run, but for the few that make it QC."
-    return overrides(config, run_root) | dict(save_dir=str(Path(run_root).resolve()/'qc'), epochs=config.qc_epochs,
-                                              lr0=config.qc_lr, lrf=1., nbs=config.batch, weight_decay=0.,
-                                              warmup_epochs=0., val=False)
+    return overrides(config, run_root) | dict(save_dir=str(Layout(Path(run_root).resolve()).correction),
+                                              epochs=config.qc_epochs, lr0=config.qc_lr, lrf=1., nbs=config.batch,
+                                              weight_decay=0., warmup_epochs=0., val=False)
 
 def end_of_training(
     run_root:Path|str, # Folder of a run whose training is done
 ) -> Path: # bn/reestimated.pt where there is one, else last.pt
     "The checkpoint that QC starts from."
-    mended = Path(run_root)/'bn'/'reestimated.pt'
-    return mended if mended.is_file() else Path(run_root)/'ultralytics'/'train'/'weights'/'last.pt'
+    files = Layout(Path(run_root))
+    return files.reestimated if files.reestimated.is_file() else files.last
 
 # %% ../../nbs/50_train/04_qc.ipynb #04_qc-025
 def trained_model(
@@ -168,7 +169,7 @@ class QCTrainer(_FrozenAround):
     "Trains the corrections of a run whose training is done, in `qc/` of its folder."
     def __init__(self, cfg=DEFAULT_CFG, overrides:dict|None=None, _callbacks:dict|None=None):
         super().__init__(cfg, overrides, _callbacks)
-        self.csv = self.save_dir/'history.csv'
+        self.csv = self.save_dir/Path(Layout.correction_history).name
         if RANK in {-1, 0}: self.wdir.rmdir()  # Ultralytics makes it; nothing goes there
 
     def _train_start(self): "No TensorBoard: the history is a table."
@@ -196,7 +197,7 @@ class QCTrainer(_FrozenAround):
         if self.epoch+1 < self.epochs: return False
         self._write_rows()
         kept = {k: self.content[k] for k in ('epoch', 'model_yaml', 'names', 'manifest')}
-        save_checkpoint(self.save_dir/'corrected.pt', kept | dict(
+        save_checkpoint(self.save_dir/Path(Layout.corrected).name, kept | dict(
             model_state_dict=fold_qc(unwrap_model(self.model)).state_dict(), ema_state_dict=None, optimizer=None,
             train_args=plain_arguments(self.args), ema_updates=0, resume={}))
         return True
@@ -207,12 +208,13 @@ def correct(
 ) -> Path: # qc/corrected.pt: a checkpoint with the correction folded in
     "Correct the model of a run, once."
     root = Path(run_root).resolve()
-    file, images = root/'qc'/'corrected.pt', root/'dataset'/'train.txt'
+    files = Layout(root)
+    file, images = files.corrected, files.view.train_list
     with suppress(FileNotFoundError, CheckpointError):
         load_checkpoint(file)
         return file
     if not images.is_file() or not images.read_text(encoding='utf-8').split():
         raise ValueError(f'QC trains on the images of the run, and {images} lists none; build the dataset with at '
                          'least one training image')
-    QCTrainer(overrides=qc_overrides(load_config(root/'run_config.yaml'), root)).train()
+    QCTrainer(overrides=qc_overrides(load_config(Layout(root).config), root)).train()
     return file
