@@ -21,7 +21,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from . import __version__
-from .core.config import DEMO, PROFILES, VARIANTS, RunConfig, changed_fields, load_config, option_type
+from .core.config import DEMO, PROFILES, VARIANTS, RunConfig, changed_fields, option_type
 from .core.errors import nearest
 from .core.fields import AMP_TYPES
 from .core.layout import ComparisonLayout, Layout
@@ -70,9 +70,8 @@ def _root(
 # %% ../nbs/99_cli.ipynb #99_cli-009
 def _config(config:Path|None, resume:bool, given:dict[str,Any]) -> RunConfig:
     if resume and 'run_root' not in given: raise UsageError('--resume needs --run-root: which run shall go on?')
-    if not resume: return load_config(config, **given) if config else RunConfig(**given)
     from yolov10_qat.pipeline.entrance import resolve
-    return resolve(given, resume)
+    return resolve(given, resume, config)
 
 @app.command()
 @with_config_options

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ..core.files import write_atomic
+from ..core.layout import detections_file, gain_file, scores_file
 from .bootstrap import bootstrap_difference
 from .heads import HEADS, HeadScores
+from ..runs.summary import RUNGS
 
 # %% ../../nbs/55_evaluate/04_rungs.ipynb #04_rungs-005
 # referee, validator; the referee again, of what onnxruntime detected
@@ -27,18 +29,17 @@ def save_scores(
     numbers = {'rung': rung} | {k: v for k, v in vars(scores).items() if k != 'detections'}
     if rung == 'export':
         numbers = {'onnxruntime' if k == 'pycocotools' else k: v for k, v in numbers.items() if k != 'ultralytics_val'}
-    write_atomic(Path(folder)/f'{rung}-{scores.head}-detections.json', json.dumps(scores.detections))
-    return write_atomic(Path(folder)/f'{rung}-{scores.head}.json', json.dumps(numbers, indent=1))
+    write_atomic(detections_file(Path(folder), rung, scores.head), json.dumps(scores.detections))
+    return write_atomic(scores_file(Path(folder), rung, scores.head), json.dumps(numbers, indent=1))
 
 # %% ../../nbs/55_evaluate/04_rungs.ipynb #04_rungs-006
 def rungs_of(
     folder:Path|str, # `evaluation/` of a run
 ) -> list[dict[str,Any]]: # One dict a rung, head and source, as `summary.Rung` wants them
     "All scored states of a run, from disk."
-    order = ('fp', 'ptq', 'qat_raw', 'qat_ema', 'bn_reestimated', 'qc', 'export')
     rungs = []
-    for name in (f'{rung}-{head}' for rung in order for head in HEADS):
-        if not (file := Path(folder)/f'{name}.json').is_file(): continue
+    for file in (scores_file(Path(folder), rung, head) for rung in RUNGS for head in HEADS):
+        if not file.is_file(): continue
         numbers = json.loads(file.read_text(encoding='utf-8'))
         rungs += [{k: numbers[k] for k in ('rung', 'head', 'images')} | {'metrics_source': source} | numbers[source]
                   for source in SOURCES if source in numbers]
@@ -51,7 +52,7 @@ def save_gain(
     annotations:Path|str,   # Validation annotations of the run
 ) -> Path: # qc-gain.json
     "Write the gain of QC with its confidence interval: one2one head, pycocotools."
-    files = [Path(folder)/f'{rung}-one2one-detections.json' for rung in (before, 'qc')]
+    files = [detections_file(Path(folder), rung, 'one2one') for rung in (before, 'qc')]
     gain = {'from': before, 'to': 'qc', 'head': 'one2one',
             'metrics_source': 'pycocotools'} | bootstrap_difference(annotations, *files)
-    return write_atomic(Path(folder)/'qc-gain.json', json.dumps(gain, indent=1))
+    return write_atomic(gain_file(Path(folder)), json.dumps(gain, indent=1))
