@@ -281,6 +281,10 @@ def test_tutorial_runs(path):
     assert pictures and all(p.metadata.get('image/png', {}).get('alt') for p in pictures)
 
 
+def test_what_a_tutorial_writes_is_not_seen_by_git():
+    subprocess.run(['git', 'check-ignore', '-q', 'nbs/tutorials/_runs/first/run.log'], cwd=ROOT, check=True)
+
+
 @pytest.mark.parametrize('path', NOTEBOOKS + TUTORIALS + TEMPLATES, ids=by_name)
 def test_no_error_is_kept(path):
     for cell in nbformat.read(path, as_version=4).cells:
