@@ -171,7 +171,7 @@ def keep_figures(
             warnings.filterwarnings('ignore', message='Glyph')
             _save(figure, folder/f'{name}.png', 'png')
             layout = figure.get_layout_engine()
-            figure.set_layout_engine('none')  # it is laid out: once is enough
+            figure.set_layout_engine(None)  # it is laid out; 'none' would still draw it once for that
             _save(figure, folder/f'{name}.svg', 'svg')
             figure.set_layout_engine(layout)
             width, height = figure.get_size_inches()*96
