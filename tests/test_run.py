@@ -145,13 +145,14 @@ def test_interrupt(tiny_run, tmp_path):
     wait_for(lambda: (root/'ultralytics/train/weights/last.pt').is_file())
     busy = command(*tiny_run, '--run-root', root, '--resume', '--epochs', 500)
     assert busy.returncode == 1 and 'is in use by process' in busy.stderr and len(busy.stderr.splitlines()) == 1
+    kernel = kernel_pid(root)
     os.kill(run.pid, signal.SIGINT)
-    began = time.monotonic()
-    out, err = run.communicate(timeout=60)
-    assert time.monotonic() - began < 10
+    out, err = run.communicate(timeout=300)
+    assert not alive(kernel)
     assert run.returncode == 130 and 'Traceback' not in err
     summary = load_summary(root)
-    assert summary.status == 'incomplete' and summary.error.type == 'KeyboardInterrupt' and summary.error.epoch >= 1
+    assert summary.status == 'incomplete' and summary.error.type == 'KeyboardInterrupt'
+    assert 1 <= summary.error.epoch < 250
     page = (root/'report.html').read_text()
     assert 'INCOMPLETE' in page.upper() and '--resume' in page
     assert (root/'run.ipynb').is_file()
