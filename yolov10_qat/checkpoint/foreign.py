@@ -20,14 +20,15 @@ from ..core.shown import one_line
 
 # %% ../../nbs/45_checkpoint/04_foreign.ipynb #04_foreign-005
 _KINDS = {'Classify': 'a classification model', 'Segment': 'a segmentation model', 'Pose': 'a pose model',
-          'OBB': 'a model of rotated boxes', 'RTDETRDecoder': 'an RT-DETR detector', 'Detect': 'a detector that needs NMS'}
+          'OBB': 'a model of rotated boxes', 'RTDETRDecoder': 'an RT-DETR detector',
+          'Detect': 'a detector that needs NMS'}
 _TAKE = 'take the file that its training wrote (best.pt or last.pt), or official YOLOv10 weights'
 
 def _no_network(found:Any, content:Mapping) -> str:
     "Why there is no network; empty when there is one."
     if isinstance(found, nn.Sequential):
-        return ("is a network that was saved without the dictionary around it: save it as torch.save({'model': network}, "
-                f'file), or {_TAKE}')
+        return ("is a network that was saved without the dictionary around it: save it as torch.save({'model': "
+                f'network}}, file), or {_TAKE}')
     tensors = found if isinstance(found, Mapping) else content
     if tensors and all(isinstance(v, Tensor) for v in tensors.values()):
         return f'holds weights without their network (a state_dict): {_TAKE}'
@@ -43,11 +44,11 @@ def _no_base(network:nn.Module) -> str:
         kind, definition = type(last).__name__, getattr(network, 'yaml', None)
         made = definition.get('yaml_file') if isinstance(definition, dict) else None
         what = next((words for name, words in _KINDS.items() if kind.startswith(name)), 'another network')
-        return (f"is no YOLOv10 detector but {what}{f' ({one_line(Path(str(made)).stem, 40)})' if made else ''}: its last "
-                f'layer is {kind}; use YOLOv10 weights')
+        return (f"is no YOLOv10 detector but {what}{f' ({one_line(Path(str(made)).stem, 40)})' if made else ''}: its "
+                f'last layer is {kind}; use YOLOv10 weights')
     if last.cv2 is None or not any(isinstance(m, nn.BatchNorm2d) for m in network.modules()):
-        return ('was saved after it was fused: its batch norms are merged into the convolutions or its one2many head is '
-                f'gone, so it can run but not train; {_TAKE}')
+        return ('was saved after it was fused: its batch norms are merged into the convolutions or its one2many head '
+                f'is gone, so it can run but not train; {_TAKE}')
     return ''
 
 # %% ../../nbs/45_checkpoint/04_foreign.ipynb #04_foreign-008

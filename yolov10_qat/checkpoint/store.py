@@ -268,7 +268,8 @@ def _state_of_base(path:Path) -> _BaseFile:
         state = content['ema_state_dict'] or content['model_state_dict']
         # learned steps are no float weights
         return _BaseFile({k: v for k, v in state.items() if '.weight_quant.' not in k}, content['names'],
-                         content['model_yaml'].get('yaml_file', 'unknown'), input_side(content['train_args'].get('imgsz')))
+                         content['model_yaml'].get('yaml_file', 'unknown'),
+                         input_side(content['train_args'].get('imgsz')))
     found = foreign_network(path)
     return _BaseFile(found.network.state_dict(), found.names, found.network.yaml.get('yaml_file', 'unknown'),
                      found.imgsz)

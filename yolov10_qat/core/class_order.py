@@ -50,7 +50,8 @@ def match_classes(
     names, want = [have[i] for i in (sorted(have) if isinstance(have, Mapping) else range(len(have)))], [*want]
     def refuse(problem) -> Never: raise error(f'{model} {problem}')
     if len(names) != len(want):
-        refuse(f'knows {len(names)} classes, the data has {len(want)}; use weights trained on these classes')
+        refuse(f'knows {len(names)} classes, the data has {len(want)}; use weights trained on these '
+               'classes, or the data they were made for')
     return ClassMatch(None, '') if names == want else _match(names, want, model, refuse)
 
 # %% ../../nbs/10_core/12_class_order.ipynb #12_class_order-010
