@@ -5,8 +5,16 @@ from torch.testing import assert_close
 
 from yolov10_qat.checkpoint.base_weights import SHIPPED
 from yolov10_qat.checkpoint.format import CheckpointError
-from yolov10_qat.checkpoint.store import build_model, load_base, load_checkpoint, network, open_base, save_base
-from yolov10_qat.checkpoint.store import save_checkpoint, trained_size
+from yolov10_qat.checkpoint.store import (
+    build_model,
+    load_base,
+    load_checkpoint,
+    network,
+    open_base,
+    save_base,
+    save_checkpoint,
+    trained_size,
+)
 from yolov10_qat.cli import main
 from yolov10_qat.core.class_order import match_classes, rows_in_order
 from yolov10_qat.core.config import VARIANTS, RunConfig
