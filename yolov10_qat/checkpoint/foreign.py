@@ -66,7 +66,7 @@ def foreign_network(
     except Exception as e: raise CheckpointError(f'{path} could not be opened by Ultralytics ({type(e).__name__}: '
                                                  f'{one_line(" ".join(str(e).split()), 200)}); use official YOLOv10 '
                                                  'weights') from None
-    found = next((v for k in ('ema', 'model') if (v := content.get(k)) is not None), None)
+    found:Any = next((v for k in ('ema', 'model') if (v := content.get(k)) is not None), None)
     if problem := _no_network(found, content) or _no_base(found): raise CheckpointError(f'{path} {problem}')
     names, trained = getattr(found, 'names', {}), content.get('train_args')
     return ForeignNetwork(found.float(), names if isinstance(names, dict) else dict(enumerate(names)),

@@ -13,10 +13,10 @@ import json
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -197,10 +197,14 @@ def save_base(
     return replace_file(path, lambda part: save_file(state, part, {BASE_KEY: json.dumps(header)}))
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-031
+def _variant(name:str) -> str:
+    if name not in VARIANTS: raise ValueError(f"must be one of {', '.join(VARIANTS)}")
+    return name
+
 class _BaseHeader(BaseModel):
     "What the header of base weights says."
     model_config = ConfigDict(strict=True)
-    variant:Literal[tuple(VARIANTS)]
+    variant:Annotated[str, AfterValidator(_variant)]
     names:list[Annotated[str, Field(max_length=1000)]] = Field(min_length=1, max_length=10_000)
     facts:dict[str,JsonValue]
 

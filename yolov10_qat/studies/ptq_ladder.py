@@ -164,11 +164,9 @@ def run_ladder(
                             imgsz=imgsz or trained_size(file) or USUAL_SIDE,
                             fingerprint=view.fingerprint, calibration_images=view.train_images,
                             val_images=view.val_images, seed=seed)
-        said:list[str] = []
-        base = open_base(file, variant, view.names, said.append)
-        for line in said: tell(line)
+        base, note = _opened(file, variant, view.names, tell)
         ladder = _begin(out, settings, Path(checkpoint).name, device)
-        ladder.class_order = said[0] if said else None
+        ladder.class_order = note
         climber = _Climber(ladder, out, base, view, batch, progress)
         for method in [FP, *methods]: climber.run_method(method)
         ladder.lead = _lead(ladder, out, view.val_annotations)
@@ -178,6 +176,13 @@ def run_ladder(
 
 # %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-013
 LADDER_DEMO_IMAGES = 96
+
+def _opened(file:Path, variant:str, names:list[str], tell:Callable[[str],object]):
+    "The base, and what there is to say of its classes."
+    said:list[str] = []
+    base = open_base(file, variant, names, said.append)
+    for line in said: tell(line)
+    return base, said[0] if said else None
 
 def _begin(out:Path, settings:LadderSettings, base:str, device:str) -> Ladder:
     if (out/LADDER_FILE).is_file():
