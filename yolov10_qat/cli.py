@@ -160,7 +160,9 @@ Root = Annotated[Path, typer.Option(help='COCO-format data: train2017/, val2017/
 Weights = Annotated[Path, typer.Argument(help='base weights (an Ultralytics .pt is unpickled: trust its source), '
                                               'a checkpoint of this project, or demo')]
 DataOrDemo = Annotated[Path, typer.Option(help='COCO-format data, or demo')]
-InputSide = Annotated[int, typer.Option(min=32, help='network input, pixels, a multiple of 32')]
+InputSide = Annotated[int | None,
+                      typer.Option(min=32, help='network input, pixels, a multiple of 32 [as the base was trained, '
+                                                'else 640]')]
 Batch = Annotated[int, typer.Option(min=1)]
 Granularity = Annotated[str, typer.Option(help='per_channel or per_tensor')]
 
@@ -202,8 +204,8 @@ def evaluate_command(
     coco_root:Root,
     imgsz:Annotated[int | None,
                     typer.Option(min=32,
-                                 help='network input, pixels, a multiple of 32 [640, or what an exported file '
-                                      'insists on]')]=None,
+                                 help='network input, pixels, a multiple of 32 [as it was trained, or what an '
+                                      'exported file insists on]')]=None,
     batch:Annotated[int, typer.Option(min=1)]=16, device:str='cpu', val_max_images:Limit=0, val_split:str='val2017',
     weights:Annotated[str,
                       typer.Option(help='of a checkpoint: raw, ema, or best: the average where there is one')]='best',
@@ -220,7 +222,7 @@ def evaluate_command(
     check_device(device)
     with _bar() as progress:
         scores, inputs = evaluate_file(checkpoint, coco_root, imgsz, val_split=val_split, val_max_images=val_max_images,
-                                       weights=weights, device=device, batch=batch, progress=progress)
+                                       weights=weights, device=device, batch=batch, progress=progress, tell=_say)
     print(f'inputs: {inputs}')
     for head, s in scores.items():
         print(f"{head:9} {s.images} images, pycocotools:",
@@ -230,6 +232,14 @@ def evaluate_command(
 # %% ../nbs/99_cli.ipynb #99_cli-021
 def _check_imgsz(imgsz:int|None):
     if imgsz and imgsz % 32: raise ValueError(f'--imgsz {imgsz} is no multiple of 32')
+
+def _side(imgsz:int|None, base:Path) -> int:
+    "What was asked for, or what the base was trained at."
+    from yolov10_qat.checkpoint.store import trained_size
+    from yolov10_qat.core.doors import USUAL_SIDE
+    return imgsz or trained_size(base) or USUAL_SIDE
+
+def _say(line:str): print(f'note: {line}', file=sys.stderr)
 
 def _check_data(coco_root:Path, *splits:str):
     from yolov10_qat.data.splits import split_paths
@@ -260,7 +270,7 @@ def sensitivity(
                      typer.Option(help='bytes that the keep-list may cost, for instance 40kB [a sixteenth of the '
                                        'weights]')]=None,
     variant:str='yolo10n',
-    imgsz:InputSide=640, batch:Batch=16, device:str='cpu', val_max_images:Limit=0, val_split:str='val2017',
+    imgsz:InputSide=None, batch:Batch=16, device:str='cpu', val_max_images:Limit=0, val_split:str='val2017',
     weight_bits:Annotated[int, typer.Option(min=2, max=7, help='word length of a rounded weight')]=4,
     granularity:Granularity='per_channel',
 ) -> int:
@@ -271,15 +281,17 @@ def sensitivity(
     from yolov10_qat.checkpoint.base_weights import find_checkpoint
     from yolov10_qat.quant.keeplist import parse_budget
     size = parse_budget(budget) if budget else None
-    find_checkpoint(checkpoint, variant)
+    file = find_checkpoint(checkpoint, variant)
     _check_data(coco_root, val_split)
     from yolov10_qat.pipeline.stages import check_device
     from yolov10_qat.studies.sensitivity import study
     check_device(device)
+    side = _side(imgsz, file)
+    print(f'settings: checkpoint={checkpoint} coco_root={coco_root} imgsz={side} out={out}', flush=True)
     with _bar() as progress:
         found = study(checkpoint, coco_root, out, size, variant=variant, bits=weight_bits, granularity=granularity,
-                      val_split=val_split, max_images=val_max_images, progress=progress, imgsz=imgsz, batch=batch,
-                      device=device)
+                      val_split=val_split, max_images=val_max_images, progress=progress, imgsz=side, batch=batch,
+                      device=device, tell=_say)
     _tell_study(found, out, weight_bits)
     return 0
 
@@ -327,7 +339,7 @@ def ptq(
                                             'qronos, learned-round, and bias or bn, joined by plus')
                      ]='rtn,mse,bias,mse+bn,gpfq,gptq,mse+learned-round',
     variant:str='yolo10n',
-    imgsz:InputSide=640, batch:Batch=16, device:str='cpu', val_max_images:Limit=0,
+    imgsz:InputSide=None, batch:Batch=16, device:str='cpu', val_max_images:Limit=0,
     train_split:str='train2017', val_split:str='val2017', seed:int=0,
     calibration_images:Annotated[int,
                                  typer.Option(min=1, help='training images to calibrate on, without their labels')]=32,
@@ -339,18 +351,19 @@ def ptq(
     from yolov10_qat.core.methods import canonical_ptq
     methods = [canonical_ptq(m) for m in method.split(',')]
     from yolov10_qat.checkpoint.base_weights import find_base
-    find_base(variant, str(checkpoint))
+    file = find_base(variant, str(checkpoint)).path
     _check_data(coco_root, train_split, val_split)
-    print(f'settings: checkpoint={checkpoint} coco_root={coco_root} methods={",".join(methods)} imgsz={imgsz} '
+    side = _side(imgsz, file)
+    print(f'settings: checkpoint={checkpoint} coco_root={coco_root} methods={",".join(methods)} imgsz={side} '
           f'out={out}', flush=True)
     from yolov10_qat.pipeline.stages import check_device
     from yolov10_qat.studies.ptq_ladder import run_ladder
     check_device(device)
     with _bar() as progress:
         found = run_ladder(checkpoint, coco_root, out, methods, variant=variant, bits=weight_bits,
-                           granularity=granularity, imgsz=imgsz, batch=batch, device=device,
+                           granularity=granularity, imgsz=side, batch=batch, device=device,
                            calibration=calibration_images, val_max_images=val_max_images, train_split=train_split,
-                           val_split=val_split, seed=seed, progress=progress)
+                           val_split=val_split, seed=seed, progress=progress, tell=_say)
     _tell_ladder(found, out)
     return 0
 
@@ -402,7 +415,9 @@ def export(
     from yolov10_qat.deploy.export import export_checkpoint, export_lines
     with _bar() as progress:
         made = export_checkpoint(checkpoint, out, format, output=head, imgsz=imgsz, opset=opset, dynamic=dynamic,
-                                 weights=weights, coco_root=coco_root, val_split=val_split, progress=progress)
+                                 weights=weights, coco_root=coco_root, val_split=val_split, progress=progress,
+                                 tell=_say)
+    print(f"input: squares of {made.imgsz} pixels{'' if imgsz else ', as it was trained'}")
     for line in export_lines(made): print(line)
     print(f'{format}: {out.resolve()}')
     return 0

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FOREIGN', 'BASE_KEY', 'save_checkpoint', 'load_checkpoint', 'network', 'random_model', 'state_sha256', 'build_model',
            'load', 'as_yolo', 'verify_checkpoint', 'newest_checkpoint', 'identity_misfit', 'save_base', 'load_base',
-           'open_base', 'save_calibrated']
+           'trained_size', 'open_base', 'save_calibrated']
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-002
 import hashlib
@@ -13,17 +13,17 @@ import json
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from ultralytics import YOLO
-from ultralytics.nn.modules import v10Detect
 from ultralytics.nn.tasks import DetectionModel
-from ultralytics.nn.tasks import load_checkpoint as load_ultralytics
 
+from .foreign import foreign_network
 from yolov10_qat.checkpoint.format import (
     FORMAT_VERSION,
     CheckpointError,
@@ -32,8 +32,12 @@ from yolov10_qat.checkpoint.format import (
     misfits,
     open_content,
 )
+from ..core.class_order import match_classes, rows_in_order
 from ..core.config import VARIANTS
+from ..core.doors import first_problem, input_side
 from ..core.files import replace_file
+from ..core.progress import log_note
+from ..core.shown import one_line
 from ..quant.layers import QuantDetectionModel, deployable, quantize
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-005
@@ -193,63 +197,111 @@ def save_base(
     return replace_file(path, lambda part: save_file(state, part, {BASE_KEY: json.dumps(header)}))
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-031
+def _variant(name:str) -> str:
+    if name not in VARIANTS: raise ValueError(f"must be one of {', '.join(VARIANTS)}")
+    return name
+
+class _BaseHeader(BaseModel):
+    "What the header of base weights says."
+    model_config = ConfigDict(strict=True)
+    variant:Annotated[str, AfterValidator(_variant)]
+    names:list[Annotated[str, Field(max_length=1000)]] = Field(min_length=1, max_length=10_000)
+    facts:dict[str,JsonValue]
+
+def _base_header(path:Path, text:str|None) -> _BaseHeader:
+    if text is None:
+        raise CheckpointError(f'{path} holds no base weights of this project: its header has no {BASE_KEY}')
+    if len(text) > 16 << 20:
+        raise CheckpointError(f'{path}: its {BASE_KEY} has {len(text):,} characters, more than names and facts need')
+    try: return _BaseHeader.model_validate_json(text)
+    except ValidationError as e:
+        raise CheckpointError(f'{path}: its {BASE_KEY} is wrong: {first_problem(e)}; take another copy') from None
+
+# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-031a
+def _check_tensors(path:Path, file:Any, header:_BaseHeader):
+    "Refuse tensors that are not those of the network, before any is read."
+    wanted = {k: (list(t.shape), t.is_floating_point()) for k, t in
+              network(VARIANTS[header.variant], dict(enumerate(header.names))).state_dict().items()}
+    keys = {*file.keys()}
+    wrong = sorted(keys ^ wanted.keys())
+    for k in sorted(keys & wanted.keys()):
+        outline, (shape, floating) = file.get_slice(k), wanted[k]
+        types = ('F16', 'BF16', 'F32') if floating else ('I64',)
+        if outline.get_shape() != shape or outline.get_dtype() not in types: wrong.append(k)
+    if wrong:
+        raise CheckpointError(f'{path} is no {header.variant} of {len(header.names)} classes, as its header says: '
+                              f'{len(wrong)} tensors are missing, too many or of another shape or type, such as '
+                              f"'{one_line(wrong[0], 80)}'; take another copy")
+
+# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-031b
 def load_base(
     path:Path|str, # From `save_base`
 ) -> tuple[dict[str,Tensor],dict[str,Any]]: # State dict in single precision; variant, names and facts
     "Read float weights and what is known of them."
-    if not Path(path).is_file(): raise FileNotFoundError(f'no base weights {path}; name an existing file')
+    path = Path(path)
+    if not path.is_file(): raise FileNotFoundError(f'no base weights {path}; name an existing file')
     try:
         with safe_open(path, 'pt') as file:
-            header, state = (file.metadata() or {}).get(BASE_KEY), {k: file.get_tensor(k) for k in file.keys()}
-    except SafetensorError as e: raise CheckpointError(f'{path} is damaged or no safetensors file ({e}); '
+            header = _base_header(path, (file.metadata() or {}).get(BASE_KEY))
+            _check_tensors(path, file, header)
+            state = {k: file.get_tensor(k) for k in file.keys()}
+    except SafetensorError as e: raise CheckpointError(f'{path} is damaged or no safetensors file ({one_line(e)}); '
                                                        'take another copy') from None
-    if header is None:
-        raise CheckpointError(f'{path} holds no base weights of this project: its header has no {BASE_KEY}')
-    return {k: t.float() if t.is_floating_point() else t for k, t in state.items()}, json.loads(header)
+    if broken := _broken_tensors({k: t.float() for k, t in state.items()}):
+        raise CheckpointError(f'{path}: {broken[0]} has values that are not finite; take another copy')
+    return {k: t.float() if t.is_floating_point() else t for k, t in state.items()}, header.model_dump()
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-035
-def _state_of_base(path:Path) -> tuple[dict[str,Tensor], dict[int,str], str]:
+class _BaseFile(NamedTuple):
+    "What a run can start from."
+    state:dict[str,Tensor]  # of a float network
+    names:dict[int,str]     # class index -> name
+    kind:str                # definition that it was made as
+    imgsz:int|None          # side that it was trained at, pixels; None: the file does not say
+
+def _state_of_base(path:Path) -> _BaseFile:
     if path.suffix == '.safetensors':
         state, header = load_base(path)
-        return state, dict(enumerate(header['names'])), VARIANTS[header['variant']]
+        recipe = header['facts'].get('recipe')
+        return _BaseFile(state, dict(enumerate(header['names'])), VARIANTS[header['variant']],
+                         input_side(recipe.get('imgsz')) if isinstance(recipe, dict) else None)
     try: content = load_checkpoint(path)
     except CheckpointError as e:
         if 'was not opened' not in str(e) and 'no format_version' not in str(e): raise
     else:
         state = content['ema_state_dict'] or content['model_state_dict']
         # learned steps are no float weights
-        return {k: v for k,
-                v in state.items()
-                if '.weight_quant.' not in k}, content['names'], content['model_yaml'].get('yaml_file', 'unknown')
-    try: model = load_ultralytics(path)[0]
-    except Exception as e: raise CheckpointError(f'{path} could not be opened by Ultralytics '
-                                                 f'({type(e).__name__}: {" ".join(str(e).split())[:200]}); '
-                                                 'use official YOLOv10 weights') from None
-    found:Any = model  # torch declares no attributes of a model
-    last = getattr(found, 'model', [None])[-1]
-    if not isinstance(last, v10Detect):
-        raise CheckpointError(f'{path} is no YOLOv10 detector: its last layer is {type(last).__name__}; '
-                              'use YOLOv10 weights')
-    return found.float().state_dict(), found.names, found.yaml.get('yaml_file', 'unknown')
+        return _BaseFile({k: v for k, v in state.items() if '.weight_quant.' not in k}, content['names'],
+                         content['model_yaml'].get('yaml_file', 'unknown'),
+                         input_side(content['train_args'].get('imgsz')))
+    found = foreign_network(path)
+    return _BaseFile(found.network.state_dict(), found.names, found.network.yaml.get('yaml_file', 'unknown'),
+                     found.imgsz)
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-036
+def trained_size(
+    path:Path|str, # As for `open_base`
+) -> int|None: # Side, pixels; None: the file does not say
+    "The input size that base weights were trained at."
+    return _state_of_base(Path(path)).imgsz
+
 def open_base(
     # Ultralytics .pt (it is unpickled: trust its source), checkpoint of this project, or weights from `save_base`
     path:Path|str,
     variant:str,         # `yolo10n` ... `yolo10x`, what the run asks for
     names:Iterable[str], # Class names of the data, in class order
-) -> DetectionModel: # Float model, evaluation mode
+    tell:Callable[[str],object]=log_note, # Given one line when classes had to be matched by name, or have none
+) -> DetectionModel: # Float model, evaluation mode; its classes are those of the data, in their order
     "Open base weights as a float model and check that they are what the run asks for."
-    path, by_index = Path(path), dict(enumerate(names))
-    state, base_names, kind = _state_of_base(path)
-    if len(base_names) != len(by_index):
-        raise CheckpointError(f'{path} knows {len(base_names)} classes, the data has {len(by_index)}; use weights '
-                              'trained on these classes')
-    model = network(VARIANTS[variant], by_index)
-    if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in model.state_dict().items()}:
-        raise CheckpointError(f'{path} does not fit {variant}: it was made as {kind}; choose its --variant or other '
-                              '--base weights')
-    model.load_state_dict(state, strict=True)
+    path, names = Path(path), [*names]
+    base = _state_of_base(path)
+    found = match_classes(base.names, names, str(path), CheckpointError)
+    model = network(VARIANTS[variant], dict(enumerate(names)))
+    if {k: v.shape for k, v in base.state.items()} != {k: v.shape for k, v in model.state_dict().items()}:
+        raise CheckpointError(f'{path} does not fit {variant}: it was made as {base.kind}; choose its --variant or '
+                              'other --base weights')
+    if found.note: tell(found.note)
+    model.load_state_dict(rows_in_order(base.state, found.order), strict=True)
     return model.eval()
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-040

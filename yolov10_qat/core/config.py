@@ -145,7 +145,10 @@ class _Optimisation(Settings):
               'none: Adam, no augmentation but colour, scale, shift and flip')
     lr0:float = knob(
         None, "learning rate at the start; none: the recipe's, else the profile's, 1e-4 but for demo", gt=0, le=1)
-    lrf:float = knob(0.1, 'last learning rate as a share of lr0, reached linearly', gt=0, le=1)
+    lrf:float = knob(
+        0.1, 'share of lr0 that the learning rate falls towards, linearly, epoch by epoch (by a cosine if a recipe has '
+             'cos_lr): epoch e of E, from 0, trains at lr0*(1 - e/E*(1-lrf)), so the last of 5 at 0.28 of lr0, not 0.1',
+        gt=0, le=1)
     weight_decay:float = knob(0.0, 'L2 penalty on convolution weights', ge=0, lt=1)
     warmup_epochs:float = knob(0.0, 'epochs over which the learning rate rises to lr0', ge=0)
     mosaic:float = knob(0.0, 'probability of mosaic augmentation', ge=0, le=1)

@@ -37,6 +37,7 @@ class Model(Block):
     checkpoint:str             # base weights the run started from
     checkpoint_sha256:str
     imgsz:int
+    class_order:str|None = None  # how its classes and those of the data were matched; None: they stand alike
 
 # %% ../../nbs/20_runs/02_summary.ipynb #02_summary-006
 class Layer(Block):
