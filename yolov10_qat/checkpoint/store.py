@@ -26,11 +26,15 @@ from ultralytics.nn.tasks import load_checkpoint as load_ultralytics
 
 from yolov10_qat.checkpoint.format import (
     FORMAT_VERSION,
+    MAX_CLASSES,
     CheckpointError,
     check_weights,
+    definition_file,
     describe_checkpoint,
+    known_variant,
     misfits,
     open_content,
+    shipped_definition,
 )
 from ..core.config import VARIANTS
 from ..core.files import replace_file
@@ -57,13 +61,16 @@ def load_checkpoint(
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-015
 def network(
-    yaml:dict|str,        # Network definition of Ultralytics, or its name
+    yaml:dict|str,        # Network definition as a file keeps it, or its name; nothing is built from it
     names:dict[int,str],  # Class index -> name
 ) -> DetectionModel: # Float model with weights that nobody needs
-    "A network to put weights into."
+    "A network to put weights into: the variant that the definition is."
+    if not 1 <= len(names) <= MAX_CLASSES:
+        raise CheckpointError(f'{len(names)} classes are not between 1 and {MAX_CLASSES}')
+    definition = shipped_definition(known_variant(yaml)) | dict(nc=len(names))
     # initial weights are drawn and overwritten; the caller's random state must not notice
     with torch.random.fork_rng(devices=[]):
-        model = DetectionModel(yaml, nc=len(names), verbose=False)
+        model = DetectionModel(definition, verbose=False)
     model.names = dict(names)
     return model
 
@@ -119,7 +126,7 @@ def as_yolo(
 ) -> YOLO: # Wraps that very model
     "Ultralytics' interface around a model in memory."
     given:Any = model  # torch declares no attributes of a model
-    wrapper = YOLO(given.yaml.get('yaml_file', 'yolov10n.yaml'), task='detect')
+    wrapper = YOLO(definition_file(known_variant(given.yaml)), task='detect')
     inner:Any = wrapper.model
     given.args, given.task = inner.args, 'detect'
     wrapper.model = model
@@ -208,6 +215,10 @@ def load_base(
     return {k: t.float() if t.is_floating_point() else t for k, t in state.items()}, json.loads(header)
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-035
+def _definition_name(path:Path, definition:Any) -> str:
+    try: return VARIANTS[known_variant(definition)]
+    except CheckpointError as e: raise CheckpointError(f'{path}: {e}') from None
+
 def _state_of_base(path:Path) -> tuple[dict[str,Tensor], dict[int,str], str]:
     if path.suffix == '.safetensors':
         state, header = load_base(path)
@@ -220,7 +231,7 @@ def _state_of_base(path:Path) -> tuple[dict[str,Tensor], dict[int,str], str]:
         # learned steps are no float weights
         return {k: v for k,
                 v in state.items()
-                if '.weight_quant.' not in k}, content['names'], content['model_yaml'].get('yaml_file', 'unknown')
+                if '.weight_quant.' not in k}, content['names'], _definition_name(path, content['model_yaml'])
     try: model = load_ultralytics(path)[0]
     except Exception as e: raise CheckpointError(f'{path} could not be opened by Ultralytics '
                                                  f'({type(e).__name__}: {" ".join(str(e).split())[:200]}); '
@@ -230,7 +241,8 @@ def _state_of_base(path:Path) -> tuple[dict[str,Tensor], dict[int,str], str]:
     if not isinstance(last, v10Detect):
         raise CheckpointError(f'{path} is no YOLOv10 detector: its last layer is {type(last).__name__}; '
                               'use YOLOv10 weights')
-    return found.float().state_dict(), found.names, found.yaml.get('yaml_file', 'unknown')
+    kind = _definition_name(path, getattr(found, 'yaml', None))
+    return found.float().state_dict(), found.names, kind
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-036
 def open_base(
