@@ -28,36 +28,59 @@ from yolov10_qat.checkpoint.format import (
     FORMAT_VERSION,
     MAX_CLASSES,
     CheckpointError,
+    ForeignFile,
+    Storage,
+    TensorOutline,
     check_weights,
     definition_file,
     describe_checkpoint,
     known_variant,
-    misfits,
+    misfit,
     open_content,
     shipped_definition,
 )
 from ..core.config import VARIANTS
 from ..core.files import replace_file
-from ..quant.layers import QuantDetectionModel, deployable, quantize
+from ..core.shown import one_line
+from ..quant.layers import QuantDetectionModel, copy_state, deployable, quantize
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-005
 def save_checkpoint(
     path:Path|str,           # File to write
-    content:dict[str,Any],   # Values for `contents.KEYS`; format_version and date are filled in
+    content:dict[str,Any],   # Values for `format.Content`; format_version and date are filled in
 ) -> Path: # The file
     "Write a checkpoint atomically."
     content = {'format_version': FORMAT_VERSION,
                'date': datetime.now().astimezone().isoformat(timespec='seconds')} | content
-    if problems := misfits(content): raise CheckpointError(f"{path} not written: {'; '.join(problems)}")
+    if wrong := misfit(content): raise CheckpointError(f'{path} not written: {wrong}')
     return replace_file(path, lambda part: torch.save(content, part))
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-009
+_DTYPES = {'DoubleStorage': torch.float64, 'FloatStorage': torch.float32, 'HalfStorage': torch.float16,
+           'BFloat16Storage': torch.bfloat16, 'LongStorage': torch.int64, 'IntStorage': torch.int32,
+           'ShortStorage': torch.int16, 'CharStorage': torch.int8, 'ByteStorage': torch.uint8,
+           'BoolStorage': torch.uint8}  # a byte may be more than 1
+
+def _numbers(storage:Storage, stream:Any) -> Tensor:
+    flat = torch.empty(storage.count, dtype=_DTYPES[storage.kind])
+    with stream: stream.readinto(flat.view(torch.uint8).numpy())
+    return flat != 0 if storage.kind == 'BoolStorage' else flat
+
+# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-060
 def load_checkpoint(
     path:Path|str,                      # Checkpoint of this project
     map_location:str|torch.device='cpu',  # Device for the tensors
-) -> dict[str,Any]: # Content, see `contents.KEYS`
+) -> dict[str,Any]: # Content, see `format.Content`
     "Open a checkpoint without running anything from it."
-    return open_content(path, lambda file: torch.load(file, map_location=map_location, weights_only=True))
+    found:dict[Storage,Tensor] = {}
+    def filled(value, part):
+        if isinstance(value, TensorOutline):
+            if value.storage not in found:
+                found[value.storage] = _numbers(value.storage, part(value.storage)).to(map_location)
+            return found[value.storage].as_strided(value.shape, value.stride, value.offset)
+        if isinstance(value, dict): return type(value)((k, filled(v, part)) for k, v in value.items())
+        return type(value)(filled(v, part) for v in value) if isinstance(value, (list, tuple)) else value
+    return open_content(path, filled)
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-015
 def network(
@@ -104,13 +127,13 @@ def build_model(
              'best': content['ema_state_dict'] or content['model_state_dict']}[weights]
     if state is None: raise CheckpointError('this checkpoint has no EMA weights; its run had method baseline')
     if loose := [k for k in state if k.endswith('.conv.gamma')]:
-        raise CheckpointError(f'weights carry a quantisation correction that is not folded ({loose[0]}); save the '
-                              'state of correction.fold_qc(model) instead')
+        raise CheckpointError(f'weights carry a quantisation correction that is not folded ({one_line(loose[0], 80)}); '
+                              'save the state of correction.fold_qc(model) instead')
     model = network(content['model_yaml'], content['names'])
-    if content['manifest']: quantize(model, content['manifest'])
-    try: model.load_state_dict(state, strict=True)
-    except RuntimeError as e: raise CheckpointError("weights do not fit the network: "
-                                                    f"{' '.join(str(e).split())[:300]}") from None
+    try:
+        if content['manifest']: quantize(model, content['manifest'])
+        copy_state(state, model)
+    except ValueError as e: raise CheckpointError(one_line(str(e), 400)) from None
     return model.eval()
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-020
@@ -135,9 +158,8 @@ def as_yolo(
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-023
 def _broken_tensors(state:dict[str,Tensor]|None) -> list[str]:
-    return [k for k,
-            t in (state or {}).items() if t.is_floating_point()
-            and (t.dtype == torch.float16 or not t.isfinite().all())]
+    return [k for k, t in (state or {}).items()
+            if t.is_floating_point() and (t.dtype != torch.float32 or not t.isfinite().all())]
 
 def verify_checkpoint(
     path:Path|str, # Checkpoint of this project
@@ -146,7 +168,8 @@ def verify_checkpoint(
     content = load_checkpoint(path)
     for which in ('model_state_dict', 'ema_state_dict'):
         if broken := _broken_tensors(content[which]):
-            raise CheckpointError(f'{path}: {which} has values that are not finite single precision in {broken[:3]}')
+            raise CheckpointError(f'{path}: {which} has values that are not finite single precision in '
+                                  f'{one_line(broken[:3])}')
     try:
         build_model(content, 'raw')
         if content['ema_state_dict'] is not None: build_model(content, 'ema')
@@ -154,6 +177,15 @@ def verify_checkpoint(
     return describe_checkpoint(path)
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-026
+def _not_resumable(content:dict[str,Any]) -> str:
+    state = content['resume']
+    if content['optimizer'] is None: return ''
+    if missing := [k for k in ('scaler', 'best_fitness', 'rows') if state.get(k) is None]:
+        return f'cannot be gone on with: its resume has no {missing[0]}'
+    rows = state['rows']
+    whole = len(rows) >= content['epoch'] and all('time' in r and r.keys() == rows[0].keys() for r in rows)
+    return '' if whole else 'cannot be gone on with: its resume has not a row of results for each epoch'
+
 def newest_checkpoint(
     folder:Path|str, # `weights/` of a run
     # Why a whole checkpoint is not one of this run; empty when it is
@@ -166,7 +198,7 @@ def newest_checkpoint(
         try: content = load_checkpoint(file)
         except CheckpointError as e: passed.append(str(e))
         else:
-            if why := misfit(content): passed.append(f'{file} {why}')
+            if why := misfit(content) or _not_resumable(content): passed.append(f'{file} {why}')
             elif content['optimizer'] is not None: return file, content, passed
     return None, None, passed
 FOREIGN = 'is of another run'
@@ -179,8 +211,8 @@ def identity_misfit(
     def misfit(content):
         stored = content['resume'].get('identity')  # files of the first releases have none
         differ = [k for k in identity if stored and stored.get(k, identity[k]) != identity[k]]
-        return f'{FOREIGN}: ' + ', '.join(f'{k} {stored[k]!r} there, {identity[k]!r} here'
-                                          for k in differ) if differ else ''
+        return f'{FOREIGN}: ' + ', '.join(
+            f'{k} {one_line(repr(stored[k]), 80)} there, {identity[k]!r} here' for k in differ) if differ else ''
     return misfit
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-030
@@ -224,8 +256,7 @@ def _state_of_base(path:Path) -> tuple[dict[str,Tensor], dict[int,str], str]:
         state, header = load_base(path)
         return state, dict(enumerate(header['names'])), VARIANTS[header['variant']]
     try: content = load_checkpoint(path)
-    except CheckpointError as e:
-        if 'was not opened' not in str(e) and 'no format_version' not in str(e): raise
+    except ForeignFile: pass  # Ultralytics may know it
     else:
         state = content['ema_state_dict'] or content['model_state_dict']
         # learned steps are no float weights
