@@ -222,9 +222,9 @@ def _odd_part(archive:zipfile.ZipFile, size:int) -> str:  # what torch.save woul
     parts = archive.infolist()
     if len(parts) > MAX_PARTS: return f'it has {len(parts):,} parts'
     if len({p.filename.casefold() for p in parts}) < len(parts): return 'a part is there twice'
-    if sum(p.file_size for p in parts) > size: return 'its parts overlap'
     odd = [p.filename for p in parts if p.compress_type or p.flag_bits & 1 or p.file_size != p.compress_size]
-    return f'its part {one_line(odd[0], 80)} is compressed or encrypted' if odd else ''
+    if odd: return f'its part {one_line(odd[0], 80)} is compressed or encrypted'
+    return 'its parts overlap' if sum(p.file_size for p in parts) > size else ''
 
 # %% ../../nbs/45_checkpoint/01_format.ipynb #01_format-065
 # what a strange archive or pickle can raise
@@ -321,7 +321,8 @@ _CODES = {op.name: ord(op.code) for op in pickletools.opcodes}
 # %% ../../nbs/45_checkpoint/01_format.ipynb #01_format-015
 class Outline(pickle._Unpickler):
     "Reads `data.pkl` of a `torch.save` archive, tensors as `TensorOutline`."
-    dispatch:ClassVar[dict[int, Any]] = {_CODES[name]: pickle._Unpickler.dispatch[_CODES[name]] for name in _WRITTEN} | {
+    dispatch:ClassVar[dict[int, Any]] = {_CODES[name]: pickle._Unpickler.dispatch[_CODES[name]]
+                                         for name in _WRITTEN} | {
         _CODES['SETITEM']: _set_item, _CODES['SETITEMS']: _set_items, _CODES['BUILD']: _let_alone}
 
     def __init__(self,

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FOREIGN', 'BASE_KEY', 'save_checkpoint', 'load_checkpoint', 'network', 'random_model', 'state_sha256', 'build_model',
-           'load', 'as_yolo', 'verify_checkpoint', 'newest_checkpoint', 'identity_misfit', 'save_base', 'load_base',
-           'open_base', 'save_calibrated']
+           'load', 'open_model', 'as_yolo', 'verify_checkpoint', 'newest_checkpoint', 'identity_misfit', 'save_base',
+           'load_base', 'open_base', 'save_calibrated']
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-002
 import hashlib
@@ -142,7 +142,16 @@ def load(
     weights:str='best', # `raw`, `ema`, or `best`: the average where there is one
 ) -> YOLO: # With `predict` and `val`; its weights lie on their grids
     "Open a checkpoint as a model to use."
-    return as_yolo(deployable(build_model(load_checkpoint(path), weights)))
+    return as_yolo(deployable(open_model(path, weights)))
+
+def open_model(
+    path:Path|str,      # Checkpoint of this project
+    weights:str='best', # `raw`, `ema`, or `best`: the average where there is one
+) -> DetectionModel: # Quantised as the manifest says, evaluation mode
+    "The model of a checkpoint; where it cannot be built, the error names the file."
+    content = load_checkpoint(path)
+    try: return build_model(content, weights)
+    except CheckpointError as e: raise CheckpointError(f'{path}: {e}') from None
 
 def as_yolo(
     model:DetectionModel, # Plain model, as from `deployable`
@@ -173,13 +182,15 @@ def verify_checkpoint(
     try:
         build_model(content, 'raw')
         if content['ema_state_dict'] is not None: build_model(content, 'ema')
-    except (CheckpointError, ValueError) as e: raise CheckpointError(f'{path}: {e}') from None
+    except CheckpointError as e: raise CheckpointError(f'{path}: {e}') from None
     return describe_checkpoint(path)
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-026
 def _not_resumable(content:dict[str,Any]) -> str:
     state = content['resume']
     if content['optimizer'] is None: return ''
+    try: known_variant(content['model_yaml'])
+    except CheckpointError as e: return f'cannot be gone on with: {e}'
     if missing := [k for k in ('scaler', 'best_fitness', 'rows') if state.get(k) is None]:
         return f'cannot be gone on with: its resume has no {missing[0]}'
     rows = state['rows']

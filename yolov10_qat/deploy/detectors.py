@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from ..checkpoint.format import check_weights
-from ..checkpoint.store import build_model, load_checkpoint
+from ..checkpoint.store import open_model
 from .onnx_file import OnnxDetector
 from .packed import load_packed
 from ..evaluate.heads import Detector, HeadScores, TorchDetector, evaluate, validation_view
@@ -27,7 +27,7 @@ def open_detector(
     kind = Path(path).suffix
     if kind == '.onnx': return OnnxDetector(path)
     if kind == '.safetensors': return TorchDetector(load_packed(path), device)
-    return TorchDetector(deployable(build_model(load_checkpoint(path), weights)), device)
+    return TorchDetector(deployable(open_model(path, weights)), device)
 
 # %% ../../nbs/60_deploy/05_detectors.ipynb #05_detectors-006
 def evaluate_file(
