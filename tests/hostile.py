@@ -42,7 +42,7 @@ def changed(tree, at, change):
 
 def _replace(draw, odd):
     name = draw.choice([*odd])
-    value = deep(draw.choice([20, 40, 500])) if name == 'deep' else odd[name]
+    value = deep(draw.choice([20, 40, 100])) if name == 'deep' else odd[name]
     def change(holder, key): holder[key] = value
     return name, change
 
@@ -83,13 +83,21 @@ def flipped(data, draw, flips=1):
 
 ACTS = ('os.system', 'os.exec', 'os.posix_spawn', 'os.fork', 'subprocess.Popen', 'socket.connect', 'socket.getaddrinfo',
         'urllib.Request', 'pickle.find_class', 'os.mkdir', 'os.remove', 'os.rename', 'os.link', 'os.symlink', 'os.chmod')
-_seen, _allowed = None, ()
+_seen, _allowed, _usual = None, (), ()
 
 def _audit(event, arguments):
     if _seen is None: return
     writes = event == 'open' and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-    if not (writes or event in ACTS): return
-    if not any(str(arguments[0]).startswith(a) for a in _allowed): _seen.append((event, str(arguments[0])[:200]))
+    if not (writes or event in ACTS) or f'{event} {arguments[:1]}'.startswith(_usual): return
+    place = _place(*arguments) if arguments and (event == 'open' or event.startswith('os.')) else ''
+    if not any(f'{place}/'.startswith(f'{a}/') for a in _allowed): _seen.append((event, str(arguments)[:200]))
+
+def _place(path, *more):
+    "Where a file is that Python is about to touch; the last argument may be the descriptor of its folder."
+    if not isinstance(path, (str, bytes, os.PathLike)): return ''
+    folder = more[-1] if more and isinstance(more[-1], int) and more[-1] > 2 else None
+    within = os.readlink(f'/proc/self/fd/{folder}') if folder and os.path.exists(f'/proc/self/fd/{folder}') else ''
+    return os.path.abspath(os.path.join(within, os.fsdecode(path)))
 
 sys.addaudithook(_audit)  # it cannot be taken away again, only put to sleep
 
@@ -99,13 +107,15 @@ class Late(BaseException):
 
 
 @contextmanager
-def watched(*allowed, seconds=60):
-    "What happens inside must start nothing, connect to nothing, unpickle nothing and write nowhere but below `allowed`."
-    global _seen, _allowed
+def watched(*allowed, usual=(), seconds=60):
+    """What happens inside must start nothing, connect to nothing, unpickle nothing and write nowhere but below `allowed`.
+    `usual` are beginnings of events that belong to the work, such as `os.fork` or "subprocess.Popen ('git',"."""
+    global _seen, _allowed, _usual
     def late(*_): raise Late(f'more than {seconds} s')
     before = signal.signal(signal.SIGALRM, late)
     signal.alarm(seconds)
-    _seen, _allowed = [], tuple(map(str, allowed))
+    _usual = usual
+    _seen, _allowed = [], tuple(os.path.abspath(a) for a in allowed)
     try:
         yield _seen
     finally:

@@ -31,6 +31,7 @@ from yolov10_qat.cli import main
 from yolov10_qat.quant.layers import deployable, plan, quantize
 
 EXAMPLE = Path(__file__).parent/'examples'/'checkpoint-v1.pt'
+LINES = len(describe_checkpoint(EXAMPLE))  # that show prints
 
 
 @pytest.fixture(scope='module')
@@ -111,13 +112,16 @@ COMMANDS = {
     'publish':     lambda folder, coco, file: _publish(folder, file),
 }
 
+USUAL = ('os.fork', 'pickle.find_class',  # the pool that reads labels
+         "subprocess.Popen ('git',", "subprocess.Popen ('uname',")  # the environment, for a summary
+
 @pytest.mark.parametrize('kind', ACTING)
 @pytest.mark.parametrize('command', COMMANDS)
 def test_no_command_builds_what_a_file_defines(command, kind, content, tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = hostile_file(tmp_path, content, ACTING[kind])
     words = COMMANDS[command](tmp_path, tiny/'coco', file)
-    with watched(tmp_path, '/tmp', '/dev'):
+    with watched(tmp_path, '/tmp', '/dev', Path.home(), usual=USUAL):
         done = answer(main, *words)
     refused(done, 'its network is not the yolov10n.yaml of Ultralytics: ',
             'activation is ' if kind == 'activation' else 'backbone row 0 is ')
@@ -360,10 +364,15 @@ def test_only_plain_values(value, tmp_path):
 
 # --- one thing wrong, at random --------------------------------------------------------------------------------------
 
-def spoilt_tree(path, base, draw):
+BUILT = ('model_yaml', 'names', 'manifest', 'model_state_dict')  # what a network is built from
+
+def spoilt_network(path, base, draw):
+    return spoilt_tree(path, base, draw, skip=lambda at: at[0] not in BUILT)
+
+def spoilt_tree(path, base, draw, **more):
     tree, what = mutate(base, draw, hostile.ODD | {
         'tensor': torch.zeros(3), 'sick tensor': torch.tensor([torch.nan]), 'complex': torch.zeros(2, dtype=torch.complex64),
-        'many axes': torch.zeros(1, 1, 1, 1, 1, 1, 1, 1, 1, 1), 'half': torch.zeros(3).half(), 'large': torch.zeros(9, 999)})
+        'many axes': torch.zeros(1, 1, 1, 1, 1, 1, 1, 1, 1, 1), 'half': torch.zeros(3).half(), 'large': torch.zeros(9, 999)}, **more)
     torch.save(tree, path)
     return what
 
@@ -409,12 +418,14 @@ def attack(folder, base, seed, spoil, words):
     what = spoil(file, base, draw)
     with watched():
         done = answer(main, 'checkpoint', words, file)
-        try: load_checkpoint(file)
-        except CheckpointError: assert done[0] == 1, (seed, what)
+        if words == 'show':  # what can be shown can be read, and nothing else
+            try: load_checkpoint(file)
+            except CheckpointError: assert done[0] == 1, (seed, what)
+            else: assert done[0] == 0, (seed, what)
     if done[0]: refused(done, 'x.pt')
     else:
         lines = done[1].splitlines()
-        assert len(lines) == 14 + (words == 'verify') and not done[2], (seed, what)
+        assert len(lines) == LINES + (words == 'verify') and not done[2], (seed, what)
         assert lines.count('whole: yes') == (words == 'verify') and not set(done[1]) & set('\x1b\x07\u202e'), (seed, what)
     assert os.listdir(folder) == ['x.pt'], (seed, what)
     return stage(done[0], done[2])
@@ -423,16 +434,16 @@ def attack(folder, base, seed, spoil, words):
 @pytest.mark.filterwarnings('ignore:Duplicate name')
 @pytest.mark.parametrize('files', [150, pytest.param(2000, marks=pytest.mark.slow)])
 def test_one_thing_wrong(files, content, tmp_path):
-    "Of ten files six have a wrong value, three other bytes, one another archive; one of six is of a real network."
+    "Of ten files six have a wrong value, three other bytes, one another archive; one of eight is of a real network."
     toy = torch.load(EXAMPLE, weights_only=True)
     reached = Counter()
     for seed in range(files):
         spoil = [spoilt_tree]*6 + [spoilt_pickle, spoilt_pickle, spoilt_bytes, spoilt_archive]
-        real = seed % 6 == 0
-        reached[attack(tmp_path, content if real else toy, seed, spoilt_tree if real else spoil[seed % 10],
+        real = seed % 8 == 0
+        reached[attack(tmp_path, content if real else toy, seed, spoilt_network if real else spoil[seed % 10],
                        'verify' if real else 'show')] += 1
     print(dict(reached))
-    least = dict(archive=.04, pickle=.08, plain=.005, schema=.2, network=.005, weights=.005, opened=.1)
+    least = dict(archive=.04, pickle=.08, plain=.01, schema=.2, network=.01, weights=.01, opened=.1)
     assert all(reached[s] >= share*files for s, share in least.items()), reached
 
 
