@@ -351,9 +351,11 @@ _PLAIN = (str, bool, int, float, type(None))
 
 def _check_plain(content:Any, most:int, fail:Callable[[str],Never]):  # most: bytes of all tensors together
     check_size(content, fail, MAX_VALUES)
-    stack, size = [content], 0
+    stack, size, seen = [content], 0, set()
     while stack:
         item = stack.pop()
+        if id(item) in seen: continue
+        if isinstance(item, (dict, list)): seen.add(id(item))
         if isinstance(item, TensorOutline): size += math.prod(item.shape)*STORAGES[item.storage.kind]
         elif isinstance(item, dict): stack += item.values()
         elif type(item) in (list, tuple): stack += item

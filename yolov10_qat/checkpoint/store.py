@@ -67,20 +67,32 @@ def _numbers(storage:Storage, stream:Any) -> Tensor:
     return flat != 0 if storage.kind == 'BoolStorage' else flat
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-060
+class _Filler:
+    "Puts numbers into an outline; what is there twice, a part or a list, is made once."
+    def __init__(self, device:str|torch.device):
+        self.device, self.found, self.made = device, {}, {}
+
+    def fill(self, value:Any, part:Callable[[Storage],Any]) -> Any:
+        if isinstance(value, TensorOutline): return self._tensor(value, part)
+        if not isinstance(value, (dict, list, tuple)): return value
+        if id(value) not in self.made:
+            self.made[id(value)] = type(value)(
+                ((k, self.fill(v, part)) for k, v in value.items()) if isinstance(value, dict)
+                else (self.fill(v, part) for v in value))
+        return self.made[id(value)]
+
+    def _tensor(self, outline:TensorOutline, part:Callable[[Storage],Any]) -> Tensor:
+        if outline.storage not in self.found:
+            self.found[outline.storage] = _numbers(outline.storage, part(outline.storage)).to(self.device)
+        return self.found[outline.storage].as_strided(outline.shape, outline.stride, outline.offset)
+
+# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-062
 def load_checkpoint(
     path:Path|str,                      # Checkpoint of this project
     map_location:str|torch.device='cpu',  # Device for the tensors
 ) -> dict[str,Any]: # Content, see `format.Content`
     "Open a checkpoint without running anything from it."
-    found:dict[Storage,Tensor] = {}
-    def filled(value, part):
-        if isinstance(value, TensorOutline):
-            if value.storage not in found:
-                found[value.storage] = _numbers(value.storage, part(value.storage)).to(map_location)
-            return found[value.storage].as_strided(value.shape, value.stride, value.offset)
-        if isinstance(value, dict): return type(value)((k, filled(v, part)) for k, v in value.items())
-        return type(value)(filled(v, part) for v in value) if isinstance(value, (list, tuple)) else value
-    return open_content(path, filled)
+    return open_content(path, _Filler(map_location).fill)
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-015
 def network(
