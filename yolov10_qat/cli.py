@@ -25,6 +25,7 @@ from .core.config import DEMO, PROFILES, VARIANTS, RunConfig, changed_fields, op
 from .core.errors import nearest
 from .core.fields import AMP_TYPES
 from .core.layout import ComparisonLayout, Layout
+from .core.shown import one_line
 
 # %% ../nbs/99_cli.ipynb #99_cli-005
 def _option(name:str, field:FieldInfo, usual:dict[str,Any]) -> inspect.Parameter:
@@ -477,7 +478,7 @@ def summarize(
     return code
 
 def _table(facts:dict[str,Any]):
-    for k, v in facts.items(): print(f'{k:16} {v}')
+    for k, v in facts.items(): print(f'{k:16} {one_line(v, 2000)}')
 
 # %% ../nbs/99_cli.ipynb #99_cli-034
 class _bar:

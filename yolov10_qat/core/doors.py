@@ -51,15 +51,20 @@ def check_size(
     values:int=1_000_000,  # Most values, counted as often as they are reached
     depth:int=32,          # Most levels
 ) -> None:
-    "Refuse a value that is small in a file and endless when it is walked."
-    stack, seen = [(value, 0)], 0
-    while stack:
-        item, level = stack.pop()
-        seen += 1
-        if seen + len(stack) > values: fail(f'holds more than {values:,} values')
+    "Refuse a value that is small in a file and endless when it is walked; what is there twice is walked once."
+    known:dict[int, tuple[int,int]] = {}  # id of a container -> values in it, levels below it
+    def measure(item:Any, level:int) -> tuple[int,int]:
         if level > depth: fail(f'is nested more than {depth} levels deep')
-        if isinstance(item, dict): stack += [(v, level+1) for pair in item.items() for v in pair]
-        elif isinstance(item, (list, tuple, set, frozenset)): stack += [(v, level+1) for v in item]
+        if not isinstance(item, (dict, list, tuple, set, frozenset)): return 1, 0
+        if id(item) not in known:
+            parts = [v for pair in item.items() for v in pair] if isinstance(item, dict) else item
+            found = [measure(part, level+1) for part in parts]
+            known[id(item)] = 1 + sum(n for n, _ in found), 1 + max((below for _, below in found), default=-1)
+        count, below = known[id(item)]
+        if level + below > depth: fail(f'is nested more than {depth} levels deep')
+        if count > values: fail(f'holds more than {values:,} values')
+        return count, below
+    measure(value, 0)
 
 # %% ../../nbs/10_core/11_doors.ipynb #11_doors-014
 def inside(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..checkpoint.format import check_weights
-from ..checkpoint.store import build_model, load_checkpoint
+from ..checkpoint.store import load_checkpoint, open_model
 from ..core.doors import USUAL_SIDE, input_side
 from ..core.progress import log_note
 from .onnx_file import OnnxDetector
@@ -30,7 +30,7 @@ def open_detector(
     kind = Path(path).suffix
     if kind == '.onnx': return OnnxDetector(path)
     if kind == '.safetensors': return TorchDetector(load_packed(path), device)
-    return TorchDetector(deployable(build_model(load_checkpoint(path), weights)), device)
+    return TorchDetector(deployable(open_model(path, weights)), device)
 
 # %% ../../nbs/60_deploy/05_detectors.ipynb #05_detectors-005b
 def _trained_side(path:Path|str, detector:Detector) -> int|None:
