@@ -251,7 +251,7 @@ def check_images(
     if len(faults) > TOLERATED*len(images):
         there = f' (the folder has {listing(folder)})' if 'missing' in faults.values() else ''
         raise DataError(f'{folder}: {len(faults)} of {len(images)} selected images cannot be used (tolerated: 1 %): '
-                        f'{list_faults(faults)}; restore the files{there}, or correct the annotation file')
+                        f'{list_faults(faults)}; restore or convert the files{there}, or correct the annotation file')
     return [image for image in images if image.file_name not in faults], faults
 
 # %% ../../nbs/30_data/02_images.ipynb #02_images-029
