@@ -43,8 +43,8 @@ def knob(
 
 # %% ../../nbs/10_core/02_fields.ipynb #02_fields-009
 class Settings(BaseModel):
-    "A group of settings; frozen, and unknown names are refused."
-    model_config = ConfigDict(extra='forbid', validate_assignment=False, frozen=True)
+    "A group of settings; frozen, and unknown names are refused, as are NaN and infinity."
+    model_config = ConfigDict(extra='forbid', validate_assignment=False, frozen=True, allow_inf_nan=False)
 
 class Block(BaseModel):
     "Part of a summary; unknown keys are refused, so that a typo cannot hide."

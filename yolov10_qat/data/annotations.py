@@ -221,12 +221,13 @@ def _is_id(value:Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and -2**63 <= value < 2**63
 
 def _number_images(loose:_Loose):
-    ids = {image.id for image in loose.images if isinstance(image.id, (int, str)) and not isinstance(image.id, bool)}
+    "1 to n for image ids of which one is no integer; what cannot be an id becomes None, which no check lets pass."
+    ids = {image.id for image in loose.images if isinstance(image.id, (int, str))}
     if all(map(_is_id, ids)): return
     number = {i: n for n, i in enumerate(sorted(ids, key=lambda i: (str(i), isinstance(i, str))), 1)}
-    def known(i): return number.get(i, 0) if isinstance(i, (int, str)) else 0
-    for image in loose.images: image.id = number.get(image.id, image.id) if isinstance(image.id, (int, str)) else image.id
-    for annotation in loose.annotations: annotation.image_id = known(annotation.image_id)
+    def new(i): return number.get(i) if isinstance(i, (int, str)) else None
+    for image in loose.images: image.id = new(image.id)
+    for annotation in loose.annotations: annotation.image_id = new(annotation.image_id) or 0
     loose.new_ids = True
 
 # %% ../../nbs/30_data/01_annotations.ipynb #01_annotations-026d
