@@ -222,10 +222,10 @@ def _is_id(value:Any) -> bool:
 
 def _number_images(loose:_Loose):
     "1 to n for image ids of which one is no integer; what cannot be an id becomes None, which no check lets pass."
-    ids = {image.id for image in loose.images if isinstance(image.id, (int, str))}
+    ids = {image.id for image in loose.images if type(image.id) in (int, str)}
     if all(map(_is_id, ids)): return
     number = {i: n for n, i in enumerate(sorted(ids, key=lambda i: (str(i), isinstance(i, str))), 1)}
-    def new(i): return number.get(i) if isinstance(i, (int, str)) else None
+    def new(i): return number.get(i) if type(i) in (int, str) else None
     for image in loose.images: image.id = new(image.id)
     for annotation in loose.annotations: annotation.image_id = new(annotation.image_id) or 0
     loose.new_ids = True
