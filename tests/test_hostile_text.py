@@ -15,6 +15,7 @@ from yolov10_qat.core.config import RunConfig, load_config, save_config
 from yolov10_qat.core.errors import ConfigError
 from yolov10_qat.core.recipe import RECIPES, read_recipe
 from yolov10_qat.data.annotations import DataError
+from yolov10_qat.data.splits import SplitRequest, make_split
 from yolov10_qat.data.view import build_view
 
 QUICK, MANY = 150, 2000
@@ -91,12 +92,14 @@ def odd_annotations(rng, content):
     return broken(rng, data) if rng.random() < .3 else data
 
 
+REQUESTS = SplitRequest('train', 'train2017'), SplitRequest('val', 'val2017')
+
 def files_below(folder): return {p.relative_to(folder): p.stat().st_mtime_ns for p in folder.rglob('*') if p.is_file()}
 
 
 @pytest.mark.parametrize('count', FEW_OR_MANY)
 def test_any_annotation_file_is_read_or_refused_in_one_line(count, tmp_path):
-    root, rng, refused = tiny_coco(tmp_path/'coco'), random.Random(0), 0
+    root, rng, refused = tiny_coco(tmp_path/'coco', images=2), random.Random(0), 0
     files = [root/f'annotations/instances_{split}.json' for split in ('train2017', 'val2017')]
     content = [json.loads(file.read_text()) for file in files]
     whole = [file.read_bytes() for file in files]
@@ -105,11 +108,10 @@ def test_any_annotation_file_is_read_or_refused_in_one_line(count, tmp_path):
         which = rng.randrange(2)
         data = odd_annotations(rng, content[which])
         files[which].write_bytes(data)
-        message = refusal(lambda: build_view(root, tmp_path/'view'), DataError)
+        message = refusal(lambda: make_split(REQUESTS[which], root, tmp_path/'view', lambda *_: None), DataError)
         refused += message is not None
         found = {p for p in files_below(tmp_path) if p.parts[0] != 'view'}
         assert found == others | {f.relative_to(tmp_path) for f in files}, (k, data[:2000])
-        assert (tmp_path/'view').exists() == (message is None)
         shutil.rmtree(tmp_path/'view', ignore_errors=True)
         files[which].write_bytes(whole[which])
     assert .3*count < refused < count
@@ -209,8 +211,9 @@ def test_an_alias_of_a_number_is_that_number(tmp_path):
     ('epochs: 2024-01-01', r'epochs=datetime.date\(2024, 1, 1\): must be a valid integer'),
     ('1: 2', 'a.yaml: 1 is no name'),
     ('epochs: ' + '9'*5000, 'a value does not fit its type'),
-    ('epochs: 0x' + 'f'*5000, 'epochs=int of more than 4,300 digits: '),
-    ('run_root: 0x' + 'f'*5000, 'run_root=int of more than 4,300 digits: '),
+    ('epochs: 0x' + 'f'*5000, 'epochs=int of more than 4,300 digits: must be at most 9,0'),
+    ('seed: ' + '9'*20, 'seed=99999999999999999999: must be at most 9,0'),
+    ('run_root: 0x' + 'f'*5000, 'run_root=int of more than 4,300 digits: must be at most 9,0'),
     ('\n'.join(f'x{i}: 1' for i in range(50)), "unknown setting 'x0'.*unknown setting 'x19'.*; and 30 more$"),
 ])
 def test_a_setting_that_cannot_be_is_named_in_few_words(line, message, tmp_path):

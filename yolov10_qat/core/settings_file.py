@@ -16,7 +16,7 @@ from .errors import ConfigError
 from .shown import one_line
 
 # %% ../../nbs/10_core/12_settings_file.ipynb #12_settings_file-005
-MOST_BYTES = 64 << 10  # twenty times what a complete configuration takes
+MOST_BYTES = 32 << 10  # ten times what a complete configuration takes
 MOST_LEVELS = 20
 
 class _Loader(yaml.SafeLoader):
