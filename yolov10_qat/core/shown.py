@@ -7,6 +7,7 @@ __all__ = ['one_line', 'lines', 'markdown', 'markdown_code', 'csv_cell']
 
 # %% ../../nbs/10_core/10_shown.ipynb #10_shown-002
 import re
+import reprlib
 import unicodedata
 
 # %% ../../nbs/10_core/10_shown.ipynb #10_shown-005
@@ -15,12 +16,21 @@ _UNSEEN = {'Cc', 'Cf', 'Cs', 'Co', 'Cn', 'Zl', 'Zp'}  # controls, formats, surro
 def _escaped(text:str, spare:str='') -> str:
     return ''.join(repr(c)[1:-1] if unicodedata.category(c) in _UNSEEN and c not in spare else c for c in text)
 
+_SHORT = reprlib.Repr()  # of anything, in bounded time: a small file can hold an endless value
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 2000
+_SHORT.maxlist = _SHORT.maxdict = _SHORT.maxtuple = _SHORT.maxset = 10
+_SHORT.maxlevel = 3
+
+def _repr(value:object) -> str:
+    try: return _SHORT.repr(value)
+    except ValueError: return f'{type(value).__name__} of more than 4,300 digits'  # Python does not write these
+
 def one_line(
     text:object,    # Anything that a file says
     limit:int=300,  # Characters, at least 20
 ) -> str: # Safe to print: one line, no controls
     "What a file says, for a terminal, a log or an error message."
-    words = text if isinstance(text, str) else repr(text)
+    words = text if isinstance(text, str) else _repr(text)
     if len(words) > limit: words = f'{words[:limit//2]} ... {words[-(limit//2-5):]}'
     return _escaped(words)
 
