@@ -232,8 +232,8 @@ def _check_imgsz(imgsz:int|None):
     if imgsz and imgsz % 32: raise ValueError(f'--imgsz {imgsz} is no multiple of 32')
 
 def _check_data(coco_root:Path, *splits:str):
-    from yolov10_qat.data.splits import split_paths
-    for split in splits if str(coco_root) != DEMO else (): split_paths(os.path.abspath(coco_root), split)
+    from yolov10_qat.pipeline.entrance import check_data
+    check_data(coco_root, *splits)
 
 # %% ../nbs/99_cli.ipynb #99_cli-022
 def _check_own(out:Path, ours:set[str]):
