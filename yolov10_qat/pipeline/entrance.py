@@ -53,7 +53,8 @@ def config_from(
     if missing := [k for k in fields if k not in variables]:
         raise ConfigError(f"the parameter cell lacks {', '.join(missing)}")
     given = {k: variables[k] for k in fields}
-    if yes_or_no('resume', resume): given = {k: v for k, v in given.items() if v != fields[k].default or k == 'run_root'}
+    if yes_or_no('resume', resume):
+        given = {k: v for k, v in given.items() if v != fields[k].default or k == 'run_root'}
     return resolve(given, resume)
 
 # %% ../../nbs/90_pipeline/01_entrance.ipynb #01_entrance-014
