@@ -11,6 +11,7 @@ __all__ = ['app', 'checkpoint_app', 'RUN_LOG', 'scratch_app', 'Limit', 'Root', '
 # %% ../nbs/99_cli.ipynb #99_cli-002
 import inspect
 import os
+import select
 import sys
 import tempfile
 import traceback
@@ -520,19 +521,30 @@ def _is_expected(error:Exception) -> bool: # Ours, or Python's own
 
 def _nobody_reads() -> bool:
     "Whether standard output was closed by who read it; then nothing more is written there."
-    try: sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    try: out = sys.stdout.fileno()
+    except OSError: return False  # a stream of Python's own
+    asked = select.poll()
+    asked.register(out, 0)  # errors are reported unasked
+    if not asked.poll(0): return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), out)
+    return True
 
 # %% ../nbs/99_cli.ipynb #99_cli-047
+def _called(arguments:list[str]) -> int:
+    "Run a command; what goes wrong is raised."
+    streams = sys.stdout, sys.stderr
+    try: return app(with_amp_type(arguments), standalone_mode=False, prog_name='yolov10-qat') or 0
+    except SystemExit as end:  # click makes this of a broken pipe, whichever it was
+        sys.stdout, sys.stderr = streams
+        if isinstance(end.__context__, OSError): raise end.__context__ from None
+        raise
+
 def _status(arguments:list[str]) -> int:
     "Run a command; what goes wrong becomes one line."
     try:
-        code = app(with_amp_type(arguments), standalone_mode=False, prog_name='yolov10-qat')
+        code = _called(arguments)
         _nobody_reads()
-        return code or 0
+        return code
     except KeyboardInterrupt: return 130
     except UsageError as e:
         said, code = f"{one_line(' '.join(e.format_message().split()), LONGEST).rstrip('.')}; see yolov10-qat --help", 2
@@ -542,6 +554,7 @@ def _status(arguments:list[str]) -> int:
     print(f'error: {said}', file=sys.stderr)
     return code
 
+# %% ../nbs/99_cli.ipynb #99_cli-048
 def main(
     arguments:list[str]|None=None, # Without the program's name; None: from the shell
 ) -> None:
