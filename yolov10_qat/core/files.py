@@ -48,7 +48,7 @@ def no_room(
 ) -> str: # What stands in the way and what to do; empty for an error of another kind
     "Whether a file was not written because there was no room for it."
     while error is not None:
-        if getattr(error, 'errno', None) in _NO_ROOM: return _NO_ROOM[error.errno]
+        if (number := getattr(error, 'errno', None)) in _NO_ROOM: return _NO_ROOM[number]
         error = error.__cause__ or error.__context__
     return ''
 

@@ -54,7 +54,8 @@ class Bar:
         "Draw the latest state; what has been said since goes to standard output, above the bar."
         if self.gone: return
         try:
-            self._say(said)
+            for line in said[self.said:]: tqdm.write(lines(line))
+            self.said = len(said)
             self._draw(state)
         except OSError: self.gone = True
 
@@ -69,10 +70,6 @@ class Bar:
             self.bar.set_description(one_line(what), refresh=False)
             self.bar.set_postfix_str(_beside(state), refresh=False)
             self.bar.update(state['done'] - self.bar.n)
-
-    def _say(self, said:list[str]):
-        for line in said[self.said:]: tqdm.write(lines(line))
-        self.said = len(said)
 
     def close(self):
         "End the line of the bar."
@@ -190,11 +187,34 @@ class _Process:
         with open(self.said, 'wb') as said: await start(stdout=said, stderr=said, **settings)
         self.process = self.manager.provisioner.process
 
+# %% ../../nbs/90_pipeline/05_launch.ipynb #05_launch-043
+class _Stoppable(_Process):
+    "Signals to it, and its end."
+    def send(self, number:int):
+        "Signal the kernel, if it lives; its end takes its workers with it."
+        if self.process is None: return
+        try: os.killpg(self.process.pid, number) if number == signal.SIGKILL else self.process.send_signal(number)
+        except ProcessLookupError: pass
+
+    def end(self):
+        "Kill it; the system may need a while to take its memory back."
+        self.send(signal.SIGKILL)
+        try:
+            if self.process is not None: self.process.wait(timeout=GRACE_S)
+        except TimeoutExpired: pass
+
+    @property
+    def forgotten(self) -> bool: # By the thread that talks to it
+        "Whether it ended a good while ago."
+        if self.process.poll() is None if self.process else not self.interrupted: return False
+        self.ended = self.ended or time.monotonic()
+        return time.monotonic()-self.ended > GRACE_S
+
 # %% ../../nbs/90_pipeline/05_launch.ipynb #05_launch-042
 def _literal(path:Path) -> str:  # papermill fills in what stands in braces
     return str(path).replace('{', '{{').replace('}', '}}')
 
-class Kernel(_Process):
+class Kernel(_Stoppable):
     "The process that computes: it executes one notebook."
     def execute(self,
         template:Path,            # Notebook with a cell of parameters
@@ -215,26 +235,6 @@ class Kernel(_Process):
         timer = threading.Timer(PATIENCE_S, self.send, [signal.SIGKILL])
         timer.daemon = True
         timer.start()
-
-    def send(self, number:int):
-        "Signal the kernel, if it lives; its end takes its workers with it."
-        if self.process is None: return
-        try: os.killpg(self.process.pid, number) if number == signal.SIGKILL else self.process.send_signal(number)
-        except ProcessLookupError: pass
-
-    def end(self):
-        "Kill it; the system may need a while to take its memory back."
-        self.send(signal.SIGKILL)
-        try:
-            if self.process is not None: self.process.wait(timeout=GRACE_S)
-        except TimeoutExpired: pass
-
-    @property
-    def forgotten(self) -> bool: # By the thread that talks to it
-        "Whether it ended a good while ago."
-        if self.process.poll() is None if self.process else not self.interrupted: return False
-        self.ended = self.ended or time.monotonic()
-        return time.monotonic()-self.ended > GRACE_S
 
 # %% ../../nbs/90_pipeline/05_launch.ipynb #05_launch-017
 def _wait(kernel:Kernel, worker:threading.Thread, progress:Path):
