@@ -4,6 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from jupyter_client.channels import HBChannel
+
+from yolov10_qat.pipeline.launch import end_heartbeat
 
 sys.path.insert(0, str(Path(__file__).parent))
 from places import ROOT as REPOSITORY  # noqa: E402, F401
@@ -44,7 +47,9 @@ def pytest_addoption(parser):
     parser.addoption('--slow', action='store_true', help='run the tests that take minutes, too')
 
 
-def pytest_configure(config): config.addinivalue_line('markers', 'slow: takes minutes; runs with --slow')
+def pytest_configure(config):
+    config.addinivalue_line('markers', 'slow: takes minutes; runs with --slow')
+    HBChannel.stop = end_heartbeat  # Jupyter's own may wait for ever
 
 
 def pytest_collection_modifyitems(config, items):
