@@ -37,7 +37,12 @@ def markdown(
 ) -> str: # For a paragraph, a heading or a cell of a table
     "What a file says, as the words that it is."
     words = one_line(text, 2000).replace('&', '&amp;').replace('<', '&lt;').replace('>', '&gt;')
-    return re.sub(r'([\\`*_{}\[\]()#+!|~-])', r'\\\1', words)
+    words = re.sub(r'[\\`*\[\]|~]|(?<!\w)_|_(?!\w)', r'\\\g<0>', words)  # an underscore within a word is no mark
+    return re.sub(r'^(\s*)(#|[-+=]|\d+(?=[.)]))', _not_first, words)
+
+def _not_first(found:re.Match) -> str:
+    space, mark = found.groups()
+    return f'&#{ord(mark[0])};{mark[1:]}' if mark[0].isdigit() else f'\\{mark}'
 
 def markdown_code(
     text:object, # Anything that a file says
