@@ -8,7 +8,6 @@ __all__ = ['LADDER_VERSION', 'LADDER_FILE', 'FP', 'LADDER_DEMO_IMAGES', 'LadderS
            'plot_ladder_steps', 'render_ladder']
 
 # %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-002
-import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,12 +24,13 @@ from ..checkpoint.base_weights import find_base
 from ..checkpoint.format import average_bits
 from ..checkpoint.store import open_base, save_calibrated, trained_size
 from ..core.config import DEMO
-from ..core.doors import USUAL_SIDE
+from ..core.doors import USUAL_SIDE, first_problem, read_plain
 from ..core.fields import Block
 from ..core.files import file_sha256, write_atomic
 from ..core.layout import Layout, detections_file
 from ..core.methods import canonical_ptq
 from ..core.progress import log_note
+from ..core.shown import one_line
 from ..data.scenes import write_scenes
 from ..data.view import build_view
 from ..evaluate.bootstrap import bootstrap_difference
@@ -38,6 +38,7 @@ from ..evaluate.heads import evaluate
 from ..evaluate.rungs import save_scores
 from ..quant.calibrate import calibrate, calibration_images
 from ..quant.layers import deployable, plan
+from ..report.rows import links_below
 from yolov10_qat.report.style import (
     LOOKS,
     RC,
@@ -111,13 +112,12 @@ def load_ladder(
     "Read `ladder.json`."
     file = Path(folder)/LADDER_FILE
     if not file.is_file(): raise FileNotFoundError(f'no {LADDER_FILE} in {folder}; is this a ladder?')
-    try: content = json.loads(file.read_text(encoding='utf-8'))
-    except ValueError as e: raise ValueError(f'{file} is not JSON: {e}') from None
-    if content.get('version') != LADDER_VERSION:
-        raise ValueError(f"{file} has version {content.get('version')!r}; this version reads {LADDER_VERSION}")
+    content = read_plain(file)
+    version = content.get('version') if isinstance(content, dict) else None
+    if version != LADDER_VERSION:
+        raise ValueError(f'{file} has version {one_line(version, 60)}; this version reads {LADDER_VERSION}')
     try: return Ladder.model_validate(content)
-    except ValidationError as e: raise ValueError(f"{file}: {'.'.join(map(str, e.errors()[0]['loc']))}: "
-                                                  f"{e.errors()[0]['msg']}") from None
+    except ValidationError as e: raise ValueError(f'{file}: {first_problem(e)}') from None
 
 # %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-009
 def save_ladder(
@@ -316,6 +316,6 @@ def render_ladder(
     order = best_first(ladder)
     html = page_template('ladder.html.j2').render(
         ladder=ladder, s=ladder.settings, headline=ladder_headline(ladder), lead=lead_sentence(ladder.lead),
-        order=order, present={s.checkpoint for s in ladder.steps if s.checkpoint and (folder/s.checkpoint).is_file()},
+        order=order, present=links_below(folder, [s.checkpoint for s in ladder.steps if s.checkpoint]),
         fp=base_step(ladder), figures=drawn, few_images=ladder.settings.val_images < 1000)
     return write_atomic(Layout(folder).report, html)
