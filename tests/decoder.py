@@ -11,7 +11,7 @@ def read_file(path):
         header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
         data = file.read()
     manifest = json.loads(header.pop("__metadata__")["yolov10_qat_packed"])
-    assert manifest["version"] == 1
+    assert manifest["version"] in (1, 2)
     assert all(t["dtype"] == ("U8" if name.endswith(".codes") else "F32") for name, t in header.items())
     return manifest, {name: data[t["data_offsets"][0]:t["data_offsets"][1]] for name, t in header.items()}
 
@@ -49,7 +49,11 @@ def decode(path):
 
 
 def check_digest(path):
-    """Whether the SHA-256 over each tensor's name and then its bytes, by name and without separators, is the stored one."""
+    """Whether the stored SHA-256 is that over each tensor's name and then its bytes, by name and without separators;
+    in version 2 that over the header without it, a line break and the former's digits."""
     manifest, tensors = read_file(path)
     joined = b"".join(name.encode("utf-8") + tensors[name] for name in sorted(tensors))
-    return hashlib.sha256(joined).hexdigest() == manifest["digest"]
+    values = hashlib.sha256(joined).hexdigest()
+    if manifest["version"] == 1: return values == manifest["digest"]
+    bare = json.dumps({k: v for k, v in manifest.items() if k != "digest"}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256((bare + "\n" + values).encode()).hexdigest() == manifest["digest"]
