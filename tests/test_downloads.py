@@ -127,6 +127,14 @@ def test_a_wrong_range_is_not_appended(server, part, tmp_path, said):
     assert server.asked == ['bytes=20000-', None]
 
 
+@pytest.mark.parametrize('start', [0, 19_999, 20_001])
+def test_nothing_of_a_wrong_range_is_written(server, part, start):
+    "Not even for the digest to find out."
+    server.answer = lambda h: h.reply(206, WHOLE[20_000:], Content_Range=f'bytes {start}-{len(WHOLE)-1}/{len(WHOLE)}')
+    with pytest.raises(WrongPart, match='asked for the bytes from 20000 on'): receive(server.url, part, len(WHOLE))
+    assert part.read_bytes() == WHOLE[:20_000]
+
+
 @pytest.mark.parametrize('total', [len(WHOLE), '*'])
 def test_the_right_range_is_appended(server, part, total):
     server.answer = lambda h: h.reply(206, WHOLE[20_000:], Content_Range=f'bytes 20000-{len(WHOLE)-1}/{total}')

@@ -161,17 +161,14 @@ def run_ladder(
         view = build_view(root, Path(scratch)/'dataset', train_split=train_split, val_split=val_split,
                           train_max_images=calibration, val_max_images=val_max_images, seed=seed, progress=progress)
         settings = LadderSettings(variant=variant, base_sha256=file_sha256(file), bits=bits, granularity=granularity,
-                            imgsz=imgsz or trained_size(file) or USUAL_SIDE,
-                            fingerprint=view.fingerprint, calibration_images=view.train_images,
-                            val_images=view.val_images, seed=seed)
+                                  imgsz=imgsz or trained_size(file) or USUAL_SIDE, fingerprint=view.fingerprint,
+                                  calibration_images=view.train_images, val_images=view.val_images, seed=seed)
         base, note = _opened(file, variant, view.names, tell)
-        ladder = _begin(out, settings, Path(checkpoint).name, device)
-        ladder.class_order = note
+        ladder = _begin(out, settings, Path(checkpoint).name, device).model_copy(update=dict(class_order=note))
         climber = _Climber(ladder, out, base, view, batch, progress)
         for method in [FP, *methods]: climber.run_method(method)
         ladder.lead = _lead(ladder, out, view.val_annotations)
-    save_ladder(ladder, out)
-    render_ladder(out)
+    render_ladder(save_ladder(ladder, out).parent)
     return ladder
 
 # %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-013
