@@ -21,6 +21,7 @@ from yolov10_qat.checkpoint.store import (
     build_model,
     load,
     load_checkpoint,
+    network,
     newest_checkpoint,
     open_base,
     random_model,
@@ -390,7 +391,7 @@ def spoilt_archive(path, base, draw):
     parts = [*parts_of(EXAMPLE).items()]
     at, act = draw.randrange(len(parts)), draw.choice(['drop', 'twice', 'rename', 'empty', 'longer', 'swap', 'deflate'])
     name, data = parts[at]
-    changed = {'drop': [], 'twice': [parts[at]]*2, 'rename': [(draw.choice(['x', '', FAKE, '/', name[1:], '../'+name]), data)],
+    changed = {'drop': [], 'twice': [parts[at]]*2, 'rename': [(draw.choice(['x', ' ', FAKE, '/', name[1:], '../'+name]), data)],
                'empty': [(name, b'')], 'longer': [(name, data*3)]}.get(act, [parts[at]])
     parts[at:at+1] = changed
     if act == 'swap': draw.shuffle(parts)
@@ -443,9 +444,60 @@ def test_one_thing_wrong(files, content, tmp_path):
         reached[attack(tmp_path, content if real else toy, seed, spoilt_network if real else spoil[seed % 10],
                        'verify' if real else 'show')] += 1
     print(dict(reached))
-    least = dict(archive=.04, pickle=.08, plain=.01, schema=.2, network=.01, weights=.01, opened=.1)
+    least = dict(archive=.04, pickle=.08, plain=.005, schema=.2, network=.004, weights=.004, opened=.1)
     assert all(reached[s] >= share*files for s, share in least.items()), reached
 
 
-def test_a_known_definition_is_known_whatever_its_classes(content):
-    assert known_variant(content['model_yaml'] | dict(nc=10_000)) == 'yolo10n'
+# --- the schema ------------------------------------------------------------------------------------------------------
+
+def test_the_number_of_classes_has_a_bound(content):
+    "Ten thousand at most, in the definition and in the names."
+    definition = content['model_yaml']
+    for nc in 1, 80, 10_000: assert known_variant(definition | dict(nc=nc)) == 'yolo10n'
+    for nc in 0, -1, 10_001, True, 2., '2', None:
+        with pytest.raises(CheckpointError, match='nc is'): known_variant(definition | dict(nc=nc))
+    for names in {}, dict.fromkeys(range(10_001), 'x'):
+        with pytest.raises(CheckpointError, match='classes are not between'): network(definition, names)
+
+
+def test_one_and_true_are_not_the_same_argument(content):
+    "Equal to Python, and another layer to Ultralytics: C2f with a shortcut, or with a one."
+    definition = deepcopy(content['model_yaml'])
+    assert definition['backbone'][2] == [-1, 3, 'C2f', [128, True]]
+    for odd in [128, 1], [128., True], [128]:
+        definition['backbone'][2] = [-1, 3, 'C2f', odd]
+        with pytest.raises(CheckpointError, match='backbone row 2 is'): known_variant(definition)
+
+
+@pytest.mark.parametrize('change', [
+    dict(manifest=[dict(bits=9)]), dict(manifest=[dict(bits=1)]), dict(manifest=[dict(granularity=None)]),
+    dict(manifest=[dict(granularity='per_row')]), dict(manifest=[dict(scale='x')]), dict(manifest=[dict(shape=[0])]),
+    dict(manifest=[dict(shape=[1]*5)]), dict(manifest=[{}, {}]), dict(names={1: 'a'}), dict(names={0: 3}),
+    dict(names={0: 'a'*1001}), dict(names={'0': 'a'}), dict(epoch=-1), dict(epoch=1.), dict(ema_updates=-1),
+    dict(train_args=dict(imgsz=[640])), dict(train_args=dict(imgsz=0)), dict(resume=dict(identity=[])),
+    dict(resume=dict(identity=dict(seed=[]))), dict(resume=dict(rows=[dict(epoch='x')])), dict(optimizer=dict(state=3)),
+    dict(date='x'*61), dict(format_version=True), dict(format_version=1.), dict(model_state_dict={'a': 3}),
+    dict(ema_state_dict={1: torch.zeros(1)})], ids=lambda c: str(c)[:40])
+def test_schema_names_the_field(change, tmp_path):
+    "One line that names the field, from whichever command opens the file."
+    example = torch.load(EXAMPLE, weights_only=True)
+    if 'manifest' in change: change = dict(manifest=[example['manifest'][0] | e for e in change['manifest']])
+    torch.save(example | change, tmp_path/'x.pt')
+    refuse(tmp_path/'x.pt', f'x.pt: {next(iter(change))}')
+
+
+def test_shared_deep_list_is_as_deep_as_its_deepest_place(tmp_path):
+    "Reached twice, once where it is deep enough already."
+    shared = hostile.deep(20)
+    torch.save(torch.load(EXAMPLE, weights_only=True) | dict(
+        resume={'a': shared, 'b': [[[[[[[[[[[[shared]]]]]]]]]]]]}), tmp_path/'x.pt')
+    refuse(tmp_path/'x.pt', 'nested more than')
+
+
+def test_flags_are_no_more_than_flags(tmp_path):
+    "A byte of 2 in a tensor of flags would count as two."
+    file = described(tmp_path/'x.pt', Described(Part('0', 32, 'BoolStorage'), 0, (32,), (1,)))
+    with zipfile.ZipFile(file) as archive: parts = {n: archive.read(n) for n in archive.namelist()}
+    found = load_checkpoint(written(file, (parts | {'a/data/0': bytes([0, 2, 1, 255])*8}).items()))
+    flags = found['model_state_dict']['model.0.weight']
+    assert flags.dtype == torch.bool and flags.view(torch.uint8).tolist() == [0, 1, 1, 1]*8

@@ -101,7 +101,7 @@ class ResumeState(_Checked):
 # %% ../../nbs/45_checkpoint/01_format.ipynb #01_format-063
 class Content(_Checked):
     "The keys of a checkpoint."
-    format_version:Literal[1]
+    format_version:Annotated[int, Field(ge=1, le=1)]
     epoch:Annotated[int, Field(ge=0, le=10**6)]  # finished epochs, so 1-based
     model_state_dict:_State                      # raw (latent) weights
     ema_state_dict:_State|None                   # their moving average; None for a run without EMA

@@ -206,10 +206,10 @@ def _not_resumable(content:dict[str,Any]) -> str:
     if content['optimizer'] is None: return ''
     try: known_variant(content['model_yaml'])
     except CheckpointError as e: return f'cannot be gone on with: {e}'
-    if missing := [k for k in ('scaler', 'best_fitness', 'rows') if state.get(k) is None]:
+    if missing := [k for k in ('scaler', 'best_fitness', 'rows') if k not in state]:
         return f'cannot be gone on with: its resume has no {missing[0]}'
     rows = state['rows']
-    whole = len(rows) >= content['epoch'] and all('time' in r and r.keys() == rows[0].keys() for r in rows)
+    whole = len(rows) >= content['epoch'] and all('time' in r and rows[0].keys() <= r.keys() for r in rows)
     return '' if whole else 'cannot be gone on with: its resume has not a row of results for each epoch'
 
 def newest_checkpoint(
