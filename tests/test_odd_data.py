@@ -15,7 +15,7 @@ from PIL import Image
 
 from tiny import tiny_coco
 from yolov10_qat.data.annotations import DataError, ImageRecord
-from yolov10_qat.data.images import FORMATS, image_fault, image_size
+from yolov10_qat.data.images import CONTENTS, image_fault, image_size
 from yolov10_qat.data.view import build_view, load_view
 from yolov10_qat.evaluate import coco_ap
 
@@ -89,7 +89,7 @@ def test_an_image_is_taken_when_ultralytics_and_opencv_take_it(name, tmp_path):
 
 def test_formats_are_those_of_ultralytics():
     from ultralytics.data.utils import IMG_FORMATS
-    assert FORMATS == (IMG_FORMATS | {'jpeg2000'}) - {'jpg', 'tif', 'jp2', 'dng'}  # suffixes that are no format
+    assert CONTENTS == (IMG_FORMATS | {'jpeg2000'}) - {'jpg', 'tif', 'jp2', 'dng'}  # suffixes that are no format
 
 
 def test_a_jpeg_of_more_pixels_than_pillow_opens_is_left_out(tmp_path, monkeypatch):
@@ -128,7 +128,7 @@ NFC, NFD = (unicodedata.normalize(form, 'été.jpg') for form in ('NFC', 'NFD'))
 SPELT = {  # where the file is, what the annotation file says
     'back-slash': ('sub/a.jpg', 'sub\\a.jpg'), 'prefix': ('a.jpg', 'images/a.jpg'), 'dot': ('sub/a.jpg', '.\\sub\\a.jpg'),
     'below': ('images/a.jpg', 'a.jpg'), 'NFC': (NFD, NFC), 'NFD': (NFC, NFD), 'suffix': ('a.JPG', 'a.jpg'),
-    'another suffix': ('a.jpg', 'a.JPG'), 'home': ('a.jpg', '/home/ann/train/a.jpg'),
+    'another suffix': ('a.jpg', 'a.JPG'), 'home': ('a.jpg', '/data/ann/train/a.jpg'),
     'drive': ('sub/a.jpg', 'C:\\Users\\Ann\\sub\\a.jpg'), 'label studio': ('a.jpg', 'images/1f2e3d4c-a.jpg'),
     'split': ('a.jpg', 'val2017/a.jpg')}
 

@@ -109,7 +109,7 @@ def to_table(
     "Records as columns."
     def column(field, dtype): return np.fromiter(map(attrgetter(field), annotations), dtype, len(annotations))
     crowd_k = column('iscrowd', object)
-    crowd_k[np.equal(crowd_k, None)] = 0
+    crowd_k[crowd_k == np.array(None)] = 0
     sides = np.fromiter(chain.from_iterable(map(attrgetter('bbox'), annotations)), object, 4*len(annotations))
     return Table(
         id_k=column('id', 'i8'), image_k=column('image_id', 'i8'), category_k=column('category_id', 'i8'),
@@ -194,6 +194,7 @@ class _LooseAnnotation(msgspec.Struct, gc=False, omit_defaults=True):
     area:Any = None
     segmentation:msgspec.Raw = msgspec.Raw(b'[]')
 
+# %% ../../nbs/30_data/01_annotations.ipynb #01_annotations-026f
 class _LooseCategory(msgspec.Struct, gc=False):
     id:Any
     name:Any

@@ -258,6 +258,7 @@ def _unused_line(facts:dict[str,Any]) -> list[str]:
     return [f"{facts['split']}: {unused} of {total} annotations ({unused/total:.0%}) are not learned from: "
             f"{counted(reasons)}{crowd if reasons['crowd'] else ''}"]
 
+# %% ../../nbs/30_data/04_splits.ipynb #04_splits-024b
 def _renamed_lines(facts:dict[str,Any]) -> list[str]:
     name, lines = facts['split'], []
     if facts['renamed']:
