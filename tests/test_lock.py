@@ -137,8 +137,9 @@ def test_workers_that_are_forked_off_do_not_hold_it(tmp_path):
 
 def test_a_program_that_is_started_does_not_hold_it(tmp_path):
     mine = RunLock(tmp_path)
-    os.set_inheritable(mine.descriptor, True)
-    theirs = RunLock(tmp_path, os.dup(mine.descriptor))
+    handed_on = os.dup(mine.descriptor)
+    os.set_inheritable(handed_on, True)  # as it comes to a kernel
+    theirs = RunLock(tmp_path, handed_on)
     assert not os.get_inheritable(theirs.descriptor)
     mine.release()
     theirs.release()
