@@ -27,16 +27,16 @@ def a_run(root, **settings): return RunConfig(run_root=root, coco_root='demo', *
 
 
 def try_to_enter(root, seed, together, answers):
-    together.wait()
+    together.wait(60)
     try: entered = entrance.enter(a_run(root, seed=seed))
-    except RunLocked as e: answers.put((seed, None, str(e)))
+    except Exception as e: answers.put((seed, None, str(e)))
     else: answers.put((seed, entered.run_id, ''))
-    together.wait()  # the winner holds it until both have tried
+    together.wait(60)  # the winner holds it until both have tried
 
 
 def started_together(root, kind, barrier, queue):
     together, answers = barrier(2), queue()
-    both = [kind(target=try_to_enter, args=(root, seed, together, answers)) for seed in (0, 1)]
+    both = [kind(target=try_to_enter, args=(root, seed, together, answers), daemon=True) for seed in (0, 1)]
     for one in both: one.start()
     found = [answers.get(timeout=60) for _ in both]
     for one in both: one.join()
@@ -71,7 +71,7 @@ def test_nobody_comes_in_between_launcher_and_kernel(tmp_path, monkeypatch):
             except RunLocked: refused.append(True)
             else: refused.append(False)
             time.sleep(.01)
-    asking = threading.Thread(target=ask)
+    asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     real = launch.execute
     def execute(*args):
@@ -127,7 +127,7 @@ def test_a_killed_launcher_leaves_the_lock_to_the_kernel(tmp_path):
 
 def test_workers_that_are_forked_off_do_not_hold_it(tmp_path):
     lock = RunLock(tmp_path)
-    worker = FORK.Process(target=time.sleep, args=(600,))
+    worker = FORK.Process(target=time.sleep, args=(600,), daemon=True)
     worker.start()
     lock.release()
     assert becomes_free(tmp_path)
@@ -137,8 +137,9 @@ def test_workers_that_are_forked_off_do_not_hold_it(tmp_path):
 
 def test_a_program_that_is_started_does_not_hold_it(tmp_path):
     mine = RunLock(tmp_path)
-    os.set_inheritable(mine.descriptor, True)
-    theirs = RunLock(tmp_path, os.dup(mine.descriptor))
+    handed_on = os.dup(mine.descriptor)
+    os.set_inheritable(handed_on, True)  # as it comes to a kernel
+    theirs = RunLock(tmp_path, handed_on)
     assert not os.get_inheritable(theirs.descriptor)
     mine.release()
     theirs.release()
