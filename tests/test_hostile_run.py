@@ -298,7 +298,7 @@ def test_words_of_a_comparison_are_words(tmp_path, words):
     runs = [s | dict(run_id=f'{words}{i}', git=dict(commit=words)) for i, s in enumerate(held())]
     broken = runs[0] | dict(run_id=words, status='incomplete', error=dict(type=words, message=words))
     for i, s in enumerate([*runs, broken]):
-        s['method'] = s['method'] | dict(variant='ema+qc' if i % 2 else 'ema')
+        s['training'] = s['training'] | dict(overrides={words: words, 'optimizer': words})
         (tmp_path/f'runs/{i}').mkdir(parents=True)
         (tmp_path/f'runs/{i}/run_summary.json').write_text(json.dumps(s))
     (tmp_path/'runs/\x1b[2K').mkdir()

@@ -96,7 +96,7 @@ class Oscillation(Block):
     interval:int|None = None       # steps from one look to the next
 _RECORDS:Any = {part.name: (part.record, part.record(enabled=False)) for part in PARTS.values()}
 Method:Any = create_model(
-    'Method', __base__=Block, variant=(Word, ...), batchnorm=(Batchnorm, Batchnorm()),
+    'Method', __base__=Block, variant=(Annotated[str, Field(pattern=r'^[A-Za-z0-9+_.-]{1,100}$')], ...), batchnorm=(Batchnorm, Batchnorm()),
     oscillation=(Oscillation, Oscillation()), **_RECORDS)
 
 # %% ../../nbs/20_runs/02_summary.ipynb #02_summary-009
