@@ -8,6 +8,7 @@ __all__ = ['one_line', 'lines', 'markdown', 'markdown_code', 'markdown_block', '
 # %% ../../nbs/10_core/10_shown.ipynb #10_shown-002
 import re
 import unicodedata
+from pathlib import PurePath
 
 # %% ../../nbs/10_core/10_shown.ipynb #10_shown-005
 _UNSEEN = {'Cc', 'Cf', 'Cs', 'Co', 'Cn', 'Zl', 'Zp'}  # controls, formats, surrogates, unassigned, breaks
@@ -21,7 +22,7 @@ def one_line(
     limit:int=300,  # Characters, at least 20
 ) -> str: # Safe to print: one line, no controls
     "What a file says, for a terminal, a log or an error message."
-    words = text if isinstance(text, str) else repr(text)
+    words = str(text) if isinstance(text, (str, Exception, PurePath)) else repr(text)
     if len(words) > limit: words = f'{words[:limit//2]} ... {words[-(limit//2-5):]}'
     return _escaped(words)
 

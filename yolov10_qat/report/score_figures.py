@@ -276,7 +276,8 @@ def size_bars(
     exports:list[Exported], # Of a run, not empty
 ) -> dict[str,dict[str,int]]: # Name of a bar -> bytes of its parts, keys of `SIZE_PARTS`, or of the whole (`file`)
     "The files of a run, and what ONNX in 16 and 32 bits takes."
-    bars = {one_line(f'{e.format}, {e.output}' if e.format != 'packed' else e.format, 40): {part: getattr(e.sizes, part) for part in SIZE_PARTS} for e in exports}
+    bars = {one_line(f'{e.format}, {e.output}' if e.format != 'packed' else e.format, 40):
+            {part: getattr(e.sizes, part) for part in SIZE_PARTS} for e in exports}
     largest = max(exports, key=lambda e: e.sizes.fp32_file).sizes
     return bars | {'in FP16': dict(file=largest.fp16_file), 'in FP32': dict(file=largest.fp32_file)}
 

@@ -187,8 +187,8 @@ def page_template(
     "A page that ships with the package."
     environment = Environment(loader=PackageLoader('yolov10_qat'), autoescape=not name.endswith('.md.j2'),
                               trim_blocks=True, lstrip_blocks=True, finalize=_without_controls)
-    environment.filters |= dict(ap=ap_text, signed=signed_text, share=share_text, size=size_text, time=time_text, md=markdown,
-                                code=markdown_code, block=markdown_block)
+    environment.filters |= dict(ap=ap_text, signed=signed_text, share=share_text, size=size_text, time=time_text,
+                                md=markdown, code=markdown_code, block=markdown_block)
     return environment.get_template(name)
 
 # markup is a page's own, and a str of another class

@@ -18,8 +18,8 @@ from ..core.config import AUTO, DEMO, PATHS, RANDOM, RESUME_MAY_CHANGE, RunConfi
 from ..core.errors import ConfigError
 from ..core.files import RunLock, check_unlocked
 from ..core.layout import Layout
-from ..core.shown import one_line
 from ..core.recipe import RECIPES
+from ..core.shown import one_line
 from .environment import environment, git_state, now
 from .results import read_results
 from .summary import SUMMARY_FILE, Failure, Gate, Raised, RunSummary, load_summary, save_summary
