@@ -14,6 +14,7 @@ from typing import NamedTuple
 from .runs import Found, method_order, row
 from ..core.fields import Block
 from ..core.methods import PARTS
+from ..core.shown import one_line
 from ..runs.summary import RUNGS, RunSummary
 
 # %% ../../nbs/75_compare/02_arms.ipynb #02_arms-005
@@ -73,8 +74,8 @@ def recipe(
     found = {Setting(None, k): v for k, v in own.items()} | {SCALE: q.scale}
     found |= _known('scale', init=q.scale_init, lr=q.scale_lr) | _known('start', ptq=q.init_ptq)
     found |= {BATCHNORM: m.batchnorm.strategy} | _known('batchnorm', batches=m.batchnorm.batches)
-    found |= {Setting(None, k): v for k, v in _given(t.overrides).items() if k not in own} | _of_method(m)
-    return {k: str(v) for k, v in found.items()}
+    found |= {Setting(None, one_line(k, 60)): v for k, v in _given(t.overrides).items() if k not in own} | _of_method(m)
+    return {k: one_line(str(v), 60) for k, v in found.items()}
 
 def _known(owner:str, **values) -> dict:
     return {Setting(owner, k): v for k, v in values.items() if v is not None}

@@ -107,11 +107,13 @@ def gate(
 # %% ../../nbs/75_compare/05_gate.ipynb #05_gate-008
 def _gate_sentence(variant:str, good:list[Found], bad:dict[str,str], failed:list[str]) -> str:
     names = ', '.join(
-        f'{one_line(r.id, 100)} (seed {r.seed}, {r.summary.training.epochs} epochs, {r.summary.dataset.train_images:,} images)'
+        f'{one_line(r.id, 100)} (seed {r.seed}, {r.summary.training.epochs} epochs, '
+        f'{r.summary.dataset.train_images:,} images)'
         for r in good)
     if len(good) >= GATE_SEEDS and not failed: return f'{variant} held with {GATE_METHOD}: {names}.'
     if failed and len(good) >= GATE_SEEDS:
-        return f"{variant} did not always hold with {GATE_METHOD}: {'; '.join(f'{one_line(k, 100)} {bad[k]}' for k in failed)}."
+        fell = '; '.join(f'{one_line(k, 100)} {bad[k]}' for k in failed)
+        return f'{variant} did not always hold with {GATE_METHOD}: {fell}.'
     if not (good or bad): return f'{variant} has no {GATE_METHOD} run; {GATE_SEEDS} of different seeds are needed.'
     short = ''.join(f'; {one_line(k, 100)} does not count ({v})' for k, v in list(bad.items())[:3])
     return (f"{variant} has {len(good)} of the {GATE_SEEDS} {GATE_METHOD} runs of different seeds that are "
@@ -128,7 +130,8 @@ def ask_gate(
     # from scratch is where the smaller sizes began, too
     if config.variant != GATED or config.base == RANDOM: return None
     allowed, reasons = _asked(config.gate_root)
-    needed = f'two {GATE_METHOD} runs of different seeds, of the profile short or more, each for {" and ".join(GATE_VARIANTS)}'
+    needed = f'two {GATE_METHOD} runs of different seeds, of the profile short or more, each for '
+    needed += ' and '.join(GATE_VARIANTS)
     advice = f'--gate-root DIR names a folder with {needed}; --ungated starts without, and the summary says so'
     if not (allowed or config.ungated):
         raise GateError(f"{GATED} may not start: {' '.join(reasons).rstrip('.')}. {advice}")

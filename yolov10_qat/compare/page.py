@@ -148,7 +148,8 @@ def markdown(
             *(f'- {as_markdown(r)}' for r in ([] if only_twins(result) else result.decision.reasons))]
     for v in result.variants:
         rungs, flags, arm = scored(v), {f.run for f in v.flagged}, arm_of(v)
-        text += ['', f'## {as_markdown(v.label)}', '', *(f'- {as_markdown(s)}' for s in sentences(v)), *_md_table([arm_cells(a) for a in v.arms])]
+        text += ['', f'## {as_markdown(v.label)}', '', *(f'- {as_markdown(s)}' for s in sentences(v)),
+                 *_md_table([arm_cells(a) for a in v.arms])]
         if v.states:
             text += ['', '### Against plain training', '', *(f'- {as_markdown(s)}' for s in state_sentences(v)),
                      *_md_table([state_cells(s) for s in v.states])]

@@ -134,8 +134,8 @@ def _refuse_twins(runs:list[Found]):
     first:dict[str,Path] = {}
     for run in runs:
         if run.id in first:
-            raise ValueError(f'{first[run.id]} and {run.root} have the same run id {one_line(run.id)}; one is a copy of the '
-                             'other: leave it out')
+            raise ValueError(f'{first[run.id]} and {run.root} have the same run id {one_line(run.id)}; one is a copy '
+                             'of the other: leave it out')
         first[run.id] = run.root
 
 # %% ../../nbs/75_compare/01_runs.ipynb #01_runs-018

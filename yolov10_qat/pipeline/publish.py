@@ -85,8 +85,8 @@ def check_name(
 ):
     "Refuse what is no plain folder name."
     if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9._-]{0,99}', name):
-        raise PublishError(f"--name '{one_line(name, 60)}' is no plain folder name; use letters, digits, dots, underscores and "
-                           "hyphens, 100 at most, and begin with a letter or digit")
+        raise PublishError(f"--name '{one_line(name, 60)}' is no plain folder name; use letters, digits, dots, "
+                           "underscores and hyphens, 100 at most, and begin with a letter or digit")
 
 # %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-011
 class _PublishedFile(TypedDict):
@@ -106,7 +106,8 @@ def check_place(
     "Refuse a folder that is not an untouched publication of the same run."
     beside = [place.with_name(f'.{place.name}.{end}') for end in ('part', 'old')]
     if link := next((p for p in (place, *beside) if p.is_symlink()), None):
-        raise PublishError(f'{link} is a link; a publication is a folder of its own: remove it, or choose another --name')
+        raise PublishError(f'{link} is a link; a publication is a folder of its own: remove it, or choose '
+                           'another --name')
     if not place.exists(): return
     if not (place/RECORD).is_file():
         raise PublishError(f'{place} exists and is no publication (it has no {RECORD}); choose another --name')
@@ -165,7 +166,8 @@ def fact_rows(
                  f"{number_in(given, 'momentum', 0.9):g}")
     falls = (f', word length by epochs {c.bits_schedule}' if c.bits_schedule
              else f', floating point for {c.quantize_from_epoch} epochs' if c.quantize_from_epoch else '')
-    grid = f'weights {c.weight_bits} bit {markdown(c.granularity.replace("_", " "))}, {scale}, activations floating{falls}'
+    grid = (f'weights {c.weight_bits} bit {markdown(c.granularity.replace("_", " "))}, {scale}, '
+            f'activations floating{falls}')
     rows = [('Entry point', f'`yolov10-qat {" ".join(_entry(c))}`'),
             ('Trainer', f'`yolov10_qat.{trainer}`' + (f' on {markdown(s.training.framework)}' if s.training else '')),
             ('Hyperparameters', f'{optimizer}, weight decay {c.weight_decay:g}, warm-up {c.warmup_epochs:g} epochs, '
@@ -239,8 +241,8 @@ def _exported(run:Run, folder:Path) -> list[str]:
     for e in run.summary.exports:
         source = _export_file(run.root, e.path)
         if not source.is_file() or file_sha256(source) != e.sha256:
-            raise PublishError(f'{one_line(e.path)} of {run.root} is not the file that was measured; export it anew with '
-                               'yolov10-qat run --resume')
+            raise PublishError(f'{one_line(e.path)} of {run.root} is not the file that was measured; export it anew '
+                               'with yolov10-qat run --resume')
         _carry(source, folder/e.path)
     if run.summary.exports: write_atomic(Layout(folder).export/'.gitignore', '*\n')
     return [e.path for e in run.summary.exports]

@@ -31,8 +31,8 @@ from yolov10_qat.report.tracking_tables import (
     read_oscillation,
     read_sensitivity,
 )
-from ..runs.results import as_numbers, judge_results, read_cells, read_results
 from ..runs.folder import check_links
+from ..runs.results import as_numbers, judge_results, read_cells, read_results
 from ..runs.summary import FLOAT, RUNGS, Rung, RunSummary, load_summary
 
 # %% ../../nbs/70_report/07_read.ipynb #07_read-004a
@@ -190,7 +190,8 @@ def read_run(
     evaluations = {(e['rung'], e['head']): e for e in (attempt(read_evaluation, p) for p in files) if e}
     layers = attempt(read_grid_histograms, Layout(root).grid_histograms) or []
     run = Run(root, summary, attempt(load_config, Layout(root).config), results, evaluations, layers,
-              attempt(read_provenance, Layout(root).view.provenance), attempt(read_correction, Layout(root).correction_history),
+              attempt(read_provenance, Layout(root).view.provenance),
+              attempt(read_correction, Layout(root).correction_history),
               attempt(read_oscillation, Layout(root).oscillation), attempt(read_histories, Layout(root).histories),
               attempt(read_batchnorm, Layout(root).batchnorm), attempt(read_sensitivity, Layout(root).sensitivity),
               attempt(read_keep_layers, Layout(root).keep_layers), problems)
@@ -208,7 +209,8 @@ def _complete(
     if metrics.best_value is None and run.results is not None:
         found, run.summary.stability = judge_results(run.results)
         for name, value in found.items(): setattr(metrics, name, value)
-    found = {(rung, head, source): Rung(rung=rung, head=head, metrics_source=source, images=e['images'], **(_NO_SCORES | e[source]))
+    found = {(rung, head, source): Rung(rung=rung, head=head, metrics_source=source, images=e['images'],
+                                        **(_NO_SCORES | e[source]))
              for (rung, head),
              e in run.evaluations.items() for source in ('pycocotools', 'ultralytics_val', 'onnxruntime')
              if e.get(source)}

@@ -71,6 +71,7 @@ def number_in(
     found = values.get(name, default)
     return found if type(found) in (int, float) and 0 < found < 1e9 else default
 
+# %% ../../nbs/70_report/13_rows.ipynb #13_rows-011c
 def card(
     run:Run, # A run
 ) -> list[tuple[str,str]]: # Name and value

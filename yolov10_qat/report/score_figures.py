@@ -17,6 +17,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from ..core.config import PRIMARY
+from ..core.shown import one_line
 from .style import LOOKS, ap_text, epoch_axis, figure_legend, figure_title, size_text
 from ..runs.results import COLLAPSE_RATIO, RAW, best_index, last_phase
 from ..runs.summary import Exported, Rung
@@ -275,8 +276,8 @@ def size_bars(
     exports:list[Exported], # Of a run, not empty
 ) -> dict[str,dict[str,int]]: # Name of a bar -> bytes of its parts, keys of `SIZE_PARTS`, or of the whole (`file`)
     "The files of a run, and what ONNX in 16 and 32 bits takes."
-    bars = {f'{e.format}, {e.output}' if e.format != 'packed'
-            else e.format: {part: getattr(e.sizes, part) for part in SIZE_PARTS} for e in exports}
+    bars = {one_line(f'{e.format}, {e.output}' if e.format != 'packed' else e.format, 40):
+            {part: getattr(e.sizes, part) for part in SIZE_PARTS} for e in exports}
     largest = max(exports, key=lambda e: e.sizes.fp32_file).sizes
     return bars | {'in FP16': dict(file=largest.fp16_file), 'in FP32': dict(file=largest.fp32_file)}
 
@@ -286,7 +287,7 @@ def size_message(
 ) -> str: # For titles
     "How small the smallest file is."
     least = min(exports, key=lambda e: e.sizes.file)
-    return (f'{Path(least.path).name} takes {size_text(least.sizes.file)}: '
+    return (f'{one_line(Path(least.path).name, 60)} takes {size_text(least.sizes.file)}: '
             f'{least.sizes.fp32_file/least.sizes.file:.1f} times less than FP32, '
             f'{least.sizes.fp16_file/least.sizes.file:.1f} times less than FP16')
 

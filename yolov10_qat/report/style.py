@@ -23,7 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..core.files import replace_file
-from ..core.shown import lines, markdown, markdown_block, markdown_code
+from ..core.shown import lines, markdown, markdown_block, markdown_code, one_line
 
 # %% ../../nbs/70_report/01_style.ipynb #01_style-005
 def ap_text(
@@ -119,7 +119,7 @@ def figure_title(
 ):
     "Set the message as the title of the figure, from its left edge."
     figure = ax.figure
-    figure.suptitle(textwrap.fill(message, int(10.3*figure.bbox.width/figure.dpi)), x=.01, ha='left')
+    figure.suptitle(textwrap.fill(one_line(message, 400), int(10.3*figure.bbox.width/figure.dpi)), x=.01, ha='left')
 
 def flat_title(
     ax:Axes, # In the figure
@@ -187,8 +187,8 @@ def page_template(
     "A page that ships with the package."
     environment = Environment(loader=PackageLoader('yolov10_qat'), autoescape=not name.endswith('.md.j2'),
                               trim_blocks=True, lstrip_blocks=True, finalize=_without_controls)
-    environment.filters |= dict(ap=ap_text, signed=signed_text, share=share_text, size=size_text, time=time_text, md=markdown,
-                                code=markdown_code, block=markdown_block)
+    environment.filters |= dict(ap=ap_text, signed=signed_text, share=share_text, size=size_text, time=time_text,
+                                md=markdown, code=markdown_code, block=markdown_block)
     return environment.get_template(name)
 
 # markup is a page's own, and a str of another class

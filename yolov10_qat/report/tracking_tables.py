@@ -26,7 +26,7 @@ ALONE = ('ap_alone', 'loss_alone', 'ap_drop_alone', 'loss_rise_alone', 'ap_spare
          'loss_fall_spared')
 
 # %% ../../nbs/70_report/02_tracking_tables.ipynb #02_tracking_tables-006
-NAME_LENGTH = 120  # characters of a class, a layer or a file that are shown
+NAME_LENGTH = 60  # characters of a class, a layer or a file that are shown
 
 def _read_table(path:Path, words:tuple[str,...], numbers:tuple[str,...], maybe:tuple[str,...]=()) -> pd.DataFrame|None:
     if not path.is_file(): return None
@@ -150,6 +150,8 @@ def read_histories(
     bins, paths = len(found['distance']['edges'])-1, (found['trajectory'] or {}).get('weights', [])
     if any(len(s[when]) != bins for s in found['distance']['layers'] for when in ('start', 'end')):
         raise ValueError(f'{path} has a layer without {bins} bins')
+    for named in (*found['distance']['layers'], *([found['trajectory']] if found['trajectory'] else [])):
+        named |= {k: one_line(named[k], NAME_LENGTH) for k in ('layer', 'kind')}
     if any(a >= b for a, b in zip(found['distance']['edges'], found['distance']['edges'][1:])):
         raise ValueError(f'{path} has bins whose edges do not rise')
     if any(not 0 < len(w['position']) == len(w['integer']) for w in paths):

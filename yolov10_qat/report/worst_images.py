@@ -21,8 +21,8 @@ from ..core.config import DEMO
 from ..core.layout import Layout, detections_file
 from ..core.shown import one_line
 from .read import Run, last_rung
-from .tracking_tables import NAME_LENGTH
 from .style import LOOKS, data_uri
+from .tracking_tables import NAME_LENGTH
 
 # %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-006
 SCORE, IOU = .25, .5
@@ -193,8 +193,8 @@ def shots(
     for state, missing, found, hits in (('fp', set(), example.before, example.hits_before),
                                         (rung, lost, example.after, example.hits_after)):
         seen = ', '.join(sorted({names.get(found[j].category_id, '?') for j in hits})) or 'none of them'
-        alt = (f'{one_line(example.file, NAME_LENGTH)}: {LOOKS[state].label} finds {len(hits)} of {len(example.truth)} annotated objects '
-               f'({seen}).')
+        alt = (f'{one_line(example.file, NAME_LENGTH)}: {LOOKS[state].label} finds {len(hits)} of '
+               f'{len(example.truth)} annotated objects ({seen}).')
         drawn = _shot(picture, example.truth, missing, found, hits=hits, names=names, color=LOOKS[state].color)
         pair.append(drawn | dict(alt=alt, label=LOOKS[state].label, hits=len(hits), objects=len(example.truth)))
     return pair

@@ -143,7 +143,8 @@ def moved_text(
     m:Moved, # One measurement
 ) -> tuple[str,str]: # `('0.4%', '6.2%')`
     "Its two values as printed."
-    form = max((x for x in MEASURES.values() if m.name.startswith(x.name)), key=lambda x: len(x.name)).text
+    known = [x for x in MEASURES.values() if m.name.startswith(x.name)]
+    form = max(known, key=lambda x: len(x.name)).text if known else '{:g}'  # a measure of another version
     def text(v): return 'no number' if v is None else form.format(v)
     return text(m.before), text(m.after)
 

@@ -18,8 +18,8 @@ from ..core.config import AUTO, DEMO, PATHS, RANDOM, RESUME_MAY_CHANGE, RunConfi
 from ..core.errors import ConfigError
 from ..core.files import RunLock, check_unlocked
 from ..core.layout import Layout
-from ..core.shown import one_line
 from ..core.recipe import RECIPES
+from ..core.shown import one_line
 from .environment import environment, git_state, now
 from .results import read_results
 from .summary import SUMMARY_FILE, Failure, Gate, Raised, RunSummary, load_summary, save_summary
@@ -141,6 +141,7 @@ def resumed_config(
     "Configuration of a run that goes on."
     if not Layout(run_root).config.is_file():
         raise FileNotFoundError(f'{run_root} holds no run to resume (no run_config.yaml); start it without --resume')
+    check_links(run_root)
     stored = load_config(Layout(run_root).config)
     wanted = with_absolute_paths(RunConfig(**(stored.model_dump() | given | {'run_root': str(run_root)})))
     pairs = {k: (getattr(wanted, k), getattr(stored, k)) for k in RunConfig.model_fields if k not in RESUME_MAY_CHANGE}

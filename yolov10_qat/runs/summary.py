@@ -96,8 +96,9 @@ class Oscillation(Block):
     threshold:float|None = None    # frequency above which a weight counts as oscillating
     interval:int|None = None       # steps from one look to the next
 _RECORDS:Any = {part.name: (part.record, part.record(enabled=False)) for part in PARTS.values()}
+_Parts = Annotated[str, Field(pattern=r'^[A-Za-z0-9+_.-]{1,100}$')]
 Method:Any = create_model(
-    'Method', __base__=Block, variant=(Word, ...), batchnorm=(Batchnorm, Batchnorm()),
+    'Method', __base__=Block, variant=(_Parts, ...), batchnorm=(Batchnorm, Batchnorm()),
     oscillation=(Oscillation, Oscillation()), **_RECORDS)
 
 # %% ../../nbs/20_runs/02_summary.ipynb #02_summary-009
@@ -199,7 +200,8 @@ class Metrics(Block):
     best_value:Score|None = None
     final_value:Score|None = None
     best_epoch:Count|None = None    # None also when the corrected model is better than every epoch
-    history:list[HistoryRow] = Field([], max_length=MOST) # epoch, value (primary), raw (second score, None if there is none)
+    # epoch, value (primary), raw (second score, None if there is none)
+    history:list[HistoryRow] = Field([], max_length=MOST)
     rungs:list[Rung] = Field([], max_length=MOST)
     qc_gain:QcGain|None = None    # None: the run has no QC
 
@@ -278,7 +280,8 @@ class RunSummary(Block):
     stability:Stability = Stability()
     gate:Gate|None = None          # None: this variant needs none
     raised:list[Raised] = Field([], max_length=MOST)       # how its number of epochs grew
-    exports:list[Exported] = Field([], max_length=100)    # deployable files, each compared with the network it was made from
+    # deployable files, each compared with the network it was made from
+    exports:list[Exported] = Field([], max_length=100)
     diagnosis:Diagnosis|None = None   # None: nothing worth saying, or written before there was one
     timings:dict[str,Annotated[float, Field(ge=0)]] = {} # seconds a stage
 
