@@ -129,7 +129,7 @@ def read_results(
     if missing:
         raise ValueError(f"{path} has no column {', '.join(missing)}; found "
                          f"{one_line(', '.join(table.columns[:6]))} ...")
-    as_numbers(table, table.columns, path)
+    as_numbers(table, list(table.columns), path)
     as_epochs(table, path)
     for name in {PRIMARY, RAW} & {*table.columns}:
         if len(odd := table[name][(table[name] < 0) | (table[name] > 1)]):
