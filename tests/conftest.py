@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from jupyter_client.channels import HBChannel
+
+from yolov10_qat.pipeline.launch import end_heartbeat
 
 sys.path.insert(0, str(Path(__file__).parent))
 from bounded import bounded  # noqa: E402
@@ -75,7 +78,9 @@ def pytest_addoption(parser):
     parser.addoption('--slow', action='store_true', help='run the tests that take minutes, too')
 
 
-def pytest_configure(config): config.addinivalue_line('markers', 'slow: takes minutes; runs with --slow')
+def pytest_configure(config):
+    config.addinivalue_line('markers', 'slow: takes minutes; runs with --slow')
+    HBChannel.stop = end_heartbeat  # Jupyter's own may wait for ever
 
 
 # Minutes each; first, so that both workers end at the same time

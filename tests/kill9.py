@@ -1,8 +1,9 @@
 """Kill a scratch run with SIGKILL at random moments, resume after each, and compare the end with that of a run that was left alone.
 
-    python tests/kill9.py FOLDER [--kills 10] [--seed 0]
+    python tests/kill9.py FOLDER [--kills 20] [--seed 0]
 
-Every third kill waits for a checkpoint to be in the middle of being written. After each kill the newest whole checkpoint must be that of the last
+A third of the kills wait for a checkpoint to be in the middle of being written, a third for the training; the others come when they come.
+After each kill the newest whole checkpoint must be that of the last
 finished epoch: nothing is lost but the unfinished one. Prints a line a kill and ends with status 0 when the final weights are the same, bit for bit."""
 import argparse
 import os
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -30,9 +32,15 @@ def command(root, *more):
 def weights(root): return root/'qat-w4a16'/'ultralytics'/'train'/'weights'
 
 
-def kernel(root):
-    try: return int((root/'qat-w4a16'/'.lock').read_text() or 0)
-    except (FileNotFoundError, ValueError): return 0
+def stages(root):
+    "Of all attempts so far, in their order."
+    log = root/'qat-w4a16'/'run.log'
+    lines = log.read_text().splitlines() if log.is_file() else []
+    return [line.rpartition(' ')[2] for line in lines if ' INFO stage ' in line]
+
+
+def children(pid):
+    return [int(c) for f in Path(f'/proc/{pid}/task').glob('*/children') for c in f.read_text().split()]
 
 
 def alive(pid):
@@ -45,27 +53,29 @@ def finished(root):
     return len(table.read_text().splitlines())-1 if table.is_file() else 0
 
 
+def is_time(how, root, before, since, wait_s):
+    if how == 'in a write': return weights(root).is_dir() and any(weights(root).glob('.*.part'))
+    if how == 'in training' and 'train' not in stages(root)[before:]: since[0] = time.monotonic()
+    return time.monotonic()-since[0] > wait_s
+
+
 def kill(run, root, how, wait_s):
-    "Whether there was something to kill."
-    started = time.monotonic()
-    while run.poll() is None:
-        writing = any(weights(root).glob('.*.part')) if weights(root).is_dir() else False
-        if writing if how == 'in a write' else time.monotonic()-started > wait_s: break
+    "The stage in which launcher and kernel were killed; None: there was nothing to kill."
+    since, before = [time.monotonic()], len(stages(root))
+    while run.poll() is None and not is_time(how, root, before, since, wait_s):
         time.sleep(.0005 if how == 'in a write' else .02)
-    if run.poll() is not None: return False
-    pid = kernel(root)
-    for victim in {run.pid, pid} - {0}:
-        try: os.kill(victim, signal.SIGKILL)
-        except ProcessLookupError: pass
+    if run.poll() is not None: return None
+    victims = [run.pid, *children(run.pid)]
+    for victim in victims: os.kill(victim, signal.SIGKILL)
     run.wait()
-    while pid and alive(pid): time.sleep(.05)
-    return True
+    while any(map(alive, victims)): time.sleep(.05)
+    return (stages(root)[before:] or ['start'])[-1]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('folder', type=Path)
-    parser.add_argument('--kills', type=int, default=10)
+    parser.add_argument('--kills', type=int, default=20)
     parser.add_argument('--seed', type=int, default=0, help='of the moments')
     parser.add_argument('--epochs', type=int, default=30)
     asked = parser.parse_args()
@@ -76,7 +86,7 @@ def main():
     subprocess.run(command(whole, *settings), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     took = time.monotonic()-started
     print(f'left alone: {took:.0f} s, {asked.epochs} epochs', flush=True)
-    kills, resume = 0, False
+    kills, resume, moments = 0, False, Counter()
     while True:
         run = subprocess.Popen(command(killed, *(['--resume'] if resume else settings)), stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL)
@@ -84,14 +94,16 @@ def main():
             if run.wait():
                 sys.exit(f'FAILED: the last resume ended with status {run.returncode}; see {killed}/qat-w4a16/run.log')
             break
-        how = 'in a write' if kills % 3 == 2 else 'at random'
-        if not kill(run, killed, how, chance.uniform(.1, .24)*took): break  # it came to its end before its time
+        how = ('at random', 'in training', 'in a write')[kills % 3]
+        stage = kill(run, killed, how, chance.uniform(0, {'at random': .3}.get(how, .04))*took)
+        if stage is None: sys.exit(f'FAILED: ended with status {run.returncode} before kill {kills+1}; give more --epochs')
         kills, done = kills+1, finished(killed)
+        moments[stage] += 1
         resume = (killed/'qat-w4a16'/'run_config.yaml').is_file()
         content = newest_checkpoint(weights(killed))[1]
         epoch = content['epoch'] if content else 0
         torn = len(list(weights(killed).glob('.*.part'))) if weights(killed).is_dir() else 0
-        print(f'kill {kills} {how}: {done} epochs in the table, newest whole checkpoint after epoch '
+        print(f'kill {kills} {how}, stage {stage}: {done} epochs in the table, newest whole checkpoint after epoch '
               f'{epoch}{", one half written" if torn else ""}', flush=True)
         if epoch < done-1 or epoch > done: sys.exit(f'FAILED: epoch {done} was finished and is lost')
     one, two = (load_checkpoint(weights(root)/'last.pt') for root in (whole, killed))
@@ -103,6 +115,8 @@ def main():
          for row in (root/'qat-w4a16/ultralytics/train/results.csv').read_text().splitlines()]
         for root in (whole, killed)]
     assert tables[0] == tables[1], 'the tables of results differ'
+    print('moments:', ', '.join(f'{n} in {stage}' for stage, n in moments.items()))
+    if kills >= 20 and moments['train'] < 5: sys.exit('FAILED: fewer than five moments in training')
     print(f'{kills} kills: weights, averages, optimizer and results are those of the run that was left alone, bit '
           'for bit')
 

@@ -23,6 +23,8 @@ def vary(variant='yolo10n', method='ema+qc', seed=0, outcome='stable', shift=0.,
     s = deepcopy(EXAMPLE)
     parts = set(method.split('+'))
     s['quantization']['layers'] = s['quantization']['layers'][:1]
+    s['training']['epochs'] = s['training']['overrides']['epochs'] = 10  # the budget of the profile short
+    s['dataset'] |= {'train_images': 2048, 'val_images': 256}
     s['run_id'] = run_id or f'{variant}-{method}-s{seed}' + f'-w{bits}'*(bits != 4) + f'-{scale}'*(
         scale != 'stats') + f'-{bn}'*(bn != 'train')
     s['quantization'] |= {'mode': f'w{bits}a16', 'weight_bit_width': bits,

@@ -382,7 +382,7 @@ def test_bad_checkpoint(name, checkpoints, inside, tiny):
 
 
 EVALS = {
-    'classes': ('three.pt', [], ['three.pt knows 3 classes', 'coco has 2', 'evaluate it on the data it was made for']),
+    'classes': ('three.pt', [], ['three.pt knows 3 classes', 'the data has 2', 'or the data they were made for']),
     'weights': ('good.pt', ['--weights', 'mean'], ["weights 'mean' is unknown", 'use raw, ema or best']),
     'imgsz':   ('good.pt', ['--imgsz', 100], ['--imgsz 100', 'multiple of 32']),
     'split':   ('good.pt', ['--val-split', 'val'], ['no image folder', "did you mean 'val2017'?"]),

@@ -71,7 +71,7 @@ BROKEN = {'torn': ('{"schema_version": 1, ', 'is not JSON'),
           'newer': ('{"schema_version": 2}', 'schema_version 2; this version reads 1'),
           'foreign': ('[1, 2]', 'schema_version None'),
           'typo': (json.dumps(N0 | {'run_id': 'typo', 'colapsed': 1}), 'colapsed'), 'empty': ('', 'is not JSON'),
-          'binary': ('\ud800', 'is not JSON')}
+          'binary': ('\ud800', 'is not UTF-8 text')}
 
 def test_broken_files_are_named_and_the_rest_summarised(tmp_path):
     store(tmp_path/'runs', *held())

@@ -109,8 +109,8 @@ BAD = {
     'other categories':   (setting('categories', 'name', 'tram', 'val2017'), DataError,
                            r"differ: only instances_train2017.json has \[\(7, 'train'\)\]; only "
                            r"instances_val2017.json has \[\(7, 'tram'\)\]"),
-    'id is text':         (setting('images', 'id', '1'), DataError,
-                           r'expected int, got str at images\[0\].id \(record with id 1, id = 1\)'),
+    'id is a list':       (setting('images', 'id', [1]), DataError,
+                           r'expected int, got array at images\[0\].id \(record with id \[1\], id = \[1\]\)'),
     'width is zero':      (setting('images', 'width', 0), DataError,
                            r'images\[0\].width \(record with id 1, width = 0\)'),
     'height is null':     (setting('images', 'height', None), DataError,
@@ -122,7 +122,7 @@ BAD = {
                            r'expected array, got str at annotations\[0\].bbox'),
     'no bbox':            (edited(lambda c: c['annotations'][1].pop('bbox')), DataError,
                            r'missing required field bbox at annotations\[1\] \(record with id 2\)'),
-    'huge id':            (setting('annotations', 'id', 2**70), DataError, r'annotations\[0\].id'),
+    'huge width':         (setting('images', 'width', 2**70), DataError, r'images\[0\].width'),
     'image id twice':     (setting('images', 'id', 2), DataError,
                            r"images 2 \('1.jpg'\) and 2 \('2.jpg'\) have the same id"),
     'file twice':         (setting('images', 'file_name', './2.jpg'), DataError, 'have the same file_name'),
@@ -160,9 +160,9 @@ def test_bad_input_is_named_and_leaves_nothing(case, tmp_path):
     assert sorted(os.listdir(tmp_path)) == before
 
 def test_suffix_that_ultralytics_leaves_out(tmp_path):
-    root = make_coco(tmp_path/'coco', suffix='.gif')
+    root = make_coco(tmp_path/'coco', suffix='.jfif')
     with pytest.raises(DataError,
-                       match='3 train images have a suffix that Ultralytics does not read, the first is 1.gif'):
+                       match='3 train images have a suffix that Ultralytics does not read, the first is 1.jfif'):
         build_view(root, tmp_path/'view')
     assert os.listdir(tmp_path) == ['coco']
 
@@ -183,21 +183,26 @@ def test_skipped_annotations_are_counted_by_reason(tmp_path):
     add(17, [1., 30., 5., 5.])
     add(18, [35., 25., 10., 10.])
     add(19, [4., 6., 10., 8.])          # same box as annotation 1
-    add(3, [1., 1., 2., 2.])            # id seen before
+    add(3, [1., 1., 2., 2.])            # id of another box
+    add(18, [35., 25., 10., 10.])       # the same record again
     add(20, [1., 1., 2., 2.], image_id=99)
     write(root, 'train2017', content)
     view = build_view(root, tmp_path/'view')
     facts = view.provenance['splits']['train']
     assert {reason: entry['first_ids'] for reason, entry in facts['skipped'].items()} == {
-        'unknown image': [20], 'unknown category': [], 'duplicate id': [3], 'not finite': [11, 12, 13], 'crowd': [10],
+        'unknown image': [20], 'unknown category': [], 'duplicate id': [18], 'not finite': [11, 12, 13], 'crowd': [10],
         'no size': [14, 15], 'outside the image': [16, 17]}
-    assert (facts['clipped'], facts['repeated'], facts['boxes'], facts['annotations']) == (1, 1, 4, 10)
+    assert (facts['clipped'], facts['repeated'], facts['boxes'], facts['annotations']) == (1, 1, 5, 11)
     rows = (view.root/'labels/train/1.txt').read_text().splitlines()
-    assert rows == ['0 0.22500000 0.33333333 0.25000000 0.26666667', '0 0.93750000 0.91666667 0.12500000 0.16666667']
-    assert len(view.warnings) == 6 and all(line.startswith('train2017: ') for line in view.warnings)
-    assert [
-        a['id']
-        for a in json.loads(view.train_annotations.read_text())['annotations']] == [1, 10, 14, 15, 16, 17, 18, 19, 2, 3]
+    assert rows == ['0 0.22500000 0.33333333 0.25000000 0.26666667', '0 0.05000000 0.06666667 0.05000000 0.06666667',
+                    '0 0.93750000 0.91666667 0.12500000 0.16666667']
+    assert len(view.warnings) == 8 and all(line.startswith('train2017: ') for line in view.warnings)
+    # unknown image aside: 15 of the images, 5 boxes and one that is written once
+    assert view.warnings[-1].startswith('train2017: 9 of 15 annotations (60%) are not learned from: '
+                                        '1 duplicate id, 3 not finite, 1 crowd, 2 no size, 2 outside the image; crowd')
+    written = json.loads(view.train_annotations.read_text())['annotations']
+    assert [a['id'] for a in written] == list(range(1, 12))
+    assert [a['image_id'] for a in written] == [1]*9 + [2, 3]
 
 def test_one_bad_image_in_a_hundred_is_a_warning(tmp_path):
     root = make_coco(tmp_path/'coco', n=100)

@@ -90,7 +90,7 @@ def test_the_gate_is_asked_once(tmp_path, monkeypatch):
         asked.append(config.variant)
         return Gate(allowed=True, ungated=False, reasons=['it may start'])
     monkeypatch.setattr(entrance, 'ask_gate', ask)
-    launcher = entrance.enter(RunConfig(variant='yolo10m', run_root=tmp_path/'run'))
+    launcher = entrance.enter(RunConfig(variant='yolo10m', coco_root='demo', run_root=tmp_path/'run'))
     launcher.lock.release()
     monkeypatch.setenv(entrance.ENTERED_VARIABLE, launcher.run_id)
     entrance.enter(launcher.config).lock.release()  # as the kernel does
@@ -101,7 +101,7 @@ def test_the_gate_is_asked_once(tmp_path, monkeypatch):
 
 def test_another_run_in_the_folder_is_not_taken_over(tmp_path, monkeypatch):
     "Between launcher and kernel somebody else may have been quicker."
-    first = entrance.enter(RunConfig(run_root=tmp_path/'run'))
+    first = entrance.enter(RunConfig(coco_root='demo', run_root=tmp_path/'run'))
     first.lock.release()
     monkeypatch.setenv(entrance.ENTERED_VARIABLE, 'the id of a run that was here before')
     Layout(first.root).results.parent.mkdir(parents=True)

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import typer
 
+from fake_run import make_run
 from places import ROOT
+from tiny import tiny_coco
 from yolov10_qat import cli
 from yolov10_qat.core.config import RunConfig
 
@@ -68,22 +70,91 @@ def commands(group, path=()):
         else: yield (*path, name), command
 
 
-def options(command):
-    "Long flags of a command that are no settings of a run, `--help` aside."
-    return [flag for p in command.params if p.param_type_name == 'option' and p.name not in RunConfig.model_fields
+def options(command, runs):
+    "Long flags of a command, `--help` and, where it starts runs, their settings aside."
+    return [flag for p in command.params if p.param_type_name == 'option' and not (runs and p.name in RunConfig.model_fields)
             for flag in (*p.opts, *p.secondary_opts) if flag.startswith('--') and flag != '--help']
 
 
-ASKED = [(path, flag) for path, command in commands(typer.main.get_command(cli.app)) for flag in options(command)]
+TESTS = sorted(Path(__file__).parent.glob('test_*.py'))
+FILE = ROOT/'tests'/'examples'/'checkpoint-v1.pt'
+# command -> (what it calls, words that it needs)
+CALLED = {
+    'dataset': ('data.view.build_view', ['--coco-root', '{coco}', '--out', 'o']),
+    'dataset --demo': ('data.scenes.write_scenes', ['--out', 'o']),
+    'eval': ('deploy.detectors.evaluate_file', [FILE, '--coco-root', '{coco}']),
+    'sensitivity': ('studies.sensitivity.study', ['demo', '--coco-root', '{coco}', '--out', 'o']),
+    'ptq': ('studies.ptq_ladder.run_ladder', ['demo', '--coco-root', '{coco}', '--out', 'o']),
+    'export': ('deploy.export.export_checkpoint', [FILE, '--out', 'o.safetensors']),
+    'publish': ('pipeline.publish.publish', ['{run}', '--name', 'n']),
+    'summarize': ('pipeline.launch.summarize', ['{run}', '--out', 'o']),
+}
+# flag -> its word, and what the call gets
+GIVEN = {'--out': ('o2', 'o2'), '--coco-root': ('{other}', '{other}'), '--train-max-images': ('3', 3), '--val-max-images': ('2', 2),
+         '--seed': ('4', 4), '--train-split': ('a', 'a'), '--val-split': ('a', 'a'), '--side': ('64', 64), '--imgsz': ('96', 96),
+         '--batch': ('5', 5), '--device': ('cuda:1', 'cuda:1'), '--weights': ('raw', 'raw'), '--budget': ('4kB', 4000),
+         '--variant': ('yolo10s', 'yolo10s'), '--weight-bits': ('3', 3), '--granularity': ('per_tensor', 'per_tensor'),
+         '--method': ('rtn', ['rtn']), '--calibration-images': ('7', 7), '--format': ('onnx-qcdq', 'onnx-qcdq'),
+         '--head': ('raw', 'raw'), '--opset': ('22', 22), '--dynamic': (None, True), '--name': ('m', 'm'),
+         '--checkpoints': ('best,last', ['best', 'last']), '--incomplete': (None, True)}
+WITH = {'--format': ['--out', 'o.onnx'], '--head': ['--out', 'o.onnx', '--format', 'onnx-int4'],
+        '--opset': ['--out', 'o.onnx', '--format', 'onnx-int4'], '--dynamic': ['--out', 'o.onnx', '--format', 'onnx-int4']}
+ELSEWHERE = {'run': {'--config', '--resume'}, 'demo': {'--run-root'}, 'scratch': {'--config', '--resume'}}  # tests that start runs
+PAINTS = {'--train-max-images', '--val-max-images', '--seed', '--side', '--out'}
 
 
-def calls():
-    "What follows the name of a command in tests and README, as words: a call ends with its bracket or line."
-    text = '\n'.join(p.read_text(encoding='utf-8') for p in [ROOT/'README.md', *Path(__file__).parent.glob('test_*.py')])
-    return text
+@pytest.fixture
+def given_to(tmp_path, monkeypatch):
+    "What a command hands to the function that does its work."
+    monkeypatch.chdir(tmp_path)
+    for name in ('coco', 'other'):
+        tiny_coco(tmp_path/name)
+        (tmp_path/name/'a').symlink_to('train2017')
+        (tmp_path/name/'annotations/instances_a.json').symlink_to('instances_train2017.json')
+    make_run(tmp_path/'run')
+    monkeypatch.setattr('yolov10_qat.pipeline.stages.check_device', lambda device: None)
+    places = {k: str(tmp_path/k) for k in ('coco', 'other', 'run')}
+
+    def ask(command, *words):
+        name, needs = CALLED[command]
+        seen = []
+        def instead(*args, **kw):
+            seen.append([*args, *kw.values()])
+            raise ValueError('seen')
+        monkeypatch.setattr(f'yolov10_qat.{name}', instead)
+        line = [str(w).format(**places) for w in (*command.split(), *needs, *words)]
+        with pytest.raises(SystemExit): cli.main(line)
+        assert seen, line
+        return [str(v) if isinstance(v, Path) else v for v in seen[0]]
+    ask.places = places
+    return ask
 
 
-@pytest.mark.parametrize('path, flag', ASKED, ids=lambda v: v if isinstance(v, str) else ' '.join(v))
-def test_a_flag_of_another_command_is_used(path, flag):
-    "Within the call that names the command, not somewhere in the tests."
-    assert used(path[-1], flag, calls()), f'no test and no line of the README gives {flag} to {" ".join(path)}'
+def asked():
+    "Commands and their flags, painting apart from selecting."
+    for path, command in commands(typer.main.get_command(cli.app)):
+        for flag in options(command, path[0] in ('run', 'scratch')):
+            if flag == '--demo' or flag in ELSEWHERE.get(path[0], ()): continue
+            if flag != '--side': yield ' '.join(path), flag
+            if path[0] == 'dataset' and flag in PAINTS: yield 'dataset --demo', flag
+
+
+@pytest.mark.parametrize('command, flag', asked())
+def test_a_flag_of_another_command_reaches_what_works(command, flag, given_to):
+    word, expected = GIVEN[flag]
+    if isinstance(expected, str): expected = expected.format(**given_to.places)
+    more = WITH.get(flag, [])
+    before, after = given_to(command, *more), given_to(command, *more, flag, *([word] if word else []))
+    assert expected in after and expected not in before
+
+
+@pytest.mark.parametrize('command, flag', [(c, f) for c, flags in ELSEWHERE.items() for f in sorted(flags)])
+def test_a_flag_that_starts_a_run_is_in_a_test(command, flag):
+    "They need a run; that it works is asked there."
+    lines = [line for p in TESTS for line in re.sub(r',\n\s*', ', ', p.read_text(encoding='utf-8')).splitlines()]
+    assert any(f"'{command}'" in line and f"'{flag}'" in line for line in lines)
+
+
+def test_version_is_asked_for(capsys):
+    with pytest.raises(SystemExit): cli.main(['--version'])
+    assert capsys.readouterr().out.startswith('yolov10-qat ')

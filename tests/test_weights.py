@@ -121,7 +121,7 @@ def test_part_of_another_file_is_thrown_away(server, folder, part):
 
 def test_login_page_is_no_weights(server, folder):
     server.content = b'<html>Please log in</html>'
-    with pytest.raises(WeightsError, match='not a PyTorch file'): find_base('yolo10n')
+    with pytest.raises(WeightsError, match='announces 26 bytes, expected'): find_base('yolo10n')
     assert visible(folder) == []
 
 
@@ -146,10 +146,11 @@ def test_unwritable_folder(server, folder):
     with pytest.raises(WeightsError, match='could not download'): find_base('yolo10n')
 
 
-def test_digest_mismatch_warns_with_both(server, folder, monkeypatch):
+def test_digest_mismatch_is_refused_with_both(server, folder, monkeypatch):
     monkeypatch.setitem(OFFICIAL, 'yolo10n', replace(OFFICIAL['yolo10n'], sha256='0'*64))
-    found = find_base('yolo10n')
-    assert found.sha256 in found.warning and '0'*64 in found.warning
+    with pytest.raises(WeightsError, match=f"{hashlib.sha256(server.content).hexdigest()}.*{'0'*64}"):
+        find_base('yolo10n')
+    assert visible(folder) == [] and not (folder/'.yolov10n.pt.part').exists()
 
 
 def test_one_download_at_a_time(server, folder, monkeypatch):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FOREIGN', 'BASE_KEY', 'save_checkpoint', 'load_checkpoint', 'network', 'random_model', 'state_sha256', 'build_model',
-           'load', 'as_yolo', 'verify_checkpoint', 'newest_checkpoint', 'identity_misfit', 'save_base', 'load_base',
-           'open_base', 'save_calibrated']
+           'load', 'open_model', 'as_yolo', 'verify_checkpoint', 'newest_checkpoint', 'identity_misfit', 'save_base',
+           'load_base', 'trained_size', 'open_base', 'save_calibrated']
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-002
 import hashlib
@@ -13,57 +13,102 @@ import json
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from ultralytics import YOLO
-from ultralytics.nn.modules import v10Detect
 from ultralytics.nn.tasks import DetectionModel
-from ultralytics.nn.tasks import load_checkpoint as load_ultralytics
 
+from .foreign import foreign_network
 from yolov10_qat.checkpoint.format import (
     FORMAT_VERSION,
+    MAX_CLASSES,
     CheckpointError,
+    ForeignFile,
+    Storage,
+    TensorOutline,
     check_weights,
+    definition_file,
     describe_checkpoint,
-    misfits,
+    known_variant,
+    misfit,
     open_content,
+    shipped_definition,
 )
+from ..core.class_order import match_classes, rows_in_order
 from ..core.config import VARIANTS
+from ..core.doors import first_problem, input_side
 from ..core.files import replace_file
-from ..quant.layers import QuantDetectionModel, deployable, quantize
+from ..core.progress import log_note
+from ..core.shown import one_line
+from ..quant.layers import QuantDetectionModel, copy_state, deployable, quantize
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-005
 def save_checkpoint(
     path:Path|str,           # File to write
-    content:dict[str,Any],   # Values for `contents.KEYS`; format_version and date are filled in
+    content:dict[str,Any],   # Values for `format.Content`; format_version and date are filled in
 ) -> Path: # The file
     "Write a checkpoint atomically."
     content = {'format_version': FORMAT_VERSION,
                'date': datetime.now().astimezone().isoformat(timespec='seconds')} | content
-    if problems := misfits(content): raise CheckpointError(f"{path} not written: {'; '.join(problems)}")
+    if wrong := misfit(content): raise CheckpointError(f'{path} not written: {wrong}')
     return replace_file(path, lambda part: torch.save(content, part))
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-009
+_DTYPES = {'DoubleStorage': torch.float64, 'FloatStorage': torch.float32, 'HalfStorage': torch.float16,
+           'BFloat16Storage': torch.bfloat16, 'LongStorage': torch.int64, 'IntStorage': torch.int32,
+           'ShortStorage': torch.int16, 'CharStorage': torch.int8, 'ByteStorage': torch.uint8,
+           'BoolStorage': torch.uint8}  # a byte may be more than 1
+
+def _numbers(storage:Storage, stream:Any) -> Tensor:
+    flat = torch.empty(storage.count, dtype=_DTYPES[storage.kind])
+    with stream: stream.readinto(flat.view(torch.uint8).numpy())
+    return flat != 0 if storage.kind == 'BoolStorage' else flat
+
+# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-060
+class _Filler:
+    "Puts numbers into an outline; what is there twice, a part or a list, is made once."
+    def __init__(self, device:str|torch.device):
+        self.device, self.found, self.made = device, {}, {}
+
+    def fill(self, value:Any, part:Callable[[Storage],Any]) -> Any:
+        if isinstance(value, TensorOutline): return self._tensor(value, part)
+        if not isinstance(value, (dict, list, tuple)): return value
+        if id(value) not in self.made:
+            self.made[id(value)] = type(value)(
+                ((k, self.fill(v, part)) for k, v in value.items()) if isinstance(value, dict)
+                else (self.fill(v, part) for v in value))
+        return self.made[id(value)]
+
+    def _tensor(self, outline:TensorOutline, part:Callable[[Storage],Any]) -> Tensor:
+        if outline.storage not in self.found:
+            self.found[outline.storage] = _numbers(outline.storage, part(outline.storage)).to(self.device)
+        return self.found[outline.storage].as_strided(outline.shape, outline.stride, outline.offset)
+
+# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-062
 def load_checkpoint(
     path:Path|str,                      # Checkpoint of this project
     map_location:str|torch.device='cpu',  # Device for the tensors
-) -> dict[str,Any]: # Content, see `contents.KEYS`
+) -> dict[str,Any]: # Content, see `format.Content`
     "Open a checkpoint without running anything from it."
-    return open_content(path, lambda file: torch.load(file, map_location=map_location, weights_only=True))
+    return open_content(path, _Filler(map_location).fill)
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-015
 def network(
-    yaml:dict|str,        # Network definition of Ultralytics, or its name
+    yaml:dict|str,        # Network definition as a file keeps it, or its name; nothing is built from it
     names:dict[int,str],  # Class index -> name
 ) -> DetectionModel: # Float model with weights that nobody needs
-    "A network to put weights into."
+    "A network to put weights into: the variant that the definition is."
+    if not 1 <= len(names) <= MAX_CLASSES:
+        raise CheckpointError(f'{len(names)} classes are not between 1 and {MAX_CLASSES}')
+    definition = shipped_definition(known_variant(yaml)) | dict(nc=len(names))
     # initial weights are drawn and overwritten; the caller's random state must not notice
     with torch.random.fork_rng(devices=[]):
-        model = DetectionModel(yaml, nc=len(names), verbose=False)
+        model = DetectionModel(definition, verbose=False)
     model.names = dict(names)
     return model
 
@@ -97,13 +142,13 @@ def build_model(
              'best': content['ema_state_dict'] or content['model_state_dict']}[weights]
     if state is None: raise CheckpointError('this checkpoint has no EMA weights; its run had method baseline')
     if loose := [k for k in state if k.endswith('.conv.gamma')]:
-        raise CheckpointError(f'weights carry a quantisation correction that is not folded ({loose[0]}); save the '
-                              'state of correction.fold_qc(model) instead')
+        raise CheckpointError(f'weights carry a quantisation correction that is not folded ({one_line(loose[0], 80)}); '
+                              'save the state of correction.fold_qc(model) instead')
     model = network(content['model_yaml'], content['names'])
-    if content['manifest']: quantize(model, content['manifest'])
-    try: model.load_state_dict(state, strict=True)
-    except RuntimeError as e: raise CheckpointError("weights do not fit the network: "
-                                                    f"{' '.join(str(e).split())[:300]}") from None
+    try:
+        if content['manifest']: quantize(model, content['manifest'])
+        copy_state(state, model)
+    except ValueError as e: raise CheckpointError(one_line(str(e), 400)) from None
     return model.eval()
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-020
@@ -112,14 +157,23 @@ def load(
     weights:str='best', # `raw`, `ema`, or `best`: the average where there is one
 ) -> YOLO: # With `predict` and `val`; its weights lie on their grids
     "Open a checkpoint as a model to use."
-    return as_yolo(deployable(build_model(load_checkpoint(path), weights)))
+    return as_yolo(deployable(open_model(path, weights)))
+
+def open_model(
+    path:Path|str,      # Checkpoint of this project
+    weights:str='best', # `raw`, `ema`, or `best`: the average where there is one
+) -> DetectionModel: # Quantised as the manifest says, evaluation mode
+    "The model of a checkpoint; where it cannot be built, the error names the file."
+    content = load_checkpoint(path)
+    try: return build_model(content, weights)
+    except CheckpointError as e: raise CheckpointError(f'{path}: {e}') from None
 
 def as_yolo(
     model:DetectionModel, # Plain model, as from `deployable`
 ) -> YOLO: # Wraps that very model
     "Ultralytics' interface around a model in memory."
     given:Any = model  # torch declares no attributes of a model
-    wrapper = YOLO(given.yaml.get('yaml_file', 'yolov10n.yaml'), task='detect')
+    wrapper = YOLO(definition_file(known_variant(given.yaml)), task='detect')
     inner:Any = wrapper.model
     given.args, given.task = inner.args, 'detect'
     wrapper.model = model
@@ -128,9 +182,8 @@ def as_yolo(
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-023
 def _broken_tensors(state:dict[str,Tensor]|None) -> list[str]:
-    return [k for k,
-            t in (state or {}).items() if t.is_floating_point()
-            and (t.dtype == torch.float16 or not t.isfinite().all())]
+    return [k for k, t in (state or {}).items()
+            if t.is_floating_point() and (t.dtype != torch.float32 or not t.isfinite().all())]
 
 def verify_checkpoint(
     path:Path|str, # Checkpoint of this project
@@ -139,14 +192,26 @@ def verify_checkpoint(
     content = load_checkpoint(path)
     for which in ('model_state_dict', 'ema_state_dict'):
         if broken := _broken_tensors(content[which]):
-            raise CheckpointError(f'{path}: {which} has values that are not finite single precision in {broken[:3]}')
+            raise CheckpointError(f'{path}: {which} has values that are not finite single precision in '
+                                  f'{one_line(broken[:3])}')
     try:
         build_model(content, 'raw')
         if content['ema_state_dict'] is not None: build_model(content, 'ema')
-    except (CheckpointError, ValueError) as e: raise CheckpointError(f'{path}: {e}') from None
+    except CheckpointError as e: raise CheckpointError(f'{path}: {e}') from None
     return describe_checkpoint(path)
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-026
+def _not_resumable(content:dict[str,Any]) -> str:
+    state = content['resume']
+    if content['optimizer'] is None: return ''
+    try: known_variant(content['model_yaml'])
+    except CheckpointError as e: return f'cannot be gone on with: {e}'
+    if missing := [k for k in ('scaler', 'best_fitness', 'rows') if state.get(k) is None]:
+        return f'cannot be gone on with: its resume has no {missing[0]}'
+    rows = state['rows']
+    whole = len(rows) >= content['epoch'] and all('time' in r and r.keys() == rows[0].keys() for r in rows)
+    return '' if whole else 'cannot be gone on with: its resume has not a row of results for each epoch'
+
 def newest_checkpoint(
     folder:Path|str, # `weights/` of a run
     # Why a whole checkpoint is not one of this run; empty when it is
@@ -159,7 +224,7 @@ def newest_checkpoint(
         try: content = load_checkpoint(file)
         except CheckpointError as e: passed.append(str(e))
         else:
-            if why := misfit(content): passed.append(f'{file} {why}')
+            if why := misfit(content) or _not_resumable(content): passed.append(f'{file} {why}')
             elif content['optimizer'] is not None: return file, content, passed
     return None, None, passed
 FOREIGN = 'is of another run'
@@ -172,8 +237,8 @@ def identity_misfit(
     def misfit(content):
         stored = content['resume'].get('identity')  # files of the first releases have none
         differ = [k for k in identity if stored and stored.get(k, identity[k]) != identity[k]]
-        return f'{FOREIGN}: ' + ', '.join(f'{k} {stored[k]!r} there, {identity[k]!r} here'
-                                          for k in differ) if differ else ''
+        return f'{FOREIGN}: ' + ', '.join(
+            f'{k} {one_line(repr(stored[k]), 80)} there, {identity[k]!r} here' for k in differ) if differ else ''
     return misfit
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-030
@@ -193,63 +258,113 @@ def save_base(
     return replace_file(path, lambda part: save_file(state, part, {BASE_KEY: json.dumps(header)}))
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-031
+def _variant(name:str) -> str:
+    if name not in VARIANTS: raise ValueError(f"must be one of {', '.join(VARIANTS)}")
+    return name
+
+class _BaseHeader(BaseModel):
+    "What the header of base weights says."
+    model_config = ConfigDict(strict=True)
+    variant:Annotated[str, AfterValidator(_variant)]
+    names:list[Annotated[str, Field(max_length=1000)]] = Field(min_length=1, max_length=10_000)
+    facts:dict[str,JsonValue]
+
+def _base_header(path:Path, text:str|None) -> _BaseHeader:
+    if text is None:
+        raise CheckpointError(f'{path} holds no base weights of this project: its header has no {BASE_KEY}')
+    if len(text) > 16 << 20:
+        raise CheckpointError(f'{path}: its {BASE_KEY} has {len(text):,} characters, more than names and facts need')
+    try: return _BaseHeader.model_validate_json(text)
+    except ValidationError as e:
+        raise CheckpointError(f'{path}: its {BASE_KEY} is wrong: {first_problem(e)}; take another copy') from None
+
+# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-031a
+def _check_tensors(path:Path, file:Any, header:_BaseHeader):
+    "Refuse tensors that are not those of the network, before any is read."
+    wanted = {k: (list(t.shape), t.is_floating_point()) for k, t in
+              network(VARIANTS[header.variant], dict(enumerate(header.names))).state_dict().items()}
+    keys = {*file.keys()}
+    wrong = sorted(keys ^ wanted.keys())
+    for k in sorted(keys & wanted.keys()):
+        outline, (shape, floating) = file.get_slice(k), wanted[k]
+        types = ('F16', 'BF16', 'F32') if floating else ('I64',)
+        if outline.get_shape() != shape or outline.get_dtype() not in types: wrong.append(k)
+    if wrong:
+        raise CheckpointError(f'{path} is no {header.variant} of {len(header.names)} classes, as its header says: '
+                              f'{len(wrong)} tensors are missing, too many or of another shape or type, such as '
+                              f"'{one_line(wrong[0], 80)}'; take another copy")
+
+# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-031b
 def load_base(
     path:Path|str, # From `save_base`
 ) -> tuple[dict[str,Tensor],dict[str,Any]]: # State dict in single precision; variant, names and facts
     "Read float weights and what is known of them."
-    if not Path(path).is_file(): raise FileNotFoundError(f'no base weights {path}; name an existing file')
+    path = Path(path)
+    if not path.is_file(): raise FileNotFoundError(f'no base weights {path}; name an existing file')
     try:
         with safe_open(path, 'pt') as file:
-            header, state = (file.metadata() or {}).get(BASE_KEY), {k: file.get_tensor(k) for k in file.keys()}
-    except SafetensorError as e: raise CheckpointError(f'{path} is damaged or no safetensors file ({e}); '
+            header = _base_header(path, (file.metadata() or {}).get(BASE_KEY))
+            _check_tensors(path, file, header)
+            state = {k: file.get_tensor(k) for k in file.keys()}
+    except SafetensorError as e: raise CheckpointError(f'{path} is damaged or no safetensors file ({one_line(e)}); '
                                                        'take another copy') from None
-    if header is None:
-        raise CheckpointError(f'{path} holds no base weights of this project: its header has no {BASE_KEY}')
-    return {k: t.float() if t.is_floating_point() else t for k, t in state.items()}, json.loads(header)
+    if broken := _broken_tensors({k: t.float() for k, t in state.items()}):
+        raise CheckpointError(f'{path}: {broken[0]} has values that are not finite; take another copy')
+    return {k: t.float() if t.is_floating_point() else t for k, t in state.items()}, header.model_dump()
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-035
-def _state_of_base(path:Path) -> tuple[dict[str,Tensor], dict[int,str], str]:
+class _BaseFile(NamedTuple):
+    "What a run can start from."
+    state:dict[str,Tensor]  # of a float network
+    names:dict[int,str]     # class index -> name
+    kind:str                # definition that it was made as
+    imgsz:int|None          # side that it was trained at, pixels; None: the file does not say
+
+def _definition_name(path:Path, definition:Any) -> str:
+    try: return VARIANTS[known_variant(definition)]
+    except CheckpointError as e: raise CheckpointError(f'{path}: {e}') from None
+
+def _state_of_base(path:Path) -> _BaseFile:
     if path.suffix == '.safetensors':
         state, header = load_base(path)
-        return state, dict(enumerate(header['names'])), VARIANTS[header['variant']]
+        recipe = header['facts'].get('recipe')
+        return _BaseFile(state, dict(enumerate(header['names'])), VARIANTS[header['variant']],
+                         input_side(recipe.get('imgsz')) if isinstance(recipe, dict) else None)
     try: content = load_checkpoint(path)
-    except CheckpointError as e:
-        if 'was not opened' not in str(e) and 'no format_version' not in str(e): raise
+    except ForeignFile: pass  # Ultralytics may know it
     else:
         state = content['ema_state_dict'] or content['model_state_dict']
         # learned steps are no float weights
-        return {k: v for k,
-                v in state.items()
-                if '.weight_quant.' not in k}, content['names'], content['model_yaml'].get('yaml_file', 'unknown')
-    try: model = load_ultralytics(path)[0]
-    except Exception as e: raise CheckpointError(f'{path} could not be opened by Ultralytics '
-                                                 f'({type(e).__name__}: {" ".join(str(e).split())[:200]}); '
-                                                 'use official YOLOv10 weights') from None
-    found:Any = model  # torch declares no attributes of a model
-    last = getattr(found, 'model', [None])[-1]
-    if not isinstance(last, v10Detect):
-        raise CheckpointError(f'{path} is no YOLOv10 detector: its last layer is {type(last).__name__}; '
-                              'use YOLOv10 weights')
-    return found.float().state_dict(), found.names, found.yaml.get('yaml_file', 'unknown')
+        return _BaseFile({k: v for k, v in state.items() if '.weight_quant.' not in k}, content['names'],
+                         _definition_name(path, content['model_yaml']), input_side(content['train_args'].get('imgsz')))
+    found = foreign_network(path)
+    kind = _definition_name(path, getattr(found.network, 'yaml', None))
+    return _BaseFile(found.network.state_dict(), found.names, kind, found.imgsz)
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-036
+def trained_size(
+    path:Path|str, # As for `open_base`
+) -> int|None: # Side, pixels; None: the file does not say
+    "The input size that base weights were trained at."
+    return _state_of_base(Path(path)).imgsz
+
 def open_base(
     # Ultralytics .pt (it is unpickled: trust its source), checkpoint of this project, or weights from `save_base`
     path:Path|str,
     variant:str,         # `yolo10n` ... `yolo10x`, what the run asks for
     names:Iterable[str], # Class names of the data, in class order
-) -> DetectionModel: # Float model, evaluation mode
+    tell:Callable[[str],object]=log_note, # Given one line when classes had to be matched by name, or have none
+) -> DetectionModel: # Float model, evaluation mode; its classes are those of the data, in their order
     "Open base weights as a float model and check that they are what the run asks for."
-    path, by_index = Path(path), dict(enumerate(names))
-    state, base_names, kind = _state_of_base(path)
-    if len(base_names) != len(by_index):
-        raise CheckpointError(f'{path} knows {len(base_names)} classes, the data has {len(by_index)}; use weights '
-                              'trained on these classes')
-    model = network(VARIANTS[variant], by_index)
-    if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in model.state_dict().items()}:
-        raise CheckpointError(f'{path} does not fit {variant}: it was made as {kind}; choose its --variant or other '
-                              '--base weights')
-    model.load_state_dict(state, strict=True)
+    path, names = Path(path), [*names]
+    base = _state_of_base(path)
+    found = match_classes(base.names, names, str(path), CheckpointError)
+    model = network(VARIANTS[variant], dict(enumerate(names)))
+    if {k: v.shape for k, v in base.state.items()} != {k: v.shape for k, v in model.state_dict().items()}:
+        raise CheckpointError(f'{path} does not fit {variant}: it was made as {base.kind}; choose its --variant or '
+                              'other --base weights')
+    if found.note: tell(found.note)
+    model.load_state_dict(rows_in_order(base.state, found.order), strict=True)
     return model.eval()
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-040

@@ -13,7 +13,6 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import quote
 
 from .arms import Arm
 from .figures import LINES, TREES, comparison_figures, file_name, looks
@@ -34,6 +33,9 @@ from yolov10_qat.compare.sentences import (
 from .summary import OURS, Comparison, Variant, check_out, compare
 from ..core.files import write_atomic
 from ..core.layout import ComparisonLayout, Layout
+from ..core.shown import csv_cell
+from ..core.shown import markdown as as_markdown
+from ..report.rows import href
 from ..report.style import LOOKS, ap_text, keep_figures, page_template
 from ..runs.summary import RUNGS
 
@@ -125,30 +127,30 @@ def csv_text(
     for r in [*(r for v in result.variants for r in v.rows), *result.incomplete]:
         compared = r.status != 'incomplete' and r.run_id not in flags
         gain = [getattr(r.qc_gain, k) for k in ('difference', 'low', 'high')] if r.qc_gain else [None]*3
-        writer.writerow(
-            [*(getattr(r, k) for k in facts), r.mode, arm.get(r.run_id), compared, flags.get(r.run_id),
-             *(r.ap.get(rung) for rung in RUNGS), *gain])
+        cells = [*(getattr(r, k) for k in facts), r.mode, arm.get(r.run_id), compared, flags.get(r.run_id),
+                 *(r.ap.get(rung) for rung in RUNGS), *gain]
+        writer.writerow([csv_cell(c) for c in cells])
     return out.getvalue()
 
 # %% ../../nbs/75_compare/09_page.ipynb #09_page-014
 def _md_table(rows:list[dict[str,str]]) -> list[str]:
     if not rows: return []
-    def line(cells): return f"| {' | '.join(str(c).replace('|', chr(92)+'|') for c in cells)} |"
+    def line(cells): return f"| {' | '.join(map(as_markdown, cells))} |"
     more = [f'\n{len(rows)-MOST_RUNS:,} more are in summary.csv.'] if len(rows) > MOST_RUNS else []
-    return ['', line(rows[0]), line(['---']*len(rows[0])), *(line(r.values()) for r in rows[:MOST_RUNS]), *more, '']
+    return ['', line(rows[0]), '|---'*len(rows[0]) + '|', *(line(r.values()) for r in rows[:MOST_RUNS]), *more, '']
 
 # %% ../../nbs/75_compare/09_page.ipynb #09_page-015
 def markdown(
     result:Comparison, # All variants
 ) -> str: # `summary.md`
     "The decision, the sentences and the tables as Markdown."
-    text = [f'# {comparison_headline(result)}', '', *(f'- {twin_sentence(p)}' for p in result.twins),
-            *(f'- {r}' for r in ([] if only_twins(result) else result.decision.reasons))]
+    text = [f'# {comparison_headline(result)}', '', *(f'- {as_markdown(twin_sentence(p))}' for p in result.twins),
+            *(f'- {as_markdown(r)}' for r in ([] if only_twins(result) else result.decision.reasons))]
     for v in result.variants:
         rungs, flags, arm = scored(v), {f.run for f in v.flagged}, arm_of(v)
-        text += ['', f'## {v.label}', '', *(f'- {s}' for s in sentences(v)), *_md_table([arm_cells(a) for a in v.arms])]
+        text += ['', f'## {as_markdown(v.label)}', '', *(f'- {as_markdown(s)}' for s in sentences(v)), *_md_table([arm_cells(a) for a in v.arms])]
         if v.states:
-            text += ['', '### Against plain training', '', *(f'- {s}' for s in state_sentences(v)),
+            text += ['', '### Against plain training', '', *(f'- {as_markdown(s)}' for s in state_sentences(v)),
                      *_md_table([state_cells(s) for s in v.states])]
         text += _md_table(
             [run_cells(r, rungs, arm.get(r.run_id, ''))
@@ -179,7 +181,7 @@ def _beside(run:Found, out:Path) -> Found:
 
 def _links(result:Comparison, out:Path) -> dict[str,str]:
     rows = [*(r for v in result.variants for r in v.rows), *result.incomplete]
-    return {r.run_id: quote((Path(r.folder)/Layout.report).as_posix()) for r in rows
+    return {r.run_id: href(Path(r.folder)/Layout.report) for r in rows
             if Layout(out/r.folder).report.is_file()}
 
 # %% ../../nbs/75_compare/09_page.ipynb #09_page-020

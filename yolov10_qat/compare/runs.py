@@ -17,6 +17,7 @@ from ..core.config import PRIMARY
 from ..core.errors import nearest
 from ..core.fields import Block
 from ..core.methods import PARTS, method_parts
+from ..core.shown import one_line
 from ..runs.results import judge, read_results, status_word
 from ..runs.summary import RUNGS, SUMMARY_FILE, Metrics, RunSummary, find_rung, load_summary
 
@@ -126,14 +127,14 @@ def find_runs(
                                  r.summary.created_at, r.id)), problems
 
 def _reason(error:Exception, root:Path) -> str:
-    return ' '.join(str(error).split()).removeprefix(str(root)).removeprefix(f'/{SUMMARY_FILE}').lstrip(': ')
+    return one_line(error).removeprefix(str(root)).removeprefix(f'/{SUMMARY_FILE}').lstrip(': ')
 
 # %% ../../nbs/75_compare/01_runs.ipynb #01_runs-014
 def _refuse_twins(runs:list[Found]):
     first:dict[str,Path] = {}
     for run in runs:
         if run.id in first:
-            raise ValueError(f'{first[run.id]} and {run.root} have the same run id {run.id}; one is a copy of the '
+            raise ValueError(f'{first[run.id]} and {run.root} have the same run id {one_line(run.id)}; one is a copy of the '
                              'other: leave it out')
         first[run.id] = run.root
 

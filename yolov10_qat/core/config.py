@@ -9,6 +9,7 @@ __all__ = ['PRIMARY', 'VARIANTS', 'AUTO', 'DEMO', 'RANDOM', 'PROFILES', 'GROUPS'
 
 # %% ../../nbs/10_core/05_config.ipynb #05_config-002
 import math
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,8 @@ from .errors import ConfigError, nearest
 from .fields import Amp, OptionalInt, OptionalText, Settings, Text, knob, no_value
 from .methods import PARTS, canonical_method, canonical_ptq, parts_of
 from .recipe import FLOAT_BITS, SHARED, parse_schedule, read_recipe, word_lengths
+from .settings_file import read_settings
+from .shown import one_line
 
 # %% ../../nbs/10_core/05_config.ipynb #05_config-005
 PRIMARY = 'metrics/mAP50-95(B)'
@@ -145,7 +148,10 @@ class _Optimisation(Settings):
               'none: Adam, no augmentation but colour, scale, shift and flip')
     lr0:float = knob(
         None, "learning rate at the start; none: the recipe's, else the profile's, 1e-4 but for demo", gt=0, le=1)
-    lrf:float = knob(0.1, 'last learning rate as a share of lr0, reached linearly', gt=0, le=1)
+    lrf:float = knob(
+        0.1, 'share of lr0 that the learning rate falls towards, linearly, epoch by epoch (by a cosine if a recipe has '
+             'cos_lr): epoch e of E, from 0, trains at lr0*(1 - e/E*(1-lrf)), so the last of 5 at 0.28 of lr0, not 0.1',
+        gt=0, le=1)
     weight_decay:float = knob(0.0, 'L2 penalty on convolution weights', ge=0, lt=1)
     warmup_epochs:float = knob(0.0, 'epochs over which the learning rate rises to lr0', ge=0)
     mosaic:float = knob(0.0, 'probability of mosaic augmentation', ge=0, le=1)
@@ -177,7 +183,7 @@ Fields:Any = create_model('Fields', __base__=tuple(reversed(GROUPS)))
 # %% ../../nbs/10_core/05_config.ipynb #05_config-026
 def _known(value:str, known:list[str]) -> str:
     if value not in known:
-        raise ValueError(f"'{value}' is unknown{nearest(value, known)}; use one of {', '.join(known)}")
+        raise ValueError(f"'{one_line(value, 60)}' is unknown{nearest(value, known)}; use one of {', '.join(known)}")
     return value
 
 def _schedule(value:str|None) -> str|None:
@@ -195,7 +201,7 @@ def _filled(data:dict[str,Any], profile:dict[str,Any]) -> dict[str,Any]:
     def given(name): return no_value(data.get(name)) is not None
     recipe = data['recipe'] if given('recipe') else profile.get('recipe')
     # a file that states them all is complete, whatever became of the recipe since
-    if recipe and not all(map(given, SHARED)):
+    if isinstance(recipe, (str, Path)) and not all(map(given, SHARED)):
         profile = profile | {k: v for k, v in read_recipe(recipe).items() if k in SHARED}
     return data | {k: v for k, v in profile.items() if not given(k)}
 
@@ -213,15 +219,25 @@ class RunConfig(Fields):
     @model_validator(mode='before')
     @classmethod
     def _fill(cls, data):
-        return _filled(data, PROFILES.get(data.get('profile', cls.model_fields['profile'].default), {}))
+        profile = data.get('profile', cls.model_fields['profile'].default)
+        return _filled(data, PROFILES.get(profile, {}) if isinstance(profile, str) else {})
 
     def __init__(self, **data):
         known = type(self).model_fields
         try: super().__init__(**{k: v for k, v in data.items() if k in known})
         except ValidationError as e: problems = _value_problems(data, e)
         else: problems = contradictions(self)
-        problems = [f"unknown setting '{k}'{nearest(k, list(known))}" for k in data if k not in known] + problems
-        if problems: raise ConfigError('; '.join(problems))
+        unknown = [f"unknown setting '{one_line(k, 60)}'{nearest(k, list(known))}" for k in data if k not in known]
+        if problems := unknown + problems: raise ConfigError(_listed(problems))
+
+# %% ../../nbs/10_core/05_config.ipynb #05_config-028a
+def _listed(
+    problems:list[str], # A sentence each, at least one
+    most:int=20,        # How many to name
+) -> str: # One line
+    "Problems as a message, however long the values are."
+    more = f'; and {len(problems)-most} more' if len(problems) > most else ''
+    return '; '.join(one_line(problem, 600) for problem in problems[:most]) + more
 
 # %% ../../nbs/10_core/05_config.ipynb #05_config-029
 def _problem(
@@ -231,7 +247,8 @@ def _problem(
     name = '.'.join(str(p) for p in error['loc'][:1])
     message = error['msg'].removeprefix('Value error, ').replace('Input should be', 'must be')
     if not name: return message  # of the configuration as a whole
-    return f"{name}={error['input']!r}: {message}"
+    return f"{name}={_value(error['input'])}: {message}"
+def _value(value:Any) -> str: return one_line(repr(value) if isinstance(value, str) else value, 100)
 
 # %% ../../nbs/10_core/05_config.ipynb #05_config-030
 def _value_problems(data:dict[str,Any], error:ValidationError) -> list[str]:
@@ -389,13 +406,8 @@ def load_config(
     **changes,     # Fields that win over the file's
 ) -> RunConfig: # Checked and resolved
     "Read a configuration from YAML."
-    path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FileNotFoundError(f'no configuration file {path}; a run writes one as run_config.yaml in its run root')
-    try: data = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(e).split())}") from None
-    if not isinstance(data, dict):
-        raise ConfigError(f'{path} must hold a mapping of settings, got {type(data).__name__}')
+    data = read_settings(Path(path), str(path), 'settings')
     try: return RunConfig(**(data | changes))
     except ConfigError as e: raise ConfigError(f'{path}: {e}') from None

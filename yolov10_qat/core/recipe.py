@@ -7,13 +7,15 @@ __all__ = ['RECIPES', 'IN_RECIPE', 'SHARED', 'FLOAT_BITS', 'read_recipe', 'batch
            'bits_after']
 
 # %% ../../nbs/10_core/04_recipe.ipynb #04_recipe-002
+import math
+import os
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import yolov10_qat
 from .errors import ConfigError, nearest
+from .settings_file import read_settings
+from .shown import one_line
 
 # %% ../../nbs/10_core/04_recipe.ipynb #04_recipe-005
 RECIPES = {'scratch': Path(yolov10_qat.__file__).parent/'recipes'/'scratch.yaml'}
@@ -27,23 +29,26 @@ SHARED = ('lr0', 'lrf', 'weight_decay', 'warmup_epochs', 'mosaic')  # of these, 
 def read_recipe(
     recipe:Path|str, # Name of one that ships, or a YAML file
 ) -> dict[str,Any]: # Argument of Ultralytics -> value
-    "A recipe, its names checked; Ultralytics checks the values when the training starts."
-    path = Path(RECIPES.get(str(recipe), recipe)).expanduser()
-    if not path.is_file():
-        raise ConfigError(f'recipe={recipe}: no such file{nearest(str(recipe), list(RECIPES))}; '
+    "A recipe: names, and that values are plain; Ultralytics checks their ranges when the training starts."
+    path = os.path.expanduser(RECIPES.get(str(recipe), recipe))
+    if not os.path.isfile(path):
+        raise ConfigError(f'recipe={one_line(str(recipe))}: no such file{nearest(str(recipe), list(RECIPES))}; '
                           f"name a YAML file, or one that ships: {', '.join(RECIPES)}")
-    try: found = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ConfigError(f"recipe {path} is not YAML: {' '.join(str(e).split())}") from None
-    if not isinstance(found, dict):
-        raise ConfigError(f'recipe {path} must hold a mapping of training arguments, got {type(found).__name__}')
-    if problems := _recipe_problems(found): raise ConfigError(f"recipe {path}: {'; '.join(problems)}")
+    found = read_settings(Path(path), f'recipe {path}', 'training arguments')
+    if problems := _recipe_problems(found): raise ConfigError(f"recipe {path}: {one_line('; '.join(problems), 600)}")
     return found
 
 # %% ../../nbs/10_core/04_recipe.ipynb #04_recipe-007
+def _is_plain(name:str, value:Any) -> bool:
+    if name == 'optimizer': return isinstance(value, str)
+    return isinstance(value, (bool, int)) or isinstance(value, float) and math.isfinite(value)
+
 def _recipe_problems(found:dict[str,Any]) -> list[str]:
-    problems = [f"'{k}' is no argument of a recipe{nearest(k, IN_RECIPE)}" for k in found if k not in IN_RECIPE]
+    problems = [f"'{one_line(k, 60)}' is no argument of a recipe{nearest(k, IN_RECIPE)}"
+                for k in found if k not in IN_RECIPE]
     problems += [f'{k} has no value' for k in ('optimizer', *SHARED) if found.get(k) is None]
+    problems += [f"{k}={one_line(v, 60)} is no {'name' if k == 'optimizer' else 'finite number'}"
+                 for k, v in found.items() if k in IN_RECIPE and v is not None and not _is_plain(k, v)]
     if found.get('optimizer') == 'auto':
         problems.append('optimizer=auto would ignore lr0: name one, such as SGD or Adam')
     return problems

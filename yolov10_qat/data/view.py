@@ -30,6 +30,7 @@ from yolov10_qat.data.splits import (
     SplitRequest,
     check_labels_found,
     fingerprint,
+    image_folder,
     make_split,
     not_listed,
     read_list,
@@ -125,7 +126,7 @@ def load_view(
         raise DataError(f'{root}/{changed[0]} was removed or changed after the view was built; {_ADVICE}')
     request = provenance['request']
     for key in ('train', 'val'):
-        lost = lost_files(read_list(root, key), root, Path(request['coco_root'])/request[f'{key}_split'])
+        lost = lost_files(read_list(root, key), root, image_folder(request['coco_root'], request[f'{key}_split']))
         if lost:
             raise DataError(f'{root}: {len(lost)} files of {key} are gone, the first is {lost[0]}; '
                             f"restore {request['coco_root']}, or {_ADVICE}")

@@ -7,12 +7,15 @@ __all__ = ['open_detector', 'evaluate_file']
 
 # %% ../../nbs/60_deploy/05_detectors.ipynb #05_detectors-002
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from ..checkpoint.format import check_weights
-from ..checkpoint.store import build_model, load_checkpoint
+from ..checkpoint.store import load_checkpoint, open_model
+from ..core.doors import USUAL_SIDE, input_side
+from ..core.progress import log_note
 from .onnx_file import OnnxDetector
-from .packed import load_packed
+from .packed import load_packed, read_packed
 from ..evaluate.heads import Detector, HeadScores, TorchDetector, evaluate, validation_view
 from ..quant.layers import deployable
 
@@ -27,13 +30,27 @@ def open_detector(
     kind = Path(path).suffix
     if kind == '.onnx': return OnnxDetector(path)
     if kind == '.safetensors': return TorchDetector(load_packed(path), device)
-    return TorchDetector(deployable(build_model(load_checkpoint(path), weights)), device)
+    return TorchDetector(deployable(open_model(path, weights)), device)
+
+# %% ../../nbs/60_deploy/05_detectors.ipynb #05_detectors-005b
+def _trained_side(path:Path|str, detector:Detector) -> int|None:
+    if isinstance(detector, OnnxDetector): return input_side(detector.facts['imgsz'])
+    if Path(path).suffix == '.safetensors': return input_side(read_packed(path)[0].get('imgsz'))
+    return input_side(load_checkpoint(path)['train_args'].get('imgsz'))
+
+def _input_of(path:Path|str, detector:Detector, imgsz:int|None) -> tuple[int,str]:
+    "Side of the input, and the same in words."
+    if detector.imgsz: return imgsz or detector.imgsz, f'squares of {imgsz or detector.imgsz} pixels'
+    trained = None if imgsz else _trained_side(path, detector)
+    why = '' if imgsz else ', as it was trained' if trained else ': the file does not say what it was trained at'
+    side = imgsz or trained or USUAL_SIDE
+    return side, f'{side} pixels{why}; as narrow as the images allow'
 
 # %% ../../nbs/60_deploy/05_detectors.ipynb #05_detectors-006
 def evaluate_file(
     path:Path|str,             # As for `open_detector`
     coco_root:Path|str,        # COCO-format data
-    imgsz:int|None=None,       # Network input, pixels; None: what the file insists on, else 640
+    imgsz:int|None=None,       # Network input, pixels; None: what the file insists on, else as it was trained
     *,
     val_split:str='val2017',   # Image folder, and the name in instances_NAME.json
     val_max_images:int=0,      # 0 for all
@@ -41,13 +58,12 @@ def evaluate_file(
     device:str='cpu',          # The same
     batch:int=32,              # Images at once
     progress=None,             # Called with done, total, what
+    tell:Callable[[str],object]=log_note, # Given one line when the classes had to be matched by name
 ) -> tuple[dict[str,HeadScores],str]: # By head; what the network was given, for a line of text
     "Score a checkpoint or an exported file on data of one's own choice."
     detector = open_detector(path, weights, device)
     with tempfile.TemporaryDirectory() as scratch:
         view = validation_view(coco_root, Path(scratch)/'dataset', detector.names, str(path), val_split=val_split,
-                               val_max_images=val_max_images, progress=progress)
-        side = imgsz or detector.imgsz or 640
-        return evaluate(
-            detector, view, side,
-            batch), f'squares of {side} pixels' if detector.imgsz else f'{side} pixels, as narrow as the images allow'
+                               val_max_images=val_max_images, progress=progress, tell=tell)
+        side, words = _input_of(path, detector, imgsz)
+        return evaluate(detector, view, side, batch), words

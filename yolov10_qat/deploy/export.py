@@ -8,6 +8,7 @@ __all__ = ['export', 'export_all', 'run_of', 'export_checkpoint', 'export_lines'
 # %% ../../nbs/60_deploy/08_export.ipynb #08_export-002
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from ..core.config import DEMO, load_config
@@ -106,6 +107,7 @@ def export_checkpoint(
     coco_root:Path|str|None=None, # COCO-format data to compare on; None: that of the run the checkpoint lies in
     val_split:str='val2017',   # Image folder, and the name in instances_NAME.json
     progress=None,             # Called with done, total, what
+    tell:Callable[[str],object]=log_note, # Given one line when the classes had to be matched by name
 ) -> Exported: # What was written and measured
     "Write a deployable file of a checkpoint and compare it with the network in torch."
     check_request(out, format, output, opset, dynamic)
@@ -113,7 +115,7 @@ def export_checkpoint(
     data, split = _data_of(checkpoint, coco_root, val_split)
     with tempfile.TemporaryDirectory() as scratch:
         view = validation_view(data, Path(scratch)/'dataset', found.facts['names'], str(checkpoint), val_split=split,
-                               val_max_images=PARITY_IMAGES, progress=progress)
+                               val_max_images=PARITY_IMAGES, progress=progress, tell=tell)
         return export(found, out, Reference(found.model, view, imgsz or found.imgsz), format, output=output,
                       opset=opset, dynamic=dynamic)[0]
 

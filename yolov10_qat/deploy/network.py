@@ -18,6 +18,7 @@ from ultralytics.nn.tasks import DetectionModel
 
 from ..checkpoint.format import CheckpointError, deployed
 from ..checkpoint.store import build_model, load_checkpoint, network
+from ..core.doors import USUAL_SIDE, input_side
 from ..core.files import file_sha256
 from ..quant.batchnorm import norm_behind
 from ..quant.layers import codes_and_steps, plain_conv
@@ -140,7 +141,7 @@ def deployment(
     facts = {k: content[k]
              for k in ('model_yaml', 'names', 'epoch')} | dict(weights=weights, source_sha256=file_sha256(checkpoint))
     return Deployment(folded(model, content['manifest'], head), head, model, content['manifest'],
-                      int(content['train_args'].get('imgsz', 640)), facts)
+                      input_side(content['train_args'].get('imgsz')) or USUAL_SIDE, facts)
 
 # %% ../../nbs/60_deploy/02_network.ipynb #02_network-014
 def manifest_sha256(

@@ -77,7 +77,7 @@ def save_packed(
 ) -> Path: # The file
     "Write a deployed network with its weights packed."
     tensors = packed_tensors(found.layers)
-    header = dict(version=PACKED_VERSION, **found.facts, layers=found.manifest,
+    header = dict(version=PACKED_VERSION, **found.facts, imgsz=found.imgsz, layers=found.manifest,
                   manifest_sha256=manifest_sha256(found.manifest), digest=digest(tensors))
     def fill(part):
         save_file(tensors, part, {PACKED_KEY: json.dumps(header)})

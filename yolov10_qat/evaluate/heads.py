@@ -9,6 +9,7 @@ __all__ = ['HEADS', 'PIXELS', 'Detector', 'raw_output', 'TorchDetector', 'first_
 # %% ../../nbs/55_evaluate/03_heads.ipynb #03_heads-002
 import json
 import tempfile
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,8 @@ from ultralytics.data.utils import check_det_dataset
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils.torch_utils import select_device
 
-from ..core.progress import report_progress
+from ..core.class_order import match_classes
+from ..core.progress import log_note, report_progress
 from ..core.threads import all_cores
 from ..data.view import View, build_view
 from .coco_ap import coco_scores
@@ -144,6 +146,27 @@ class HeadScores:
     per_class:list[dict[str,Any]]   # By pycocotools
     detections:list[dict[str,Any]]  # COCO results
 
+# %% ../../nbs/55_evaluate/03_heads.ipynb #03_heads-011b
+class _InDataOrder:
+    "A detector whose classes are counted as the data count them."
+    def __init__(self, detector:Detector, order:tuple[int,...]):
+        self.detector, self.order = detector, list(order)
+        self.heads, self.stride, self.imgsz, self.device = (detector.heads, detector.stride, detector.imgsz,
+                                                            detector.device)
+        self.names = {i: detector.names[row] for i, row in enumerate(order)}
+
+    def __call__(self, images_n3hw:Tensor) -> dict[str,Tensor]:
+        return {head: self._renumbered(head, found) for head, found in self.detector(images_n3hw).items()}
+
+    def _renumbered(self, head:str, found:Tensor) -> Tensor:
+        if head == 'one2many': return torch.cat([found[:, :4], found[:, 4:][:, self.order]], 1)
+        of_row = torch.tensor(self.order, device=found.device).argsort()  # class of the data, by row of the model
+        return torch.cat([found[..., :5], of_row[found[..., 5].long()].to(found.dtype).unsqueeze(-1)], -1)
+
+def _in_data_order(detector:Detector, view:View) -> Detector:
+    order = match_classes(detector.names, view.names, 'this model').order
+    return _InDataOrder(detector, order) if order else detector
+
 # %% ../../nbs/55_evaluate/03_heads.ipynb #03_heads-012
 @torch.inference_mode()
 def evaluate(
@@ -158,7 +181,7 @@ def evaluate(
     rect:bool=True,     # Inputs as narrow as the images allow; False: squares, as exported files want them
 ) -> dict[str,HeadScores]: # By head
     "Score every head of a model on the validation images of a view."
-    detector = TorchDetector(model, device) if isinstance(model, nn.Module) else model
+    detector = _in_data_order(TorchDetector(model, device) if isinstance(model, nn.Module) else model, view)
     if detector.imgsz not in (None, imgsz):
         raise ValueError(f'this model takes {detector.imgsz} x {detector.imgsz} pixels, not {imgsz}; leave imgsz out '
                          'or export it anew')
@@ -198,14 +221,11 @@ def validation_view(
     val_split:str='val2017',   # Image folder, and the name in instances_NAME.json
     val_max_images:int=0,      # 0 for all
     progress=None,             # Called with done, total, what
-) -> View: # Whose classes are those of the model
+    # Given one line when the classes had to be matched by name
+    tell:Callable[[str],object]=log_note,
+) -> View: # Whose classes are those of the model, perhaps in another order
     "Data to score a model on."
     view = build_view(coco_root, folder, train_split=val_split, val_split=val_split, train_max_images=val_max_images,
                       val_max_images=val_max_images, progress=progress)
-    if len(view.names) != len(names):
-        raise ValueError(f'{model} knows {len(names)} classes, {coco_root} has {len(view.names)}; evaluate it on the '
-                         'data it was made for')
-    if wrong := [(i, names[i], name) for i, name in enumerate(view.names) if names[i] != name]:
-        raise ValueError(f"{model} calls class {wrong[0][0]} '{wrong[0][1]}', {coco_root} calls it '{wrong[0][2]}' "
-                         f"({len(wrong)} of {len(names)} differ); evaluate it on the data it was made for")
+    if note := match_classes(names, view.names, model).note: tell(note)
     return view

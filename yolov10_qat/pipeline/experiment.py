@@ -42,7 +42,7 @@ from yolov10_qat.pipeline.blocks import (
     training_block,
     weight_histograms,
 )
-from .stages import Stages, check_device, log
+from .stages import Stages, check_device
 from ..quant.keeplist import load_keep_list, parse_budget
 from ..quant.layers import deployable, plan, quantize
 from ..report.page import write_summary_md
@@ -83,7 +83,7 @@ class _Sources(Stages):
     "Where weights and data come from."
     def _find_weights(self):
         found = find_base(self.config.variant, self.config.base, progress=_tell)
-        if found.warning: log.warning(found.warning)
+        if found.warning: log_note(found.warning)
         self.base_file = found.path
         if self.config.base != DEMO: self.config = self.config.model_copy(update={'base': str(found.path.resolve())})
         save_config(self.config, self.files.config)  # the stored configuration names the file that was used
@@ -95,6 +95,12 @@ class _Sources(Stages):
         self.summary.model = Model(variant=self.config.variant, checkpoint=RANDOM,
                                    checkpoint_sha256=state_sha256(model.state_dict()), imgsz=self.config.imgsz)
         return model
+
+    def _open_base(self) -> nn.Module:
+        def heard(note):
+            self.summary.model = self.summary.model.model_copy(update=dict(class_order=note))
+            log_note(note)
+        return open_base(self.base_file, self.config.variant, self.view.names, heard)
 
     def _build_view(self):
         c, root = self.config, self.config.coco_root
@@ -115,8 +121,8 @@ class _Prepared(_Sources):
             if self.config.base != RANDOM: self._find_weights()
             self._keep_recipe()
             self._build_view()
-            c, names = self.config, self.view.names
-            self.base = self._draw_weights() if c.base == RANDOM else open_base(self.base_file, c.variant, names)
+            c = self.config
+            self.base = self._draw_weights() if c.base == RANDOM else self._open_base()
             self._check()
             raised = self._keep()
             self.manifest = plan(self.base, c.weight_bits, c.granularity, c.first_last_bits, c.quantize_dfl,

@@ -15,17 +15,20 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
 
 from ..checkpoint.format import CheckpointError, TensorOutline, read_outline
 from ..core.config import RunConfig, save_config
+from ..core.doors import inside
 from ..core.errors import nearest
 from ..core.files import RunLock, RunLocked, file_sha256, write_atomic
 from ..core.layout import Layout, snapshots
+from ..core.shown import markdown, markdown_code, one_line
 from ..report.page import render, write_summary_md
 from ..report.read import Run, read_run
-from ..report.rows import card, reproduce_command
+from ..report.rows import card, number_in, reproduce_command
 from ..report.style import page_template
+from ..report.tracking_tables import read_form
 from ..report.verdict import verdict
 from ..runs.environment import now
 from ..runs.folder import portable_config
@@ -81,31 +84,49 @@ def check_name(
     name:str, # Folder in reports/
 ):
     "Refuse what is no plain folder name."
-    if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9._-]*', name):
-        raise PublishError(f"--name '{name}' is no plain folder name; use letters, digits, dots, underscores and "
-                           "hyphens, and begin with a letter or digit")
+    if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9._-]{0,99}', name):
+        raise PublishError(f"--name '{one_line(name, 60)}' is no plain folder name; use letters, digits, dots, underscores and "
+                           "hyphens, 100 at most, and begin with a letter or digit")
 
 # %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-011
+class _PublishedFile(TypedDict):
+    path:str
+    sha256:str
+
+class _Record(TypedDict):
+    "What `publication.json` holds that a later publication asks for."
+    format_version:Literal[RECORD_VERSION]
+    run_id:str
+    files:list[_PublishedFile]
+
 def check_place(
     place:Path,  # Folder of the publication
     run_id:str,  # Of the run that is to go there
 ):
     "Refuse a folder that is not an untouched publication of the same run."
+    beside = [place.with_name(f'.{place.name}.{end}') for end in ('part', 'old')]
+    if link := next((p for p in (place, *beside) if p.is_symlink()), None):
+        raise PublishError(f'{link} is a link; a publication is a folder of its own: remove it, or choose another --name')
     if not place.exists(): return
     if not (place/RECORD).is_file():
         raise PublishError(f'{place} exists and is no publication (it has no {RECORD}); choose another --name')
-    try: record = json.loads((place/RECORD).read_text(encoding='utf-8'))
-    except ValueError as e: raise PublishError(f'{place/RECORD} cannot be read ({e}); remove {place}, or '
-                                               'choose another --name') from None
-    if record.get('run_id') != run_id:
-        raise PublishError(f"{place} holds run {record.get('run_id')}, this is run {run_id}; choose another --name")
+    try: record = read_form(place/RECORD, _Record)
+    except (ValueError, OSError) as e:
+        raise PublishError(f'{one_line(e)}; remove {place}, or choose another --name') from None
+    if record['run_id'] != run_id:
+        raise PublishError(f"{place} holds run {one_line(record['run_id'], 100)}, this is run {one_line(run_id, 100)}; "
+                           'choose another --name')
+    if touched := _touched(place, record):
+        raise PublishError(f"{place} was changed since it was published ({', '.join(touched[:3])}); keep "
+                           "that elsewhere, or choose another --name")
+
+# %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-011a
+def _touched(place:Path, record:dict) -> list[str]:
     known = {f['path']: f['sha256'] for f in record['files']} | {
         RECORD: None, 'checkpoints/.gitignore': None, f'{Layout.export}/.gitignore': None}
-    found = {p.relative_to(place).as_posix(): p for p in place.rglob('*') if p.is_file()}
-    touched = [f for f, p in found.items() if f not in known or known[f] and known[f] != file_sha256(p)]
-    if touched:
-        raise PublishError(f"{place} was changed since it was published ({', '.join(sorted(touched)[:3])}); keep "
-                           "that elsewhere, or choose another --name")
+    found = {p.relative_to(place).as_posix(): p for p in place.rglob('*') if p.is_symlink() or p.is_file()}
+    return sorted(one_line(f, 100) for f, p in found.items()
+                  if p.is_symlink() or f not in known or known[f] and known[f] != file_sha256(p))
 
 # %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-012
 def _check_ended(run:Run, incomplete:bool):
@@ -113,7 +134,7 @@ def _check_ended(run:Run, incomplete:bool):
         raise PublishError(f'{run.root} has no readable run_config.yaml, so nobody could repeat it; it is not '
                            'published')
     if run.summary.status == 'incomplete' and not incomplete:
-        why = f' ({run.summary.error.message})' if run.summary.error else ''
+        why = f' ({one_line(run.summary.error.message)})' if run.summary.error else ''
         raise PublishError(f'{run.root} is incomplete{why}; go on with it (run --resume), or publish it marked as '
                            'such with --incomplete')
 
@@ -134,27 +155,28 @@ def key_rows(
 # %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-016
 def fact_rows(
     run:Run, # A run
-) -> list[tuple[str,str]]: # What, value
+) -> list[tuple[str,str]]: # What, value as Markdown
     "How a run was trained."
     s, c = run.summary, portable_config(run.config)
     scale = 'learned steps (LSQ)' if c.scale == 'learned' else 'steps from the largest weight'
     trainer = 'train.qat_trainer.QATTrainer' if c.quantize else 'train.float_trainer.FloatTrainer'
     given = s.training.overrides if s.training else {}
-    optimizer = (f"{given.get('optimizer', 'Adam')}, lr0 {c.lr0:g}, lrf {c.lrf:g}, momentum "
-                 f"{given.get('momentum', 0.9):g}")
+    optimizer = (f"{markdown(given.get('optimizer', 'Adam'))}, lr0 {c.lr0:g}, lrf {c.lrf:g}, momentum "
+                 f"{number_in(given, 'momentum', 0.9):g}")
     falls = (f', word length by epochs {c.bits_schedule}' if c.bits_schedule
              else f', floating point for {c.quantize_from_epoch} epochs' if c.quantize_from_epoch else '')
-    grid = f'weights {c.weight_bits} bit {c.granularity.replace("_", " ")}, {scale}, activations floating{falls}'
+    grid = f'weights {c.weight_bits} bit {markdown(c.granularity.replace("_", " "))}, {scale}, activations floating{falls}'
     rows = [('Entry point', f'`yolov10-qat {" ".join(_entry(c))}`'),
-            ('Trainer', f'`yolov10_qat.{trainer}`' + (f' on {s.training.framework}' if s.training else '')),
+            ('Trainer', f'`yolov10_qat.{trainer}`' + (f' on {markdown(s.training.framework)}' if s.training else '')),
             ('Hyperparameters', f'{optimizer}, weight decay {c.weight_decay:g}, warm-up {c.warmup_epochs:g} epochs, '
                                 f'batch {c.batch}, seed {c.seed}'
                                 + ('; all of them in [recipe.yaml](recipe.yaml)' if c.recipe else '')),
             ('Quantisation', grid if c.quantize else 'none'), ('Batch norms', c.bn),
             ('Cadence', 'last.pt after each epoch, best.pt when the score rises'
                         + (f', epochNNN.pt every {c.save_period} epochs' if c.save_period else ''))]
-    if s.dataset: rows.append(('Data', f'{c.coco_root}, fingerprint `{s.dataset.fingerprint[:12]}`'))
-    return rows + card(run)
+    if s.dataset:
+        rows.append(('Data', f'{markdown(c.coco_root)}, fingerprint {markdown_code(s.dataset.fingerprint[:12])}'))
+    return rows + [(name, markdown(value)) for name, value in card(run)]
 
 # %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-017
 def _entry(c:RunConfig) -> list[str]:
@@ -185,6 +207,7 @@ def tried(
 
 # %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-021
 def _carry(source:Path, target:Path):
+    source = source.resolve()  # a link within the run: the file goes, not the link
     target.parent.mkdir(parents=True, exist_ok=True)
     try: os.link(source, target)
     except OSError: shutil.copy2(source, target)  # another disk, or one without links
@@ -205,12 +228,20 @@ def _checkpoints(run:Run, folder:Path, words:Iterable[str]|None) -> list[dict[st
     return rows
 
 # %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-022
+def _export_file(root:Path, name:str) -> Path:
+    plain = re.fullmatch(rf'{Layout.export}/[^/.][^/]*', name)
+    if not plain:
+        raise PublishError(f"the summary of {root} has the export '{one_line(name)}': a plain file name in "
+                           f'{Layout.export}/ belongs there')
+    return inside(root, name, PublishError)
+
 def _exported(run:Run, folder:Path) -> list[str]:
     for e in run.summary.exports:
-        if file_sha256(run.root/e.path) != e.sha256:
-            raise PublishError(f'{e.path} of {run.root} is not the file that was measured; export it anew with '
+        source = _export_file(run.root, e.path)
+        if not source.is_file() or file_sha256(source) != e.sha256:
+            raise PublishError(f'{one_line(e.path)} of {run.root} is not the file that was measured; export it anew with '
                                'yolov10-qat run --resume')
-        _carry(run.root/e.path, folder/e.path)
+        _carry(source, folder/e.path)
     if run.summary.exports: write_atomic(Layout(folder).export/'.gitignore', '*\n')
     return [e.path for e in run.summary.exports]
 
@@ -235,7 +266,7 @@ def _readme(run:Run, name:str, folder:Path, checkpoints:list[dict[str,Any]], fil
 # %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-024
 def _fill(run:Run, name:str, folder:Path, words:Iterable[str]|None):
     carried = {f: f for f in (Layout.summary, Layout.keep_layers, Layout.recipe) if (run.root/f).is_file()}
-    for file in carried: shutil.copy2(run.root/file, folder/file)
+    for file in carried: shutil.copy2(inside(run.root, file, PublishError), folder/file)
     checkpoints, exported = _checkpoints(run, folder, words), _exported(run, folder)
     save_config(portable_config(run.config), folder/'training-config.yaml')
     write_summary_md(run.root, folder)

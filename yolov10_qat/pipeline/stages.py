@@ -9,6 +9,7 @@ __all__ = ['log', 'log_to', 'Stages', 'check_device']
 import logging
 import time
 import traceback
+import weakref
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import select_device
 
 from ..core.config import RunConfig
+from ..core.files import RunLock, message_of
 from ..core.layout import Layout
 from ..core.progress import report_progress
 from .entrance import enter
@@ -43,14 +45,19 @@ def log_to(
         logger.propagate = False
 
 # %% ../../nbs/90_pipeline/03_stages.ipynb #03_stages-007
+# of this process, so that a cell can be run again
+_LOCKS:weakref.WeakValueDictionary[Path,RunLock] = weakref.WeakValueDictionary()
+
 class Stages:
     "A run folder in use: timing, progress and failure of what happens in it."
     def __init__(self,
         config:RunConfig,   # What to run
         resume:bool=False,  # Go on with what is in `config.run_root`
     ):
+        if old := _LOCKS.pop(Path(config.run_root).expanduser().resolve(), None): old.release()
         entered = enter(config, resume)
-        self.config, self.root, self.lock = entered.config, entered.root, entered.lock
+        self.config, self.root = entered.config, entered.root
+        self.lock = _LOCKS[self.root] = entered.lock
         self.files = Layout(self.root)
         self.summary = load_summary(self.root)
         log_to(self.files.log)
@@ -72,7 +79,7 @@ class Stages:
         save_summary(self.summary, self.root)
 
     def _fail(self, error:BaseException, stage:str):
-        reason = f'interrupted during {stage}' if isinstance(error, KeyboardInterrupt) else str(error) or stage
+        reason = f'interrupted during {stage}' if isinstance(error, KeyboardInterrupt) else message_of(error, self.root)
         done = len(read_results(self.files.results)) if self.files.results.is_file() else 0
         save_summary(self.summary, self.root)
         self.summary = record_failure(self.root, type(error).__name__, reason, done+1 if stage == 'train' else None)

@@ -138,7 +138,8 @@ def copy_state(
 ):
     "Copy a state into a model that an optimizer holds."
     own = model.state_dict()
-    wrong = sorted(own.keys() ^ state.keys()) or [k for k, v in own.items() if v.shape != state[k].shape]
+    wrong = sorted(own.keys() ^ state.keys()) or [k for k, v in own.items()
+                                                  if (v.shape, v.dtype) != (state[k].shape, state[k].dtype)]
     if wrong:
         raise ValueError(f'the saved weights do not fit the model: {len(wrong)} entries differ, the first is '
                          f'{wrong[0]}')

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..core.layout import Layout
+from ..core.shown import one_line
 from .read import read_run
 from .rows import rung_rows
 from .style import ap_text
@@ -85,7 +86,7 @@ class RunResult:
         names = (Layout.report, Layout.summary_md, Layout.summary, Layout.notebook, Layout.log)
         links = ' · '.join(f'<a href="{escape(os.path.relpath(self.root/n))}" target="_blank">{n}</a>' for n in names
                            if (self.root/n).is_file())
-        error = f'<p>{escape(self.summary.error.message)}</p>' if self.summary.error else ''
+        error = f'<p>{escape(one_line(self.summary.error.message, 2000))}</p>' if self.summary.error else ''
         bars = ''.join(_bar(r, top) for r in rows)
         if bars:
             bars = (f'<table style="margin:6px 0">{bars}</table><p style="margin:4px 0">'

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..core.files import write_atomic
 from ..core.layout import Layout
+from ..core.shown import markdown, markdown_code
 from .figures import _bits, _figures, last_changes
 from .oscillation_figures import memory, restless_rows
 from .read import Run, _floating, last_rung, read_run
@@ -17,6 +18,7 @@ from yolov10_qat.report.rows import (
     _total,
     artefact_rows,
     card,
+    links_below,
     parameter_rows,
     reproduce_command,
     resume_command,
@@ -49,7 +51,7 @@ def render(
         moved=[(m, *moved_text(m)) for m in run.summary.diagnosis.moved] if run.summary.diagnosis else [],
         gain=gain_sentence(run.summary.metrics.qc_gain), resume=resume_command(run), card=card(run), rungs=rows,
         few_images=0 < min((r['images'] for r in rows), default=0) < 1000,
-        present={e.path for e in run.summary.exports if (folder/e.path).is_file()}, figures=_draw_all(run, folder),
+        present=links_below(folder, [e.path for e in run.summary.exports]), figures=_draw_all(run, folder),
         classes=[] if changes is None else changes.to_dict('records'), FEW=FEW, few=few,
         last=last_rung(run) and LOOKS[last_rung(run).rung].label, examples=shown, examples_sentence=sentence,
         splits=split_rows(run.provenance['splits']) if run.provenance else [],
@@ -68,14 +70,15 @@ def write_summary_md(
     "Write the outcome and the table of states as Markdown."
     run = read_run(run_root)
     found, error = verdict(run), run.summary.error
-    lines = [f'# {found.headline}', '', *(f'{t}\n' for t in found.sentences)]
+    lines = [f'# {markdown(found.headline)}', '', *(f'{markdown(t)}\n' for t in found.sentences)]
     if found.word == 'INCOMPLETE':
         why = (f'{error.type}: {error.message}' if error
                else 'No error was recorded: the run still goes on, or its process was killed.')
-        lines += [why, '', f'Continue: `{resume_command(run)}`', '']
-    if gain := gain_sentence(run.summary.metrics.qc_gain): lines += [gain, '']
+        lines += [markdown(why), '', f'Continue: {markdown_code(resume_command(run))}', '']
+    if gain := gain_sentence(run.summary.metrics.qc_gain): lines += [markdown(gain), '']
     if d := run.summary.diagnosis:
-        lines += [*(f'{t}\n' for t in d.sentences), *(f'- Try next: {a.text} ({a.because})' for a in d.advice), '']
+        lines += [*(f'{markdown(t)}\n' for t in d.sentences),
+                  *(f'- Try next: {markdown(a.text)} ({markdown(a.because)})' for a in d.advice), '']
     rows = rung_rows(run)
     if rows:
         lines += ['| state | head | source | images | AP | AP50 | AP75 | to FP32 |',
@@ -84,5 +87,5 @@ def write_summary_md(
         cells = [r['label'], r['head'], r['metrics_source'], f'{r["images"]:,}', ap_text(r['AP']), ap_text(r['AP50']),
                  ap_text(r['AP75']), signed_text(r['difference'])]
         lines.append(f'| {" | ".join(cells)} |')
-    lines += ['', *(f'- {name}: {value}' for name, value in card(run))]
+    lines += ['', *(f'- {name}: {markdown(value)}' for name, value in card(run))]
     return write_atomic(Layout(Path(out or run.root)).summary_md, '\n'.join(lines).strip()+'\n')

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 
 from ..core.config import PRIMARY
 from .style import LOOKS, ap_text, epoch_axis, figure_legend, figure_title, size_text
-from ..runs.results import COLLAPSE_RATIO, RAW, last_phase
+from ..runs.results import COLLAPSE_RATIO, RAW, best_index, last_phase
 from ..runs.summary import Exported, Rung
 
 # %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-007
@@ -112,7 +112,7 @@ def map_message(
     "Where the primary score is best and where it ends."
     rung, values = next(iter(curves(table, floating).items()))
     label, best, count = LOOKS[rung].label, values.max(), len(table)
-    at = table.epoch[values.idxmax()]
+    at = table.epoch.iloc[best_index(values.tolist())]
     if count == 1 or not best > 0:
         message = f'{label} has {ap_text(best)} after {count} epoch{"s" if count > 1 else ""}'
     elif at == table.epoch.iloc[-1]: message = f'{label} is best with {ap_text(best)} in the last epoch'

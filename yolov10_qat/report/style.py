@@ -23,6 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..core.files import replace_file
+from ..core.shown import lines, markdown, markdown_block, markdown_code
 
 # %% ../../nbs/70_report/01_style.ipynb #01_style-005
 def ap_text(
@@ -181,10 +182,14 @@ def keep_figures(
 
 # %% ../../nbs/70_report/01_style.ipynb #01_style-023
 def page_template(
-    name:str, # File in templates/; what is put into it is escaped, but for Markdown
+    name:str, # File in templates/; HTML is escaped by itself, Markdown says `|md`, `|code` or `|block`
 ) -> Any: # jinja2 template with the formats of this module as filters
     "A page that ships with the package."
     environment = Environment(loader=PackageLoader('yolov10_qat'), autoescape=not name.endswith('.md.j2'),
-                              trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= dict(ap=ap_text, signed=signed_text, share=share_text, size=size_text, time=time_text)
+                              trim_blocks=True, lstrip_blocks=True, finalize=_without_controls)
+    environment.filters |= dict(ap=ap_text, signed=signed_text, share=share_text, size=size_text, time=time_text, md=markdown,
+                                code=markdown_code, block=markdown_block)
     return environment.get_template(name)
+
+# markup is a page's own, and a str of another class
+def _without_controls(value:Any) -> Any: return lines(value) if type(value) is str else value

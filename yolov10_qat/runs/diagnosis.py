@@ -18,7 +18,7 @@ import pandas as pd
 from ..core.config import PRIMARY, RANDOM, RunConfig, contradictions
 from ..core.methods import canonical_method, method_parts
 from ..core.recipe import word_lengths
-from .results import COLLAPSE_RATIO, RAW
+from .results import COLLAPSE_RATIO, RAW, best_index
 from .summary import Advice, Diagnosis, Moved, Rung
 
 # %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-007
@@ -31,7 +31,7 @@ def fall(
     "The course of the primary score."
     scores, epochs = results[PRIMARY].astype(float).tolist(), results['epoch'].astype(int).tolist()
     if len(scores) < FEWEST or all(map(math.isnan, scores)): return None
-    best = max(range(len(scores)), key=lambda i: -1. if math.isnan(scores[i]) else scores[i])
+    best = best_index(scores)
     peak, end = scores[best], scores[-1]
     lost = 0. if not peak > 0 else 1. if math.isnan(end) else 1-end/peak
     below = next((e for e, s in zip(epochs[best:], scores[best:]) if peak > 0 and not s >= COLLAPSE_RATIO*peak), None)

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['BEFORE_START', 'DATA', 'check_free', 'lock_run_root', 'share_data', 'with_absolute_paths', 'relative_inside',
-           'portable_config', 'resumed_config', 'open_root', 'record_failure']
+           'portable_config', 'check_links', 'resumed_config', 'open_root', 'record_failure']
 
 # %% ../../nbs/20_runs/04_folder.ipynb #04_folder-002
+import os
 import secrets
 import shutil
 from datetime import datetime
@@ -17,6 +18,7 @@ from ..core.config import AUTO, DEMO, PATHS, RANDOM, RESUME_MAY_CHANGE, RunConfi
 from ..core.errors import ConfigError
 from ..core.files import RunLock, check_unlocked
 from ..core.layout import Layout
+from ..core.shown import one_line
 from ..core.recipe import RECIPES
 from .environment import environment, git_state, now
 from .results import read_results
@@ -99,6 +101,37 @@ def portable_config(
     root = Path(config.run_root)
     return config.model_copy(update={k: relative_inside(root, v) for k, v in config.model_dump().items()}
                              | {'run_root': root.name})
+
+# %% ../../nbs/20_runs/04_folder.ipynb #04_folder-018b
+def check_links(
+    run_root:Path, # Folder of a run
+):
+    "Refuse a run folder with a link that leads out of it."
+    data = {run_root/name: Path('..')/name for name in DATA}
+    for folder, names, files in os.walk(run_root):
+        here = Path(folder)
+        for name in (*names, *files):
+            path = here/name
+            if path.is_symlink() and not (path in data and path.readlink() == data[path]): _check_link(run_root, path)
+        names[:] = [n for n in names if here/n not in data and not (here/n).is_symlink()]
+    for name in DATA: _check_data(run_root/name)
+
+def _check_link(home:Path, link:Path):
+    real = os.path.realpath(link)
+    if not real.startswith(os.path.join(os.path.realpath(home), '')):
+        raise ConfigError(f'{one_line(link)} is a link that leads out of {home}, to {one_line(real)}; put the file '
+                          'itself there, or remove the link')
+
+# %% ../../nbs/20_runs/04_folder.ipynb #04_folder-018c
+def _check_data(data:Path):
+    images = data/'images'
+    for folder, names, files in os.walk(data.resolve()):
+        here = Path(folder)
+        if here == images.resolve():
+            names.clear()
+            continue
+        for path in (here/name for name in (*names, *files)):
+            if path.is_symlink(): _check_link(data.resolve(), path)
 
 # %% ../../nbs/20_runs/04_folder.ipynb #04_folder-020
 def resumed_config(

@@ -8,7 +8,6 @@ __all__ = ['LADDER_VERSION', 'LADDER_FILE', 'FP', 'LADDER_DEMO_IMAGES', 'LadderS
            'plot_ladder_steps', 'render_ladder']
 
 # %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-002
-import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,12 +22,15 @@ from ultralytics.utils.torch_utils import select_device
 
 from ..checkpoint.base_weights import find_base
 from ..checkpoint.format import average_bits
-from ..checkpoint.store import open_base, save_calibrated
+from ..checkpoint.store import open_base, save_calibrated, trained_size
 from ..core.config import DEMO
+from ..core.doors import USUAL_SIDE, first_problem, read_plain
 from ..core.fields import Block
 from ..core.files import file_sha256, write_atomic
 from ..core.layout import Layout, detections_file
 from ..core.methods import canonical_ptq
+from ..core.progress import log_note
+from ..core.shown import one_line
 from ..data.scenes import write_scenes
 from ..data.view import build_view
 from ..evaluate.bootstrap import bootstrap_difference
@@ -36,6 +38,7 @@ from ..evaluate.heads import evaluate
 from ..evaluate.rungs import save_scores
 from ..quant.calibrate import calibrate, calibration_images
 from ..quant.layers import deployable, plan
+from ..report.rows import links_below
 from yolov10_qat.report.style import (
     LOOKS,
     RC,
@@ -98,6 +101,7 @@ class Ladder(Block):
     device:str
     environment:dict[str,str]
     git:Git = Git()
+    class_order:str|None = None  # how its classes and those of the data were matched; None: they stand alike
     steps:list[LadderStep] = []
     lead:Lead|None = None      # None: fewer than two methods
 
@@ -108,13 +112,12 @@ def load_ladder(
     "Read `ladder.json`."
     file = Path(folder)/LADDER_FILE
     if not file.is_file(): raise FileNotFoundError(f'no {LADDER_FILE} in {folder}; is this a ladder?')
-    try: content = json.loads(file.read_text(encoding='utf-8'))
-    except ValueError as e: raise ValueError(f'{file} is not JSON: {e}') from None
-    if content.get('version') != LADDER_VERSION:
-        raise ValueError(f"{file} has version {content.get('version')!r}; this version reads {LADDER_VERSION}")
+    content = read_plain(file)
+    version = content.get('version') if isinstance(content, dict) else None
+    if version != LADDER_VERSION:
+        raise ValueError(f'{file} has version {one_line(version, 60)}; this version reads {LADDER_VERSION}')
     try: return Ladder.model_validate(content)
-    except ValidationError as e: raise ValueError(f"{file}: {'.'.join(map(str, e.errors()[0]['loc']))}: "
-                                                  f"{e.errors()[0]['msg']}") from None
+    except ValidationError as e: raise ValueError(f'{file}: {first_problem(e)}') from None
 
 # %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-009
 def save_ladder(
@@ -138,7 +141,7 @@ def run_ladder(
     variant:str='yolo10n',        # Size of the network
     bits:int=4,                   # Word length
     granularity:str='per_channel', # `per_channel` or `per_tensor`
-    imgsz:int=640,                # Network input, pixels
+    imgsz:int|None=None,          # Network input, pixels; None: as the base was trained, else 640
     batch:int=16,                 # Images at once
     device:str='cpu',             # Ultralytics device string
     calibration:int=32,           # Images of the training split to calibrate on
@@ -147,6 +150,7 @@ def run_ladder(
     val_split:str='val2017',      # The same
     seed:int=0,                   # Of the choice of images
     progress:Callable[[int,int,str],None]|None=None, # Told how far it is
+    tell:Callable[[str],object]=log_note, # Given one line when the classes had to be matched by name
 ) -> Ladder: # Complete
     "Score every method that has not been scored yet, and write the report."
     methods = list(dict.fromkeys(map(canonical_ptq, methods)))
@@ -157,10 +161,13 @@ def run_ladder(
         view = build_view(root, Path(scratch)/'dataset', train_split=train_split, val_split=val_split,
                           train_max_images=calibration, val_max_images=val_max_images, seed=seed, progress=progress)
         settings = LadderSettings(variant=variant, base_sha256=file_sha256(file), bits=bits, granularity=granularity,
-                            imgsz=imgsz, fingerprint=view.fingerprint, calibration_images=view.train_images,
+                            imgsz=imgsz or trained_size(file) or USUAL_SIDE,
+                            fingerprint=view.fingerprint, calibration_images=view.train_images,
                             val_images=view.val_images, seed=seed)
+        base, note = _opened(file, variant, view.names, tell)
         ladder = _begin(out, settings, Path(checkpoint).name, device)
-        climber = _Climber(ladder, out, open_base(file, variant, view.names), view, batch, progress)
+        ladder.class_order = note
+        climber = _Climber(ladder, out, base, view, batch, progress)
         for method in [FP, *methods]: climber.run_method(method)
         ladder.lead = _lead(ladder, out, view.val_annotations)
     save_ladder(ladder, out)
@@ -169,6 +176,13 @@ def run_ladder(
 
 # %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-013
 LADDER_DEMO_IMAGES = 96
+
+def _opened(file:Path, variant:str, names:list[str], tell:Callable[[str],object]):
+    "The base, and what there is to say of its classes."
+    said:list[str] = []
+    base = open_base(file, variant, names, said.append)
+    for line in said: tell(line)
+    return base, said[0] if said else None
 
 def _begin(out:Path, settings:LadderSettings, base:str, device:str) -> Ladder:
     if (out/LADDER_FILE).is_file():
@@ -302,6 +316,6 @@ def render_ladder(
     order = best_first(ladder)
     html = page_template('ladder.html.j2').render(
         ladder=ladder, s=ladder.settings, headline=ladder_headline(ladder), lead=lead_sentence(ladder.lead),
-        order=order, present={s.checkpoint for s in ladder.steps if s.checkpoint and (folder/s.checkpoint).is_file()},
+        order=order, present=links_below(folder, [s.checkpoint for s in ladder.steps if s.checkpoint]),
         fp=base_step(ladder), figures=drawn, few_images=ladder.settings.val_images < 1000)
     return write_atomic(Layout(folder).report, html)

@@ -9,7 +9,7 @@ __all__ = ['COUNTS', 'AUTO_IMAGES', 'DEMO_IMAGES', 'NetworkPart', 'parts', 'Scor
 
 # %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-002
 import tempfile
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,12 +28,13 @@ from ultralytics.utils.torch_utils import select_device
 
 from ..checkpoint.base_weights import find_checkpoint
 from ..checkpoint.format import average_bits, deployed
-from ..checkpoint.store import open_base
+from ..checkpoint.store import open_base, trained_size
 from ..core.config import DEMO, RunConfig
+from ..core.doors import USUAL_SIDE
 from ..core.errors import ConfigError, nearest
 from ..core.files import file_sha256, write_atomic
 from ..core.layout import Layout
-from ..core.progress import Progress
+from ..core.progress import Progress, log_note
 from ..core.threads import all_cores
 from ..data.scenes import write_scenes
 from ..data.view import View, build_view
@@ -357,16 +358,19 @@ def study(
     val_split:str='val2017',    # Image folder, and the name in instances_NAME.json
     max_images:int=0,           # Validation images, 0 for all
     progress:Progress|None=None, # Told how far it is
-    **how,                      # imgsz, batch, device of `measure`
+    imgsz:int|None=None,        # Network input, pixels; None: as the base was trained, else 640
+    tell:Callable[[str],object]=log_note, # Given one line when the classes had to be matched by name
+    **how,                      # batch, device of `measure`
 ) -> Study:
     "Measure a checkpoint on validation images and write sensitivity.csv and keep-layers.json."
     file = find_checkpoint(checkpoint, variant)
+    how['imgsz'] = imgsz or trained_size(file) or USUAL_SIDE
     with tempfile.TemporaryDirectory() as scratch:
         root = coco_root if str(coco_root) != DEMO else write_scenes(
             Path(scratch)/'coco', 1, max_images or DEMO_IMAGES, progress=progress)
         view = build_view(root, Path(scratch)/'dataset', train_split=val_split, val_split=val_split,
                           train_max_images=max_images, val_max_images=max_images, progress=progress)
-        model = open_base(file, variant, view.names)
+        model = open_base(file, variant, view.names, tell)
         manifest = plan(model, bits, granularity)
         table = measure(model, view, manifest, progress=progress, **how)
         budget = budget or default_budget(manifest)

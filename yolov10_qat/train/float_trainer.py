@@ -251,13 +251,15 @@ class _Placed(DetectionTrainer):
                 else f'a training process ended with status {e.returncode}; see {self.files.log}') from None
 
 # %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-035
+def _said_before(note:str): "A run tells how classes were matched when it looks at its data."
+
 class _Built(_Placed):
     "Builds the model, from the base or to go on from a checkpoint."
     def setup_model(self):
         "Base weights, or random ones, in floating point; and what the run goes on from."
         c, names = self.config, [self.data['names'][i] for i in sorted(self.data['names'])]
         self.model = (random_model(c.variant, names, c.seed) if c.base in (None, RANDOM)
-                      else open_base(find_base(c.variant, c.base).path, c.variant, names)).train()
+                      else open_base(find_base(c.variant, c.base).path, c.variant, names, _said_before)).train()
         self.manifest, self.found = [], self._newest()
 
     def _newest(self) -> dict[str,Any]|None:
