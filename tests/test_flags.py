@@ -25,7 +25,7 @@ OTHER = {
     'freeze_threshold_start': .2, 'freeze_start': .1, 'freeze_end': .9, 'qc_scope': 'backbone', 'qc_epochs': 2, 'qc_lr': .01,
     'save_period': 4, 'keep_snapshots': 2, 'snapshot_optimizer': False, 'gate_root': 'runs', 'ungated': True,
 }
-BESIDE = {'init_ptq': ['--scale', 'learned'], 'scale_init': ['--scale', 'learned'], 'scale_lr': ['--scale', 'learned'],
+BESIDE = {'fraction': ['--train-max-images', '0'], 'init_ptq': ['--scale', 'learned'], 'scale_init': ['--scale', 'learned'], 'scale_lr': ['--scale', 'learned'],
           'quantize': ['--method', 'baseline'], 'amp': ['--device', '0'], 'bits_schedule': ['--scale', 'learned']}
 FOLLOW = {'profile', 'recipe'}  # settings that bring others with them
 
@@ -90,30 +90,36 @@ CALLED = {
     'summarize': ('pipeline.launch.summarize', ['{run}', '--out', 'o']),
 }
 # flag -> its word, and what the call gets
-GIVEN = {'--out': ('o2', 'o2'), '--coco-root': ('{other}', '{other}'), '--train-max-images': ('3', 3), '--val-max-images': ('2', 2),
-         '--seed': ('4', 4), '--train-split': ('a', 'a'), '--val-split': ('a', 'a'), '--side': ('64', 64), '--imgsz': ('96', 96),
+GIVEN = {'--out': ('o2.safetensors', 'o2.safetensors'), '--coco-root': ('{other}', '{other}'), '--train-max-images': ('3', 3), '--val-max-images': ('2', 2),
+         '--seed': ('13', 13), '--train-split': ('a', 'a'), '--val-split': ('a', 'a'), '--side': ('64', 64), '--imgsz': ('96', 96),
          '--batch': ('5', 5), '--device': ('cuda:1', 'cuda:1'), '--weights': ('raw', 'raw'), '--budget': ('4kB', 4000),
          '--variant': ('yolo10s', 'yolo10s'), '--weight-bits': ('3', 3), '--granularity': ('per_tensor', 'per_tensor'),
          '--method': ('rtn', ['rtn']), '--calibration-images': ('7', 7), '--format': ('onnx-qcdq', 'onnx-qcdq'),
          '--head': ('raw', 'raw'), '--opset': ('22', 22), '--dynamic': (None, True), '--name': ('m', 'm'),
          '--checkpoints': ('best,last', ['best', 'last']), '--incomplete': (None, True)}
-WITH = {'--format': ['--out', 'o.onnx'], '--head': ['--out', 'o.onnx', '--format', 'onnx-int4'],
+WITH = {'--format': ['--out', 'o.onnx', '--format', 'onnx-int4'], '--head': ['--out', 'o.onnx', '--format', 'onnx-int4'],
         '--opset': ['--out', 'o.onnx', '--format', 'onnx-int4'], '--dynamic': ['--out', 'o.onnx', '--format', 'onnx-int4']}
 ELSEWHERE = {'run': {'--config', '--resume'}, 'demo': {'--run-root'}, 'scratch': {'--config', '--resume'}}  # tests that start runs
 PAINTS = {'--train-max-images', '--val-max-images', '--seed', '--side', '--out'}
 
 
+@pytest.fixture(scope='module')
+def places(tmp_path_factory):
+    "Two data sets with the same splits under two names each, and a run."
+    folder = tmp_path_factory.mktemp('flags')
+    for name in ('coco', 'other'):
+        tiny_coco(folder/name)
+        (folder/name/'a').symlink_to('train2017')
+        (folder/name/'annotations/instances_a.json').symlink_to('instances_train2017.json')
+    make_run(folder/'run')
+    return {name: str(folder/name) for name in ('coco', 'other', 'run')}
+
+
 @pytest.fixture
-def given_to(tmp_path, monkeypatch):
+def given_to(places, tmp_path, monkeypatch):
     "What a command hands to the function that does its work."
     monkeypatch.chdir(tmp_path)
-    for name in ('coco', 'other'):
-        tiny_coco(tmp_path/name)
-        (tmp_path/name/'a').symlink_to('train2017')
-        (tmp_path/name/'annotations/instances_a.json').symlink_to('instances_train2017.json')
-    make_run(tmp_path/'run')
     monkeypatch.setattr('yolov10_qat.pipeline.stages.check_device', lambda device: None)
-    places = {k: str(tmp_path/k) for k in ('coco', 'other', 'run')}
 
     def ask(command, *words):
         name, needs = CALLED[command]
@@ -126,7 +132,6 @@ def given_to(tmp_path, monkeypatch):
         with pytest.raises(SystemExit): cli.main(line)
         assert seen, line
         return [str(v) if isinstance(v, Path) else v for v in seen[0]]
-    ask.places = places
     return ask
 
 
@@ -139,10 +144,10 @@ def asked():
             if path[0] == 'dataset' and flag in PAINTS: yield 'dataset --demo', flag
 
 
-@pytest.mark.parametrize('command, flag', asked())
-def test_a_flag_of_another_command_reaches_what_works(command, flag, given_to):
+@pytest.mark.parametrize('command, flag', [*asked()])
+def test_a_flag_of_another_command_reaches_what_works(command, flag, given_to, places):
     word, expected = GIVEN[flag]
-    if isinstance(expected, str): expected = expected.format(**given_to.places)
+    if isinstance(expected, str): expected = expected.format(**places)
     more = WITH.get(flag, [])
     before, after = given_to(command, *more), given_to(command, *more, flag, *([word] if word else []))
     assert expected in after and expected not in before

@@ -47,3 +47,16 @@ def test_a_command_ends_with_its_limit_and_so_does_what_it_started(tmp_path):
 def test_a_command_tells_both_streams():
     done = bounded([sys.executable, '-c', 'import sys; print("a"); print("b", file=sys.stderr); sys.exit(3)'])
     assert (done.returncode, done.stdout, done.stderr) == (3, 'a\n', 'b\n')
+
+
+def test_a_folder_is_made_once_and_a_failed_one_again(once):
+    "By whichever worker comes first; the other finds it."
+    made = []
+    def make(folder):
+        folder.mkdir()
+        made.append(folder)
+        if len(made) == 1: raise ValueError('the first time')
+        (folder/'x').write_text('whole')
+    with pytest.raises(ValueError, match='the first time'): once('of-test-limits', make)
+    folders = {once('of-test-limits', make) for _ in range(3)}
+    assert len(made) == 2 and folders == {made[1]} and (made[1]/'x').read_text() == 'whole'
