@@ -1,14 +1,17 @@
-"What several tests share: tiny data, a way to call the command, and the folder with real data where there is one."
-import subprocess
+"What several tests share: tiny data, runs, a way to call the command, and the folder with real data where there is one."
+import os
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from jupyter_client.channels import HBChannel
 
 from yolov10_qat.pipeline.launch import end_heartbeat
 
 sys.path.insert(0, str(Path(__file__).parent))
+from bounded import bounded  # noqa: E402
 from places import ROOT as REPOSITORY  # noqa: E402, F401
 from places import SHARED  # noqa: E402
 from tiny import tiny_base, tiny_coco  # noqa: E402
@@ -16,8 +19,7 @@ from tiny import tiny_base, tiny_coco  # noqa: E402
 
 def command(*words, **kw):
     "Run `yolov10-qat WORDS`; its status, stdout and stderr."
-    return subprocess.run([sys.executable, '-m', 'yolov10_qat', *map(str, words)], capture_output=True, text=True,
-                          timeout=600, **kw)
+    return bounded([sys.executable, '-m', 'yolov10_qat', *words], **kw)
 
 
 @pytest.fixture(scope='session')
@@ -43,6 +45,35 @@ def shared():
     return SHARED
 
 
+@pytest.fixture(scope='session')
+def once(tmp_path_factory):
+    "`once(name, make)`: a folder that `make(folder)` fills, once for all workers of a session. Read it; copy it to change it."
+    base = tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ: base = base.parent
+
+    def made(name, make):
+        folder, done = base/name, base/f'{name}.done'
+        with FileLock(base/f'{name}.lock'):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+                make(folder)
+                done.touch()
+        return folder
+    return made
+
+
+DEMO_RUN = ['run', '--profile', 'demo', '--method', 'ema+qc', '--train-max-images', 64, '--val-max-images', 48,
+            '--save-period', 1]
+
+@pytest.fixture(scope='session')
+def demo_run(once):
+    "The demo on fewer scenes: the one run of the suite that starts from weights that know something, and learns."
+    def make(folder):
+        done = command(*DEMO_RUN, '--run-root', folder)
+        assert done.returncode == 0, done.stderr
+    return once('demo', make)
+
+
 def pytest_addoption(parser):
     parser.addoption('--slow', action='store_true', help='run the tests that take minutes, too')
 
@@ -52,7 +83,18 @@ def pytest_configure(config):
     HBChannel.stop = end_heartbeat  # Jupyter's own may wait for ever
 
 
+# Minutes each; first, so that both workers end at the same time
+LONGEST = ['test_readme_commands', 'notebook_runs[50_train/03', 'notebook_runs[90_pipeline/06', 'tutorial_runs[',
+           'test_run_measures_on_training_images_and_keeps', 'notebook_runs[50', 'notebook_runs[80', 'notebook_runs[90', 'notebook_runs[60']
+SLOW_S = 7200  # limit of a test that is marked slow
+
+
+def rank(item): return next((i for i, piece in enumerate(LONGEST) if piece in item.nodeid), len(LONGEST))
+
+
 def pytest_collection_modifyitems(config, items):
-    if config.getoption('--slow'): return
+    items.sort(key=rank)
     for item in items:
-        if item.get_closest_marker('slow'): item.add_marker(pytest.mark.skip(reason='takes minutes: pytest --slow'))
+        if not item.get_closest_marker('slow'): continue
+        item.add_marker(pytest.mark.timeout(SLOW_S))
+        if not config.getoption('--slow'): item.add_marker(pytest.mark.skip(reason='takes minutes: pytest --slow'))

@@ -160,13 +160,13 @@ def test_loss_that_becomes_nan_names_the_correction(trained):
 # --- a whole run -----------------------------------------------------------------------------------------------------------------------------
 
 @pytest.fixture(scope='module')
-def whole(tiny, tmp_path_factory):
-    root = tmp_path_factory.mktemp('qc')/'run'
+def whole(tiny, once):
     words = ['run', '--coco-root', tiny/'coco', '--base', tiny/'base.pt', '--imgsz', 64, '--epochs', 2, '--batch', 2,
              '--lr0', 1e-3, '--ema-decay', .5, '--ema-tau', 2, '--method', 'qc+ema', '--qc-lr', 1e-3, '--qc-epochs', 2]
-    done = command(*words, '--run-root', root)
-    assert done.returncode == 0, done.stderr
-    return root, words
+    def make(root):
+        done = command(*words, '--run-root', root)
+        assert done.returncode == 0, done.stderr
+    return once('qc', make), words
 
 
 def test_run_leaves_the_corrected_model(whole):
@@ -214,7 +214,7 @@ def test_killed_during_qc_repeats_only_the_qc(whole, tmp_path):
     trained = (Layout(root).weights/'last.pt').read_bytes(), Layout(root).results.read_bytes()
     kernel = kernel_pid(root)
     os.kill(run.pid, signal.SIGKILL)
-    wait_for(lambda: not alive(kernel), timeout_s=10)
+    wait_for(lambda: not alive(kernel))
     assert not (root/'qc/corrected.pt').exists() and load_summary(root).status == 'incomplete'
     config = (root/'run_config.yaml').read_text()
     # the rest of the test should not take 40 epochs

@@ -3,19 +3,23 @@ import csv
 import hashlib
 import json
 import re
-import subprocess
+import shlex
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.path import Path as Outline
 from pycocotools.coco import COCO
 
+from bounded import bounded
 from conftest import REPOSITORY, command
+from yolov10_qat import cli
 from yolov10_qat.checkpoint.base_weights import SHIPPED, WeightsError, find_base
 from yolov10_qat.checkpoint.store import load_base, open_base
 from yolov10_qat.data.scenes import CATEGORY_IDS, KINDS, Thing, draw, scene, write_scenes
@@ -142,6 +146,7 @@ def test_dataset_paints(tmp_path):
 # The README
 
 SMALL = ['--epochs', '1', '--train-max-images', '8', '--val-max-images', '6', '--imgsz', '64', '--batch', '4']
+RUNS = ('yolov10-qat run ', 'yolov10-qat scratch ')
 
 
 def shell_lines(text):
@@ -151,43 +156,75 @@ def shell_lines(text):
 
 
 def smaller(line):
-    "The same command with a budget that fits a test; only runs have one."
+    "The same command with a budget that fits a test."
     if line.startswith('papermill "$TEMPLATE"'):
         return ' '.join([line, *(f'-p {k[2:].replace("-", "_")} {v}' for k, v in zip(SMALL[::2], SMALL[1::2]))])
     if line.startswith('yolov10-qat sensitivity'): return f'{line} --val-max-images 4 --imgsz 64'
     if line.startswith('yolov10-qat scratch'):
         return ' '.join([line.replace('--device 0', '--variant yolo10n').replace('path/to/coco', 'demo'), *SMALL])
-    if line.startswith('yolov10-qat run') and '--resume' not in line and '--config' not in line:
-        return ' '.join([line, *SMALL])
+    if line.startswith('yolov10-qat run') and '--resume' not in line: return ' '.join([line, *SMALL])
     return line
 
 
-def test_readme_commands(tmp_path):
-    "In their order, in one folder, as printed; runs are made smaller, make is called elsewhere, and what needs COCO and a GPU only has its options checked."
-    text = (REPOSITORY/'README.md').read_text(encoding='utf-8')
-    lines = [line for line in shell_lines(text) if not line.startswith('make ')]
+@pytest.fixture
+def readme():
+    "Command lines of the README in their order, without make; and those of them that need COCO and a GPU."
+    lines = [line for line in shell_lines((REPOSITORY/'README.md').read_text(encoding='utf-8')) if not line.startswith('make ')]
     coco = [line for line in lines if 'path/to/coco' in line and ' scratch ' not in line]
     assert coco and len(lines) - len(coco) > 7
-    script = ['set -e',
-              *(smaller(line)
-                for line in ['yolov10-qat run --profile demo --method ema+qc --run-root runs/demo', *lines]
-                if line not in coco)]
-    python = re.findall(r'```python\n(import yolov10_qat.*?)```', text, flags=re.S)
-    assert len(python) == 1
-    script += [f"python - <<'END'\n{python[0]}END"]
-    environment = {'PATH': f'{Path(sys.executable).parent}:/usr/bin:/bin', 'HOME': str(tmp_path),
-                   'YOLO_VERBOSE': 'false'}
-    done = subprocess.run(['bash', '-c', '\n'.join(script)], cwd=tmp_path, env=environment, capture_output=True,
-                          text=True, timeout=900)
+    return [line for line in lines if line not in coco], coco
+
+
+@pytest.fixture
+def place(demo_run, tmp_path, monkeypatch):
+    "A folder with the demo's run in it, as `make demo` leaves one."
+    shutil.copytree(demo_run, tmp_path/'runs/demo', symlinks=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def as_printed(lines):
+    "Lines that start a process anyway, by a shell; nothing of this checkout is on its path but the environment."
+    environment = {'PATH': f'{Path(sys.executable).parent}:/usr/bin:/bin', 'HOME': str(Path.cwd()), 'YOLO_VERBOSE': 'false'}
+    done = bounded(['bash', '-c', '\n'.join(['set -e', *lines])], env=environment)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    for name in ('demo', 'baseline', 'papermill'): assert load_summary(tmp_path/'runs'/name).status != 'incomplete'
-    assert yaml.safe_load((tmp_path/'runs/baseline/run_config.yaml').read_text())['base'] == 'demo'
-    assert (tmp_path/'runs/comparison/report.html').is_file()
+
+
+def in_this_process(line):
+    "A line whose work is done by its own process: here, where torch is imported already."
+    with pytest.raises(SystemExit) as end: cli.main(shlex.split(line, comments=True)[1:])
+    assert end.value.code == 0, line
+
+
+def test_readme_commands(readme, place):
+    "In their order, in one folder, as printed; runs are made smaller, and make is called elsewhere."
+    shell = []
+    for line in map(smaller, readme[0]):
+        if line.startswith('yolov10-qat ') and not line.startswith((*RUNS, 'yolov10-qat summarize ')):
+            as_printed(shell)
+            shell.clear()
+            in_this_process(line)
+        else: shell.append(line)
+    as_printed(shell)
+    for name in ('demo', 'baseline', 'papermill'): assert load_summary(place/'runs'/name).status != 'incomplete'
+    assert yaml.safe_load((place/'runs/baseline/run_config.yaml').read_text())['base'] == 'demo'
+    assert (place/'runs/comparison/report.html').is_file()
     assert {row['method']
-            for row in csv.DictReader((tmp_path/'runs/comparison/summary.csv').open())} == {'ema+qc', 'baseline'}
-    assert (tmp_path/'view/dataset.yaml').is_file()
+            for row in csv.DictReader((place/'runs/comparison/summary.csv').open())} == {'ema+qc', 'baseline'}
+    assert (place/'view/dataset.yaml').is_file()
     assert [t['mode']
-            for t in json.loads((tmp_path/'runs/scratch/twins/comparison.json').read_text())['twins']] == ['w4a16']
-    for line in coco:
-        assert set(re.findall(r'--[a-z-]+', line)) <= set(
-            re.findall(r'--[a-z-]+', command(line.split()[1], '--help').stdout))
+            for t in json.loads((place/'runs/scratch/twins/comparison.json').read_text())['twins']] == ['w4a16']
+
+
+def test_readme_commands_that_need_coco_have_their_options(readme):
+    for line in readme[1]:
+        name, *words = shlex.split(line)[1:]
+        known = {flag for p in typer.main.get_command(cli.app).commands[name].params for flag in (*p.opts, *p.secondary_opts)}
+        assert {w for w in words if w.startswith('--')} <= known
+
+
+def test_readme_python(place):
+    python, = re.findall(r'```python\n(import yolov10_qat.*?)```', (REPOSITORY/'README.md').read_text(encoding='utf-8'), flags=re.S)
+    shown = {}
+    exec(python, shown)
+    assert shown['model'].names

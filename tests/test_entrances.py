@@ -1,11 +1,11 @@
 "Command line, `start` and the run template go through one entrance: what they refuse they leave as it was, byte for byte."
 import ast
 import shutil
-import subprocess
 import sys
 
 import pytest
 
+from bounded import bounded
 from conftest import command
 from places import ROOT
 from yolov10_qat.core.config import RunConfig, load_config
@@ -26,27 +26,26 @@ def by_command(root, resume, **given):
 
 def by_start(root, resume, **given):
     code = f'from yolov10_qat.pipeline.launch import start; start(resume={resume}, run_root={str(root)!r}, **{given!r})'
-    return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=600)
+    return bounded([sys.executable, '-c', code])
 
 
 def by_template(root, resume, **given):
     words = [w for k, v in (given | dict(run_root=root, resume=resume)).items() for w in ('-p', k, str(v))]
     out = str(root.with_name(f'{root.name}-executed.ipynb'))
-    return subprocess.run([sys.executable, '-m', 'papermill', str(TEMPLATE), out, *words], capture_output=True, text=True,
-                          timeout=600)
+    return bounded([sys.executable, '-m', 'papermill', TEMPLATE, out, *words])
 
 
 ENTRANCES = {'command': by_command, 'start': by_start, 'template': by_template}
 
 
 @pytest.fixture(scope='module')
-def finished(tiny, tmp_path_factory):
+def finished(tiny, once):
     "A run that came to its end, with settings that are nobody's defaults."
-    root = tmp_path_factory.mktemp('entrances')/'run'
-    done = by_command(root, False, base=tiny/'base.pt', coco_root=tiny/'coco', method='baseline', imgsz=64, epochs=1, batch=2,
-                      seed=3)
-    assert done.returncode == 0, done.stderr
-    return root
+    def make(root):
+        done = by_command(root, False, base=tiny/'base.pt', coco_root=tiny/'coco', method='baseline', imgsz=64, epochs=1,
+                          batch=2, seed=3)
+        assert done.returncode == 0, done.stderr
+    return once('entrances', make)
 
 
 @pytest.fixture(params=ENTRANCES)

@@ -13,6 +13,7 @@ from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import render_readme
+from notebooks import run_apart
 from places import ROOT, SHARED
 
 NBS, LIB = ROOT/'nbs', ROOT/'yolov10_qat'
@@ -254,22 +255,43 @@ def test_every_module_has_its_notebook():
     assert modules - by_hand == exported
 
 
-def execute(path):
-    "Run a notebook top to bottom on a CPU, without the cells that want a GPU, hours or to write into the tree; its code cells with what they said."
+NOTEBOOK_S = 800  # less than the limit of a test, for a machine that is busy
+
+
+def runnable(path):
+    "A notebook's code without the cells that want a GPU, hours or to write into the tree."
     notebook = nbformat.read(path, as_version=4)
-    uses_shared = SHARED.is_dir() and any('SHARED' in c.source for c in notebook.cells)
     notebook.cells = [c for c in notebook.cells if c.cell_type == 'code' and not {'slow', 'cuda'} & {*flags(c)}
                       and 'nbdev_export' not in c.source]
-    NotebookClient(notebook, timeout=300, kernel_name='python3',
-                   resources={'metadata': {'path': str(path.parent)}}).execute()
-    said = [o.get('text', '') for c in notebook.cells for o in c.outputs]
-    assert not uses_shared or not any('skipped: ../shared' in text
-                                      for text in said), 'the data is there and was not used'
-    return notebook.cells
+    return notebook
 
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=by_name)
-def test_notebook_runs(path): execute(path)
+def test_notebook_runs(path, tmp_path):
+    "Top to bottom on a CPU."
+    sources = [c.source for c in runnable(path).cells]
+    status, said = run_apart(sources, path.parent, tmp_path/'said.txt', NOTEBOOK_S)
+    assert status == 0, said[-3000:]
+    uses_shared = SHARED.is_dir() and any('SHARED' in source for source in sources)
+    assert not uses_shared or 'skipped: ../shared' not in said, 'the data is there and was not used'
+
+
+@pytest.mark.parametrize('cell, status', [('x = 1', 0), ('1/0', 1), ('import os; os.kill(os.getpid(), 9)', -9)])
+def test_a_notebook_that_fails_is_told_of(cell, status, tmp_path):
+    found, said = run_apart(['print("hm")', cell, 'print("end")'], tmp_path, tmp_path/'said.txt', NOTEBOOK_S)
+    assert found == status and 'hm' in said and ('end' in said) == (status == 0) and ('ZeroDivisionError' in said) == (status == 1)
+
+
+def test_a_notebook_that_hangs_is_ended(tmp_path):
+    assert run_apart(['import time; time.sleep(1000)'], tmp_path, tmp_path/'said.txt', 1)[0] == -9
+
+
+def execute(path):
+    "Run a notebook in a kernel; its code cells with what they said."
+    notebook = runnable(path)
+    NotebookClient(notebook, timeout=NOTEBOOK_S, kernel_name='python3',
+                   resources={'metadata': {'path': str(path.parent)}}).execute()
+    return notebook.cells
 
 
 @pytest.mark.parametrize('path', TUTORIALS, ids=by_name)

@@ -34,11 +34,11 @@ def words(tiny, tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def whole(words, tmp_path_factory):
-    root = tmp_path_factory.mktemp('remedies')/'run'
-    done = command(*words, '--run-root', root)
-    assert done.returncode == 0, done.stderr
-    return root
+def whole(words, once):
+    def make(root):
+        done = command(*words, '--run-root', root)
+        assert done.returncode == 0, done.stderr
+    return once('remedies', make)
 
 
 def test_summary_names_every_constant(whole):
@@ -99,7 +99,7 @@ def test_kill_9_and_resume_with_everything_on(whole, words, tmp_path):
     wait_for(lambda: (root/'ultralytics/train/weights/last.pt').is_file())
     kernel = kernel_pid(root)
     os.kill(run.pid, signal.SIGKILL)
-    wait_for(lambda: not alive(kernel), timeout_s=10)
+    wait_for(lambda: not alive(kernel))
     assert load_checkpoint(Layout(root).weights/'last.pt')['epoch'] < 3
     done = command('run', '--resume', '--run-root', root)
     assert done.returncode == 0, done.stderr

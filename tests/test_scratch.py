@@ -23,8 +23,10 @@ def words(tiny, root):
 
 
 @pytest.fixture(scope='module')
-def twins(tiny, tmp_path_factory):
-    root = tmp_path_factory.mktemp('scratch')
+def twins(tiny, once): return once('scratch', lambda root: train_both(tiny, root))
+
+
+def train_both(tiny, root):
     for twin, more in ((FP16, ['--epochs', 2]),
                        (QAT, ['--epochs', 2, '--bits-schedule', PHASES, '--no-snapshot-optimizer', '--fraction', 1])):
         done = command('scratch', twin, *words(tiny, root), *more)
