@@ -15,6 +15,7 @@ from ..core.config import DEMO, load_config
 from ..core.files import file_sha256
 from ..core.layout import Layout
 from ..core.progress import log_note, report_progress
+from ..core.shown import one_line
 from ..data.view import View
 from .network import Deployment, deployment
 from .onnx_file import describe, onnx_model, save_onnx
@@ -23,7 +24,7 @@ from .parity import PARITY_IMAGES, Reference, parity
 from .sizes import _onnx_sizes, _packed_sizes, latency
 from .targets import HEAD_OF, check_dialect, check_request
 from ..evaluate.heads import HEADS, HeadScores, validation_view
-from ..runs.summary import Exported
+from ..runs.summary import Exported, NotExported
 
 # %% ../../nbs/60_deploy/08_export.ipynb #08_export-005
 def export(
@@ -64,17 +65,23 @@ def export_all(
     stem:str,            # Their names begin with it
     view:View,           # Data to compare on
     imgsz:int,           # Side of the square input, pixels
-) -> list[tuple[Exported,HeadScores]]: # What was written and measured; the scores of each file
+) -> tuple[list[tuple[Exported,HeadScores]],list[NotExported]]: # Written files with their scores; what was refused
     "Files of one checkpoint, in every format that can hold its bits."
-    found = deployment(checkpoint)
-    reference = Reference(found.model, view, imgsz)
-    files = [export(found, Path(folder)/f'{stem}.safetensors', reference)]
+    found, refused = deployment(checkpoint), []
+    reference, files = Reference(found.model, view, imgsz), []
+    def attempt(name, deployed, *how, **more):
+        path = Path(folder)/name
+        try: files.append(export(deployed, path, reference, *how, **more))
+        except OSError: raise
+        except Exception as e:  # of torch, onnx, onnxruntime or ours: the run goes on to its verdict
+            refused.append(NotExported(path=str(path), why=one_line(str(e) or type(e).__name__, 900)))
+            log_note(f'warning: {name} was not exported: {refused[-1].why}')
+    attempt(f'{stem}.safetensors', found)
     try: check_dialect('onnx-int4', found.manifest, None)
-    except ValueError as e:
-        log_note(f'no ONNX file: {e}')
-        return files
-    return files + [export(found.turned(head), Path(folder)/f'{stem}-{head}.onnx', reference, 'onnx-int4', output=head)
-                    for head in HEADS]
+    except ValueError as e: log_note(f'no ONNX file: {e}')
+    else:
+        for head in HEADS: attempt(f'{stem}-{head}.onnx', found.turned(head), 'onnx-int4', output=head)
+    return files, refused
 
 # %% ../../nbs/60_deploy/08_export.ipynb #08_export-009
 def run_of(

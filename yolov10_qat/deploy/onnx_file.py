@@ -56,13 +56,19 @@ class OneOutput(nn.Module):
         answers = self.network(images_n3hw)[1]
         head = HEAD_OF[self.output]
         raw = raw_output(self.network, answers if head in answers else {head: answers}, head)
-        if self.output == 'one2one': return self.network.model[-1].postprocess(raw.permute(0, 2, 1)), raw
+        if self.output == 'one2one':
+            last, rows = self.network.model[-1], raw.permute(0, 2, 1)
+            return last.postprocess(_filled(rows, last.max_det) if last.dynamic else rows), raw
         return (_centred(raw) if self.output == 'raw' else raw), raw
 
 # %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-007
 def _centred(raw:Tensor) -> Tensor:
     left_top, right_bottom, scores = raw[:, :2], raw[:, 2:4], raw[:, 4:]
     return torch.cat([(left_top + right_bottom)/2, right_bottom - left_top, scores], 1)
+
+def _filled(rows:Tensor, count:int) -> Tensor:
+    "Anchors, and as many more that score 0: there are enough to choose from at any size."
+    return torch.cat([rows, rows.new_zeros(rows.shape[0], count, rows.shape[2])], 1)
 
 # %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-009
 @contextmanager

@@ -289,13 +289,15 @@ class Experiment(_Rated):
             has_qc = 'qc' in method_parts(self.config.method)
             checkpoint = self.files.corrected if has_qc else end_of_training(self.root)
             shutil.rmtree(self.files.export, ignore_errors=True)
-            files = export_all(checkpoint, self.files.export, f'{self.config.variant}-w{self.config.weight_bits}',
-                               self._parity_view(Path(scratch)), self.config.imgsz)
+            files, refused = export_all(checkpoint, self.files.export, f'{self.config.variant}-w{self.config.weight_bits}',
+                                        self._parity_view(Path(scratch)), self.config.imgsz)
             for made, scores in files:
                 if made.parity.runtime == 'onnxruntime': save_scores(scores, 'export', self.files.evaluation)
             self.summary.exports = [made.model_copy(update=dict(path=relative_inside(self.root, made.path)))
                                     for made, _ in files]
-            told = [e.model_dump() for e in self.summary.exports]
+            self.summary.refused_exports = [x.model_copy(update=dict(path=relative_inside(self.root, x.path)))
+                                            for x in refused]
+            told = [e.model_dump() for e in [*self.summary.exports, *self.summary.refused_exports]]
             write_atomic(self.files.exports, json.dumps(told, indent=1))
         return export_table(self.summary.exports)
 

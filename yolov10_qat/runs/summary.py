@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['Score', 'Count', 'Positive', 'Word', 'MOST', 'SCHEMA_VERSION', 'FLOAT', 'Method', 'RUNGS', 'HistoryRow',
            'SUMMARY_FILE', 'Git', 'Model', 'Layer', 'Quantization', 'Batchnorm', 'Oscillation', 'Dataset', 'Rung',
-           'Sizes', 'Parity', 'Latency', 'Exported', 'QcGain', 'Metrics', 'Training', 'Moved', 'Advice', 'Diagnosis',
-           'Failure', 'Raised', 'Gate', 'RunSummary', 'schema_text', 'find_rung', 'save_summary', 'SummaryError',
-           'load_summary']
+           'Sizes', 'Parity', 'Latency', 'Exported', 'NotExported', 'QcGain', 'Metrics', 'Training', 'Moved', 'Advice',
+           'Diagnosis', 'Failure', 'Raised', 'Gate', 'RunSummary', 'schema_text', 'find_rung', 'save_summary',
+           'SummaryError', 'load_summary']
 
 # %% ../../nbs/20_runs/02_summary.ipynb #02_summary-002
 import json
@@ -34,7 +34,7 @@ def _of_one(value:float) -> float:  # not a number: lost in training, and null i
 Score = Annotated[float, AfterValidator(_of_one)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
-Word = Annotated[str, Field(max_length=300)]
+Word = Annotated[str, Field(max_length=4096)]  # as long as a path may be
 MOST = 10_000  # of anything that a summary lists
 
 # %% ../../nbs/20_runs/02_summary.ipynb #02_summary-005
@@ -168,6 +168,11 @@ class Exported(Block):
     parity:Parity
     latency:Latency|None = None   # None: no runtime but torch reads the format
 
+class NotExported(Block):
+    "A deployable file that was not kept."
+    path:Word                   # relative to the run root
+    why:Annotated[str, Field(max_length=1000)]  # one line
+
 # %% ../../nbs/20_runs/02_summary.ipynb #02_summary-014
 class QcGain(Block):
     "AP after QC minus AP before it, with a bootstrap confidence interval over images."
@@ -282,6 +287,7 @@ class RunSummary(Block):
     raised:list[Raised] = Field([], max_length=MOST)       # how its number of epochs grew
     # deployable files, each compared with the network it was made from
     exports:list[Exported] = Field([], max_length=100)
+    refused_exports:list[NotExported] = Field([], max_length=100)  # what a run tried to write and did not keep
     diagnosis:Diagnosis|None = None   # None: nothing worth saying, or written before there was one
     timings:dict[str,Annotated[float, Field(ge=0)]] = {} # seconds a stage
 
