@@ -289,8 +289,9 @@ class Experiment(_Rated):
             has_qc = 'qc' in method_parts(self.config.method)
             checkpoint = self.files.corrected if has_qc else end_of_training(self.root)
             shutil.rmtree(self.files.export, ignore_errors=True)
-            files, refused = export_all(checkpoint, self.files.export, f'{self.config.variant}-w{self.config.weight_bits}',
-                                        self._parity_view(Path(scratch)), self.config.imgsz)
+            stem = f'{self.config.variant}-w{self.config.weight_bits}'
+            view = self._parity_view(Path(scratch))
+            files, refused = export_all(checkpoint, self.files.export, stem, view, self.config.imgsz)
             for made, scores in files:
                 if made.parity.runtime == 'onnxruntime': save_scores(scores, 'export', self.files.evaluation)
             self.summary.exports = [made.model_copy(update=dict(path=relative_inside(self.root, made.path)))
