@@ -404,7 +404,7 @@ STAGES = {  # of an answer, by a piece of it
     'plain':   ('no plain value', 'nested more', 'values; take', 'would take'),
     'schema':  ('x.pt: ', 'has format version'),
     'network': ('its network is not',),
-    'weights': ('weights do not fit', 'the manifest does not fit', 'not finite single precision', 'not folded'),
+    'weights': ('weights do not fit', 'the manifest does not fit', 'values that are not finite', 'not folded'),
 }
 
 def stage(status, err):

@@ -183,7 +183,7 @@ def as_yolo(
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-023
 def _broken_tensors(state:dict[str,Tensor]|None) -> list[str]:
     return [k for k, t in (state or {}).items()
-            if t.is_floating_point() and (t.dtype != torch.float32 or not t.isfinite().all())]
+            if t.is_floating_point() and not t.isfinite().all()]
 
 def verify_checkpoint(
     path:Path|str, # Checkpoint of this project
@@ -192,7 +192,7 @@ def verify_checkpoint(
     content = load_checkpoint(path)
     for which in ('model_state_dict', 'ema_state_dict'):
         if broken := _broken_tensors(content[which]):
-            raise CheckpointError(f'{path}: {which} has values that are not finite single precision in '
+            raise CheckpointError(f'{path}: {which} has values that are not finite in '
                                   f'{one_line(broken[:3])}')
     try:
         build_model(content, 'raw')
