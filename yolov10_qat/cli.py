@@ -554,6 +554,7 @@ def _called(arguments:list[str]) -> int:
         if isinstance(end.__context__, OSError): raise end.__context__ from None
         raise
 
+# %% ../nbs/99_cli.ipynb #99_cli-047z
 def _status(arguments:list[str]) -> int:
     "Run a command; what goes wrong becomes one line."
     try:

@@ -88,6 +88,7 @@ def download(
         if lock: lock.release()
     raise WeightsError(_failed(official, folder, problem))
 
+# %% ../../nbs/45_checkpoint/03_base_weights.ipynb #03_base_weights-023z
 def _failed(official:OfficialWeights, folder:Path, problem:str) -> str:
     return (f'could not download {official.url}: {problem}; try again, or put the file at {folder/official.name}, or '
             'name one with --base')
@@ -109,6 +110,7 @@ def _try(official:OfficialWeights, part:Path, progress:BytesProgress|None) -> st
     if problem and at_once: raise WeightsError(_failed(official, part.parent, f'{problem}; it was removed'))
     return problem
 
+# %% ../../nbs/45_checkpoint/03_base_weights.ipynb #03_base_weights-024z
 def _not_official(official:OfficialWeights, path:Path) -> str:
     "What is wrong with a whole file; empty when nothing is."
     if official.sha256 is None: return '' if intact(path) else 'what arrived is not a PyTorch file'

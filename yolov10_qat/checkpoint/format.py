@@ -241,6 +241,7 @@ def _faults(file:IO[bytes], size:int) -> tuple[str,str|None]:  # what is odd, th
         raise zipfile.BadZipFile from None
     except NO_PLAIN_DATA: raise zipfile.BadZipFile from None
 
+# %% ../../nbs/45_checkpoint/01_format.ipynb #01_format-065z
 def check_archive(
     path:Path, # As given
 ):
@@ -402,6 +403,7 @@ def open_content(
         top = archive.namelist()[0].partition('/')[0]
         return fill(content, lambda storage: archive.open(f'{top}/data/{storage.part}'))
 
+# %% ../../nbs/45_checkpoint/01_format.ipynb #01_format-070z
 def read_outline(
     path:Path|str, # Checkpoint of this project
 ) -> dict[str,Any]: # Content, see `Content`; tensors are `TensorOutline`
@@ -431,6 +433,7 @@ def _model_name(definition:dict[str,Any]) -> str:
     try: return VARIANTS[known_variant(definition)]
     except CheckpointError as e: return f'unknown: {e}'
 
+# %% ../../nbs/45_checkpoint/01_format.ipynb #01_format-025z
 def describe_checkpoint(
     path:Path|str, # Checkpoint of this project
 ) -> dict[str,Any]: # Facts worth a line each

@@ -168,6 +168,7 @@ def open_model(
     try: return build_model(content, weights)
     except CheckpointError as e: raise CheckpointError(f'{path}: {e}') from None
 
+# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-020z
 def as_yolo(
     model:DetectionModel, # Plain model, as from `deployable`
 ) -> YOLO: # Wraps that very model
@@ -212,6 +213,7 @@ def _not_resumable(content:dict[str,Any]) -> str:
     whole = len(rows) >= content['epoch'] and all('time' in r and rows[0].keys() <= r.keys() for r in rows)
     return '' if whole else 'cannot be gone on with: its resume has not a row of results for each epoch'
 
+# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-026z
 def newest_checkpoint(
     folder:Path|str, # `weights/` of a run
     # Why a whole checkpoint is not one of this run; empty when it is
@@ -324,6 +326,7 @@ def _definition_name(path:Path, definition:Any) -> str:
     try: return VARIANTS[known_variant(definition)]
     except CheckpointError as e: raise CheckpointError(f'{path}: {e}') from None
 
+# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-035z
 def _state_of_base(path:Path) -> _BaseFile:
     if path.suffix == '.safetensors':
         state, header = load_base(path)
@@ -348,6 +351,7 @@ def trained_size(
     "The input size that base weights were trained at."
     return _state_of_base(Path(path)).imgsz
 
+# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-036z
 def open_base(
     # Ultralytics .pt (it is unpickled: trust its source), checkpoint of this project, or weights from `save_base`
     path:Path|str,

@@ -62,6 +62,7 @@ OWNERS = ('scale', 'start', 'batchnorm')  # blocks beside the parts of a method
 SCALE, BATCHNORM = Setting('scale', ''), Setting('batchnorm', '')
 PLAIN = {SCALE: 'stats', BATCHNORM: 'train'}  # goes without saying; anything else is said
 
+# %% ../../nbs/75_compare/02_arms.ipynb #02_arms-009z
 def as_text(recipe:Recipe) -> dict[str,str]: "A recipe as it is stored."; return {k.text: v for k, v in recipe.items()}
 
 # %% ../../nbs/75_compare/02_arms.ipynb #02_arms-011
@@ -77,6 +78,7 @@ def recipe(
     found |= {Setting(None, one_line(k, 60)): v for k, v in _given(t.overrides).items() if k not in own} | _of_method(m)
     return {k: one_line(str(v), 60) for k, v in found.items()}
 
+# %% ../../nbs/75_compare/02_arms.ipynb #02_arms-011z
 def _known(owner:str, **values) -> dict:
     return {Setting(owner, k): v for k, v in values.items() if v is not None}
 

@@ -33,8 +33,7 @@ from yolov10_qat.compare.sentences import (
 from .summary import OURS, Comparison, Variant, check_out, compare
 from ..core.files import write_atomic
 from ..core.layout import ComparisonLayout, Layout
-from ..core.shown import csv_cell
-from ..core.shown import markdown as as_markdown
+from ..core.shown import csv_cell, markdown_text
 from ..report.rows import href
 from ..report.style import LOOKS, ap_text, keep_figures, page_template
 from ..runs.summary import RUNGS
@@ -135,7 +134,7 @@ def csv_text(
 # %% ../../nbs/75_compare/09_page.ipynb #09_page-014
 def _md_table(rows:list[dict[str,str]]) -> list[str]:
     if not rows: return []
-    def line(cells): return f"| {' | '.join(map(as_markdown, cells))} |"
+    def line(cells): return f"| {' | '.join(map(markdown_text, cells))} |"
     more = [f'\n{len(rows)-MOST_RUNS:,} more are in summary.csv.'] if len(rows) > MOST_RUNS else []
     return ['', line(rows[0]), '|---'*len(rows[0]) + '|', *(line(r.values()) for r in rows[:MOST_RUNS]), *more, '']
 
@@ -144,14 +143,14 @@ def markdown(
     result:Comparison, # All variants
 ) -> str: # `summary.md`
     "The decision, the sentences and the tables as Markdown."
-    text = [f'# {comparison_headline(result)}', '', *(f'- {as_markdown(twin_sentence(p))}' for p in result.twins),
-            *(f'- {as_markdown(r)}' for r in ([] if only_twins(result) else result.decision.reasons))]
+    text = [f'# {comparison_headline(result)}', '', *(f'- {markdown_text(twin_sentence(p))}' for p in result.twins),
+            *(f'- {markdown_text(r)}' for r in ([] if only_twins(result) else result.decision.reasons))]
     for v in result.variants:
         rungs, flags, arm = scored(v), {f.run for f in v.flagged}, arm_of(v)
-        text += ['', f'## {as_markdown(v.label)}', '', *(f'- {as_markdown(s)}' for s in sentences(v)),
+        text += ['', f'## {markdown_text(v.label)}', '', *(f'- {markdown_text(s)}' for s in sentences(v)),
                  *_md_table([arm_cells(a) for a in v.arms])]
         if v.states:
-            text += ['', '### Against plain training', '', *(f'- {as_markdown(s)}' for s in state_sentences(v)),
+            text += ['', '### Against plain training', '', *(f'- {markdown_text(s)}' for s in state_sentences(v)),
                      *_md_table([state_cells(s) for s in v.states])]
         text += _md_table(
             [run_cells(r, rungs, arm.get(r.run_id, ''))

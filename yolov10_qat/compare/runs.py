@@ -146,6 +146,7 @@ class Difference(Block):
     reference:str
 UNKNOWN = 'unknown'
 
+# %% ../../nbs/75_compare/01_runs.ipynb #01_runs-018z
 def settings(
     summary:RunSummary, # A run
 ) -> dict[str,str]: # Setting -> value in words; empty when the run does not say

@@ -143,6 +143,7 @@ def disagreement_sentence(
     return (f'Raw weights of one training disagree: {d.method} with seed {d.seed} ({ends}), though what comes after '
             f'a training should not alter it. {means}')
 
+# %% ../../nbs/75_compare/07_sentences.ipynb #07_sentences-014z
 def twin_sentence(
     pair:Twins, # Two runs
 ) -> str: # For page and Markdown

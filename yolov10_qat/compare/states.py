@@ -90,6 +90,7 @@ def _plain(recipe:Recipe) -> Recipe: return {k: v for k, v in recipe.items() if 
 def _is_reference(g:_Group) -> bool:
     return g.rung == 'qat_raw' and g.training == 'baseline' and all(g.recipe[k] == v for k, v in PLAIN.items())
 
+# %% ../../nbs/75_compare/04_states.ipynb #04_states-008z
 def states(
     runs:list[Found], # Comparable runs
 ) -> list[State]: # By training, in the order of `RUNGS`

@@ -353,6 +353,7 @@ def option_type(
     if annotation in (int, float, bool): return annotation
     return int if 'int' in str(annotation) else str
 
+# %% ../../nbs/10_core/05_config.ipynb #05_config-048z
 def _clause(text:str, room:int) -> str:
     "The longest beginning that ends where a clause ends and fits."
     ends = [m.start() for m in re.finditer(r'[;:,.]? [(]|[;:,] | or | and ', text) if m.start() <= room]

@@ -45,6 +45,7 @@ WINDOW_S, LEAST_BYTES = 30, 300_000   # what has to come in a window
 class FetchStalled(FetchError):
     "Too little came for too long; the part file keeps it."
 
+# %% ../../nbs/10_core/13_fetch.ipynb #13_fetch-007z
 class _Answer:
     "Status, headers and body of one request; a thread reads them."
     def __init__(self, url:str, start:int, most:int):
@@ -86,6 +87,7 @@ class WrongPart(FetchError):
 def _length(text:str|None) -> int|None:
     return int(text) if text and re.fullmatch(r'[0-9]{1,15}', text.strip()) else None
 
+# %% ../../nbs/10_core/13_fetch.ipynb #13_fetch-009z
 def _from_and_total(head:Any, have:int, size:int|None) -> tuple[int,int|None]:
     "First byte that comes, and the length of the whole file."
     length, start, total = _length(head.headers.get('Content-Length')), 0, None

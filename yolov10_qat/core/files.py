@@ -21,6 +21,7 @@ from .layout import Layout
 class NoRoom(OSError):
     "A file was not written for want of room; the message says what to do."
 
+# %% ../../nbs/10_core/07_files.ipynb #07_files-005z
 def replace_file(
     path:Path|str,                # File to write
     fill:Callable[[Path],object], # Writes the content to the path it is given

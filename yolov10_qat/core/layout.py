@@ -103,6 +103,7 @@ def scores_file(
     "Scores of one state by one head."
     return evaluation/f'{rung}-{head}.json'
 
+# %% ../../nbs/10_core/06_layout.ipynb #06_layout-013z
 def gain_file(
     evaluation:Path, # Folder of scores
 ) -> Path:

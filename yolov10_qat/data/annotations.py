@@ -117,6 +117,7 @@ def to_table(
         area_k=column('area', object).astype(float),
         segmentation_k=column('segmentation', object) if segmented else None)
 
+# %% ../../nbs/30_data/01_annotations.ipynb #01_annotations-016z
 def to_records(
     table:Table, # Columns
 ) -> list[Annotation]: # The same; `bbox` is a list
@@ -218,6 +219,7 @@ def whole(
 def _as_id(value:Any) -> Any:
     return int(value) if isinstance(value, str) and _DECIMAL.fullmatch(value) else whole(value)
 
+# %% ../../nbs/30_data/01_annotations.ipynb #01_annotations-026cz
 def _is_id(value:Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and -2**63 <= value < 2**63
 

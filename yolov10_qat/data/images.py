@@ -157,6 +157,7 @@ def _decoded_shape(path:str, name:str) -> tuple[int,...]|None:
     if pixels is None: pixels = cv2.imdecode(data, cv2.IMREAD_COLOR)
     return pixels.shape if pixels is not None and pixels.dtype in (np.uint8, np.uint16) else None
 
+# %% ../../nbs/30_data/02_images.ipynb #02_images-017az
 def _as_decoded(path:str) -> tuple[int,int]:
     import cv2
     level = cv2.utils.logging.getLogLevel()

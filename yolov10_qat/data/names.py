@@ -82,6 +82,7 @@ def _refuse_twice(images:list[ImageRecord], names:dict[int,str], file:Path|str):
                             f"'{one_line(name, 100)}'; remove one")
         taken[name] = images[i]
 
+# %% ../../nbs/30_data/07_names.ipynb #07_names-014z
 def resolve_names(
     images:list[ImageRecord], # Of one split
     folder:Path|str,          # Where their files are

@@ -130,6 +130,7 @@ def _cluttered(rng, canvas:np.ndarray, grid_2hw:np.ndarray) -> np.ndarray:
     opacity_hw = clutter(rng, c*x_hw + s*y_hw, c*y_hw - s*x_hw, np.float32(size))
     return canvas + opacity_hw[..., None]*(rng.uniform(0, 1, 3).astype('f4') - canvas)
 
+# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-023z
 def background(
     rng:np.random.Generator, # Where chance comes from
     h:int,                   # Pixels
@@ -212,6 +213,7 @@ class Scene:
     pixels_hw3:np.ndarray           # uint8, RGB
     annotations:list[dict[str,Any]] # COCO's category_id, bbox (xywh, pixels, top-left), area and iscrowd
 
+# %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-034z
 def scene(
     seed:int,     # Of the data set
     split:str,    # train or val

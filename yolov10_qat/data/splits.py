@@ -147,6 +147,7 @@ def _choose(request:SplitRequest, images:list[ImageRecord], folder:Path, file:Pa
     check_names(images, file)
     return request.choose(images), renamed
 
+# %% ../../nbs/30_data/04_splits.ipynb #04_splits-017z
 @contextmanager
 def read_linked(
     request:SplitRequest, # What to take
@@ -217,6 +218,7 @@ def has_new_ids(
     "Whether annotation ids of a split are ours."
     return not np.array_equal(scorable_ids(split.table.id_k), split.table.id_k)
 
+# %% ../../nbs/30_data/04_splits.ipynb #04_splits-023z
 def split_facts(
     split:Split,        # What was taken
     labels:LabelCounts, # What was written
@@ -371,6 +373,7 @@ def write_split(
     raise DataError(f"{split.file}: no box left after filtering in {len(links)} images, "
                     f"left out: {left_out or 'none, there is no annotation'}; take more images, or check annotations")
 
+# %% ../../nbs/30_data/04_splits.ipynb #04_splits-038z
 def remove_labels(
     images:list[ImageRecord], # Whose labels were written
     key:str,                  # train or val

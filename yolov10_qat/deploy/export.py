@@ -146,4 +146,5 @@ def export_lines(
                                     f'medians of {t.turns}): no runtime has a faster INT4 convolution, the gain is '
                                     'size']
 
+# %% ../../nbs/60_deploy/08_export.ipynb #08_export-012z
 def _ap(value:float|None) -> str: return '-' if value is None else f'{value:.4f}'

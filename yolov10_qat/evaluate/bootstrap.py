@@ -63,6 +63,7 @@ def _class_ap(m:_Matched, weights_bn:np.ndarray) -> np.ndarray:
         total_b += _area(weights_bd, counted[which], np.flatnonzero(right_d), objects_b)
     return np.where(objects_b > 0, total_b/(len(m.right_td)*len(RECALLS)), np.nan)
 
+# %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-011z
 def _area(weights_bd:np.ndarray, counted_bd:np.ndarray, places:np.ndarray, objects_b:np.ndarray) -> np.ndarray:
     "Sum of the precision over the recall levels (b,), at one threshold; `places` of the right detections."
     right = np.cumsum(weights_bd[:, places], axis=1)

@@ -71,6 +71,7 @@ def dataset_block(
                    selection=dict(train_max_images=config.train_max_images, val_max_images=config.val_max_images,
                                   seed=config.seed))
 
+# %% ../../nbs/90_pipeline/02_blocks.ipynb #02_blocks-007z
 def training_block(
     config:RunConfig, # The run
     root:Path,        # Run root

@@ -294,14 +294,13 @@ class Experiment(_Rated):
             files, refused = export_all(checkpoint, self.files.export, stem, view, self.config.imgsz)
             for made, scores in files:
                 if made.parity.runtime == 'onnxruntime': save_scores(scores, 'export', self.files.evaluation)
-            self.summary.exports = [made.model_copy(update=dict(path=relative_inside(self.root, made.path)))
-                                    for made, _ in files]
-            self.summary.refused_exports = [x.model_copy(update=dict(path=relative_inside(self.root, x.path)))
-                                            for x in refused]
+            self.summary.exports = [self._inside(made) for made, _ in files]
+            self.summary.refused_exports = [*map(self._inside, refused)]
             told = [e.model_dump() for e in [*self.summary.exports, *self.summary.refused_exports]]
             write_atomic(self.files.exports, json.dumps(told, indent=1))
         return export_table(self.summary.exports)
 
+    def _inside(self, made): return made.model_copy(update=dict(path=relative_inside(self.root, made.path)))
     def _parity_view(self, scratch:Path) -> View:
         if self.view.val_images <= PARITY_IMAGES: return self.view
         c, names = self.config, dict(enumerate(self.view.names))

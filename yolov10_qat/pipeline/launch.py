@@ -28,7 +28,7 @@ from ..compare.summary import check_out
 from ..core.files import message_of
 from ..core.layout import COMPARE_TEMPLATE, TEMPLATE, Layout
 from ..core.progress import PROGRESS_VARIABLE, read_notes, read_progress
-from ..core.shown import lines, one_line
+from ..core.shown import one_line, several_lines
 from ..core.threads import THREADS_VARIABLE, threads_given
 from .entrance import ENTERED_VARIABLE, LOCK_VARIABLE, Entered, enter, resolve
 from ..runs.folder import record_failure
@@ -54,7 +54,7 @@ class Bar:
         "Draw the latest state; what has been said since goes to standard output, above the bar."
         if self.gone: return
         try:
-            for line in said[self.said:]: tqdm.write(lines(line))
+            for line in said[self.said:]: tqdm.write(several_lines(line))
             self.said = len(said)
             self._draw(state)
         except OSError: self.gone = True
@@ -214,6 +214,7 @@ class _Stoppable(_Process):
 def _literal(path:Path) -> str:  # papermill fills in what stands in braces
     return str(path).replace('{', '{{').replace('}', '}}')
 
+# %% ../../nbs/90_pipeline/05_launch.ipynb #05_launch-042z
 class Kernel(_Stoppable):
     "The process that computes: it executes one notebook."
     def execute(self,

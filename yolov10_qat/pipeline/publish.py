@@ -23,7 +23,7 @@ from ..core.doors import inside
 from ..core.errors import nearest
 from ..core.files import RunLock, RunLocked, file_sha256, write_atomic
 from ..core.layout import Layout, snapshots
-from ..core.shown import markdown, markdown_code, one_line
+from ..core.shown import markdown_code, markdown_text, one_line
 from ..report.page import render, write_summary_md
 from ..report.read import Run, read_run
 from ..report.rows import card, number_in, reproduce_command
@@ -99,6 +99,7 @@ class _Record(TypedDict):
     run_id:str
     files:list[_PublishedFile]
 
+# %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-011z
 def check_place(
     place:Path,  # Folder of the publication
     run_id:str,  # Of the run that is to go there
@@ -162,14 +163,15 @@ def fact_rows(
     scale = 'learned steps (LSQ)' if c.scale == 'learned' else 'steps from the largest weight'
     trainer = 'train.qat_trainer.QATTrainer' if c.quantize else 'train.float_trainer.FloatTrainer'
     given = s.training.overrides if s.training else {}
-    optimizer = (f"{markdown(given.get('optimizer', 'Adam'))}, lr0 {c.lr0:g}, lrf {c.lrf:g}, momentum "
+    optimizer = (f"{markdown_text(given.get('optimizer', 'Adam'))}, lr0 {c.lr0:g}, lrf {c.lrf:g}, momentum "
                  f"{number_in(given, 'momentum', 0.9):g}")
     falls = (f', word length by epochs {c.bits_schedule}' if c.bits_schedule
              else f', floating point for {c.quantize_from_epoch} epochs' if c.quantize_from_epoch else '')
-    grid = (f'weights {c.weight_bits} bit {markdown(c.granularity.replace("_", " "))}, {scale}, '
+    grid = (f'weights {c.weight_bits} bit {markdown_text(c.granularity.replace("_", " "))}, {scale}, '
             f'activations floating{falls}')
     rows = [('Entry point', f'`yolov10-qat {" ".join(_entry(c))}`'),
-            ('Trainer', f'`yolov10_qat.{trainer}`' + (f' on {markdown(s.training.framework)}' if s.training else '')),
+            ('Trainer', f'`yolov10_qat.{trainer}`'
+                        + (f' on {markdown_text(s.training.framework)}' if s.training else '')),
             ('Hyperparameters', f'{optimizer}, weight decay {c.weight_decay:g}, warm-up {c.warmup_epochs:g} epochs, '
                                 f'batch {c.batch}, seed {c.seed}'
                                 + ('; all of them in [recipe.yaml](recipe.yaml)' if c.recipe else '')),
@@ -177,8 +179,8 @@ def fact_rows(
             ('Cadence', 'last.pt after each epoch, best.pt when the score rises'
                         + (f', epochNNN.pt every {c.save_period} epochs' if c.save_period else ''))]
     if s.dataset:
-        rows.append(('Data', f'{markdown(c.coco_root)}, fingerprint {markdown_code(s.dataset.fingerprint[:12])}'))
-    return rows + [(name, markdown(value)) for name, value in card(run)]
+        rows.append(('Data', f'{markdown_text(c.coco_root)}, fingerprint {markdown_code(s.dataset.fingerprint[:12])}'))
+    return rows + [(name, markdown_text(value)) for name, value in card(run)]
 
 # %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-017
 def _entry(c:RunConfig) -> list[str]:
@@ -214,6 +216,7 @@ def _carry(source:Path, target:Path):
     try: os.link(source, target)
     except OSError: shutil.copy2(source, target)  # another disk, or one without links
 
+# %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-021z
 def _checkpoints(run:Run, folder:Path, words:Iterable[str]|None) -> list[dict[str,Any]]:
     from yolov10_qat.checkpoint.store import verify_checkpoint  # here, because a refusal need not wait for it
     rows = []
@@ -237,6 +240,7 @@ def _export_file(root:Path, name:str) -> Path:
                            f'{Layout.export}/ belongs there')
     return inside(root, name, PublishError)
 
+# %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-022z
 def _exported(run:Run, folder:Path) -> list[str]:
     for e in run.summary.exports:
         source = _export_file(run.root, e.path)

@@ -76,6 +76,7 @@ def _kind_strip(ax:Axes, kinds:list[str], right:float, width:float) -> float:  #
                 lw=.3, label=LAYER_KINDS[kind].label)
     return left-.2*width
 
+# %% ../../nbs/70_report/04_oscillation_figures.ipynb #04_oscillation_figures-009z
 def draw_oscillating(
     table:pd.DataFrame|None, # From `read_oscillation`
 ) -> tuple[Axes,str]|None: # With the alt text; None: no epoch was tracked

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..core.files import write_atomic
 from ..core.layout import Layout
-from ..core.shown import markdown, markdown_code
+from ..core.shown import markdown_code, markdown_text
 from .figures import _bits, _figures, last_changes
 from .oscillation_figures import memory, restless_rows
 from .read import Run, _floating, last_rung, read_run
@@ -70,15 +70,15 @@ def write_summary_md(
     "Write the outcome and the table of states as Markdown."
     run = read_run(run_root)
     found, error = verdict(run), run.summary.error
-    lines = [f'# {markdown(found.headline)}', '', *(f'{markdown(t)}\n' for t in found.sentences)]
+    lines = [f'# {markdown_text(found.headline)}', '', *(f'{markdown_text(t)}\n' for t in found.sentences)]
     if found.word == 'INCOMPLETE':
         why = (f'{error.type}: {error.message}' if error
                else 'No error was recorded: the run still goes on, or its process was killed.')
-        lines += [markdown(why), '', f'Continue: {markdown_code(resume_command(run))}', '']
-    if gain := gain_sentence(run.summary.metrics.qc_gain): lines += [markdown(gain), '']
+        lines += [markdown_text(why), '', f'Continue: {markdown_code(resume_command(run))}', '']
+    if gain := gain_sentence(run.summary.metrics.qc_gain): lines += [markdown_text(gain), '']
     if d := run.summary.diagnosis:
-        lines += [*(f'{markdown(t)}\n' for t in d.sentences),
-                  *(f'- Try next: {markdown(a.text)} ({markdown(a.because)})' for a in d.advice), '']
+        lines += [*(f'{markdown_text(t)}\n' for t in d.sentences),
+                  *(f'- Try next: {markdown_text(a.text)} ({markdown_text(a.because)})' for a in d.advice), '']
     rows = rung_rows(run)
     if rows:
         lines += ['| state | head | source | images | AP | AP50 | AP75 | to FP32 |',
@@ -87,5 +87,5 @@ def write_summary_md(
         cells = [r['label'], r['head'], r['metrics_source'], f'{r["images"]:,}', ap_text(r['AP']), ap_text(r['AP50']),
                  ap_text(r['AP75']), signed_text(r['difference'])]
         lines.append(f'| {" | ".join(cells)} |')
-    lines += ['', *(f'- {name}: {markdown(value)}' for name, value in card(run))]
+    lines += ['', *(f'- {name}: {markdown_text(value)}' for name, value in card(run))]
     return write_atomic(Layout(Path(out or run.root)).summary_md, '\n'.join(lines).strip()+'\n')

@@ -23,7 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..core.files import replace_file
-from ..core.shown import lines, markdown, markdown_block, markdown_code, one_line
+from ..core.shown import markdown_block, markdown_code, markdown_text, one_line, several_lines
 
 # %% ../../nbs/70_report/01_style.ipynb #01_style-005
 def ap_text(
@@ -188,8 +188,8 @@ def page_template(
     environment = Environment(loader=PackageLoader('yolov10_qat'), autoescape=not name.endswith('.md.j2'),
                               trim_blocks=True, lstrip_blocks=True, finalize=_without_controls)
     environment.filters |= dict(ap=ap_text, signed=signed_text, share=share_text, size=size_text, time=time_text,
-                                md=markdown, code=markdown_code, block=markdown_block)
+                                md=markdown_text, code=markdown_code, block=markdown_block)
     return environment.get_template(name)
 
 # markup is a page's own, and a str of another class
-def _without_controls(value:Any) -> Any: return lines(value) if type(value) is str else value
+def _without_controls(value:Any) -> Any: return several_lines(value) if type(value) is str else value

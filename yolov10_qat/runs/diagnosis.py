@@ -125,6 +125,7 @@ def has_moved(
     low, high = sorted((abs(a), abs(b)))
     return high >= MEASURES[key].floor and high > 0 and high >= FACTOR*low
 
+# %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-019z
 def rose(
     m:Moved, # Its values
 ) -> bool: # False where one of them is not known
@@ -162,6 +163,7 @@ def fall_sentence(
     return (f'The score peaked at {d.peak:.3f} in epoch {d.peak_epoch} and ended at {end} in epoch {d.end_epoch}: '
             f'{d.lost:.0%} of the peak is gone.{fast}')
 
+# %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-023z
 def ptq_sentence(
     d:Diagnosis,    # From `fall`
     ptq:float|None, # Score of the rounded, untrained weights by the same validator; None: not known

@@ -36,6 +36,7 @@ def _others(run_root:Path) -> list[str]:
     names = sorted(p.name for p in run_root.iterdir() if not (p.name in DATA and p.is_symlink()))
     return [name for name in names if name not in ours]
 
+# %% ../../nbs/20_runs/04_folder.ipynb #04_folder-005z
 def check_free(
     run_root:Path, # May not exist yet
 ):

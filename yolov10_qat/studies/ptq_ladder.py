@@ -181,6 +181,7 @@ def _opened(file:Path, variant:str, names:list[str], tell:Callable[[str],object]
     for line in said: tell(line)
     return base, said[0] if said else None
 
+# %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-013z
 def _begin(out:Path, settings:LadderSettings, base:str, device:str) -> Ladder:
     if (out/LADDER_FILE).is_file():
         ladder = load_ladder(out)

@@ -69,6 +69,7 @@ def parts(
     found.append(NetworkPart('depthwise', 'kind', those(lambda n: kinds[n] == 'depthwise')))
     return [p for p in found if p.convs]
 
+# %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-006z
 def _block(name:str) -> int: return int(name.split('.')[1])
 
 # %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-008

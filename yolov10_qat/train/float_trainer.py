@@ -253,6 +253,7 @@ class _Placed(DetectionTrainer):
 # %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-035
 def _said_before(note:str): "A run tells how classes were matched when it looks at its data."
 
+# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-035z
 class _Built(_Placed):
     "Builds the model, from the base or to go on from a checkpoint."
     def setup_model(self):

@@ -91,6 +91,7 @@ class FrozenNorms(Remedy):
         for model in {unwrap_model(self.trainer.model), self.trainer.ema.ema}:
             carry_over(model, self.reference, self.trainer.images)
 
+# %% ../../nbs/50_train/02_remedies.ipynb #02_remedies-013z
 class ReestimatedNorms(Remedy):
     "Statistics measured on training images, in the copy that is scored."
     def subject(self, plain:nn.Module) -> nn.Module:
