@@ -340,7 +340,7 @@ def test_a_summary_that_is_none(here, kind):
 
 FIELDS = dict(metrics__best_value=1.5, metrics__rungs__0__AP=-1, metrics__rungs__0__images=-1, metrics__rungs__0__AP50='.2',
               metrics__history__0={}, metrics__best_epoch=True, exports__0__sizes__file=0, exports__0__imgsz=0,
-              timings={'x': -1}, run_id='x'*400, created_at=3, model__imgsz=1.5, training__seed='0', training__batch=0,
+              timings={'x': -1}, run_id='x'*5000, created_at=3, model__imgsz=1.5, training__seed='0', training__batch=0,
               quantization__layers=3, environment={'a': 1}, git__dirty='yes', dataset__train_images=-3,
               method__variant='x'*400, metrics__rungs=[{}]*20_000, status='done', surprise=1, training__epochs=True)
 
@@ -355,7 +355,7 @@ def test_a_wrong_field_is_named(here, field):
 def test_a_number_that_is_none(here, value):
     root = make_run(here/'work/run')
     text = Layout(root).summary.read_text()
-    Layout(root).summary.write_text(re.sub(r'"training": [\d.]+', f'"training": {value}', text))
+    Layout(root).summary.write_text(re.sub(r'"training": [\d.]+', lambda _: f'"training": {value}', text))
     refused(SummaryError, lambda: load_summary(root), 'timings.training')
 
 
@@ -368,7 +368,7 @@ TEXTS = ['', '[]', '3', '{}', '"x"', '['*50_000, '\0', '{"a": 1e999}', 'a,b\n1,2
 def test_a_wrong_side_file_is_a_sentence(here, name):
     root = make_run(here/'work/run', method='ema+qc', measured=True)
     for text in TEXTS:
-        if name.endswith('yaml') and text.startswith('[['): continue  # the configuration has a door of its own
+        if name.endswith('yaml') and text == '{}': continue  # a configuration that leaves all as it is
         (root/name).write_text(text)
         run = read_run(root)
         if text != '{}' or 'provenance' not in name:

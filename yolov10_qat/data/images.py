@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LONGEST', 'CONTENTS', 'TOLERATED', 'select_images', 'label_path', 'link_path', 'is_unsafe', 'check_names',
-           'jpeg_size', 'Unusable', 'image_size', 'image_fault', 'link_images', 'list_faults', 'listing',
+           'jpeg_size', 'Unusable', 'open_image', 'image_size', 'image_fault', 'link_images', 'list_faults', 'listing',
            'check_images', 'ForkedIterator']
 
 # %% ../../nbs/30_data/02_images.ipynb #02_images-002
@@ -129,27 +129,30 @@ CONTENTS = frozenset('avif bmp heic heif jpeg jpeg2000 mpo png tiff webp'.split(
 class Unusable(ValueError):
     "Ultralytics would drop an image, or OpenCV cannot read it; the message says why in a few words."
 
-def _open(path:str) -> Image.Image:
+def open_image(
+    path:Path|str,                        # Of a file that may be no image
+    formats:tuple[str,...]|None=None,     # Pillow's names of those to try; None: all
+) -> Image.Image: # Not decoded yet
     "By Pillow's own function: Ultralytics' looks for pi-heif wherever a file is no image."
-    return getattr(sys.modules.get('ultralytics.utils.patches'), '_image_open', Image.open)(path)
+    return getattr(sys.modules.get('ultralytics.utils.patches'), '_image_open', Image.open)(path, formats=formats)
 
 def _verify(path:str, ends:bool):
     "What Ultralytics checks of an image; a JPEG without its end marker is decoded and saved again by it."
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # a large image is not ours to warn of
-        with _open(path) as image:
+        with open_image(path) as image:
             image.verify()
             if min(image.size) < 10: raise Unusable('too small')
             if str(image.format).lower() not in CONTENTS: raise Unusable(f'is {image.format}')
         if image.format == 'JPEG' and not ends:
-            with _open(path) as image: image.load()
+            with open_image(path) as image: image.load()
 
 # %% ../../nbs/30_data/02_images.ipynb #02_images-017a
 def _decoded_shape(path:str, name:str) -> tuple[int,...]|None:
     "Shape of the pixels as `ultralytics.utils.patches.imread` would give them; importing it takes torch and seconds."
     import cv2
     if name.endswith(('.avif', '.heic', '.heif')):
-        with _open(path) as image: return (*ImageOps.exif_transpose(image).size[::-1], 3)
+        with open_image(path) as image: return (*ImageOps.exif_transpose(image).size[::-1], 3)
     data, pixels = np.fromfile(path, np.uint8), None
     if name.endswith(('.tif', '.tiff')):
         found, pages = cv2.imdecodemulti(data, cv2.IMREAD_UNCHANGED)

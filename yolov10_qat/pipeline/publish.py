@@ -234,7 +234,7 @@ def _checkpoints(run:Run, folder:Path, words:Iterable[str]|None) -> list[dict[st
 
 # %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-022
 def _export_file(root:Path, name:str) -> Path:
-    plain = re.fullmatch(rf'{Layout.export}/[^/.][^/]*', name)
+    plain = re.fullmatch(rf'{Layout.export}/[^/.\0][^/\0]*', name)
     if not plain:
         raise PublishError(f"the summary of {root} has the export '{one_line(name)}': a plain file name in "
                            f'{Layout.export}/ belongs there')

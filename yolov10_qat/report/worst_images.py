@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from ..core.config import DEMO
 from ..core.layout import Layout, detections_file
 from ..core.shown import one_line
+from ..data.images import open_image
 from .read import Run, last_rung
 from .style import LOOKS, data_uri
 from .tracking_tables import NAME_LENGTH
@@ -228,7 +229,7 @@ def open_photo(
 ) -> Image.Image|None: # RGB, upright; None where it is no photo, damaged or too large
     "The pixels of a picture."
     try:
-        with Image.open(path, formats=PHOTOS) as picture:
+        with open_image(path, PHOTOS) as picture:
             if picture.width*picture.height > (Image.MAX_IMAGE_PIXELS or 0): return None
             return ImageOps.exif_transpose(picture).convert('RGB')
     except _NO_PHOTO: return None
