@@ -172,9 +172,9 @@ DATA = {
     'no images':         (edited(lambda c: c.update(images=[], annotations=[])),
                           [TRAIN, 'images is empty', 'needs at least one']),
     'missing image':     (lambda r: (r/'train2017/002.jpg').unlink(),
-                          ['1 of 4 selected images', 'tolerated: 1 %', '002.jpg (missing)', 'restore the files']),
+                          ['1 of 4 selected images', 'tolerated: 1 %', '002.jpg (missing)', 'restore or convert the files']),
     'unreadable image':  (lambda r: (r/'val2017/003.jpg').write_text('no picture'),
-                          ['1 of 4 selected images', '003.jpg (unreadable)', 'restore the files']),
+                          ['1 of 4 selected images', '003.jpg (unreadable)', 'restore or convert the files']),
     'escaping name':     (edited(lambda c: c['images'][0].update(file_name='../val2017/001.jpg')),
                           [TRAIN, "image 1 has file_name '../val2017/001.jpg'", 'must be a relative path']),
     'absolute name':     (edited(lambda c: c['images'][0].update(file_name='/etc/passwd')),
@@ -231,7 +231,9 @@ def test_what_is_tolerated_is_counted_and_said(tmp_path):
         for line in ('images left out: 1: 050.jpg (missing)', 'annotations left out: 1: unknown image (id 205)',
                      'annotations left out: 1: unknown category (id 206)',
                      'annotations left out: 1: not finite (id 200)', 'annotations left out: 2: no size (id 201, 202)',
-                     'annotations left out: 1: outside the image (id 203)', 'boxes clipped to the image: 1')}
+                     'annotations left out: 1: outside the image (id 203)', 'boxes clipped to the image: 1',
+                     '5 of 105 annotations (5%) are not learned from: 1 unknown category, 1 not finite, 2 no size, '
+                     '1 outside the image')}
     facts = json.loads((tmp_path/'view/provenance.json').read_text())['splits']['train']
     assert {reason: entry['first_ids'] for reason, entry in facts['skipped'].items() if entry['count']} == {
         'unknown image': [205], 'unknown category': [206], 'not finite': [200], 'no size': [201, 202],
@@ -261,7 +263,7 @@ BASES = {
     'v8.pt':      ['is no YOLOv10 detector', 'Detect'],
     'torn.pt':    ['100000 bytes', 'cut short', 'replace it by a whole copy'],
     'damaged.pt': ['is damaged', 'checksum'],
-    'other.pt':   ['could not be opened by Ultralytics'],
+    'other.pt':   ['holds weights without their network (a state_dict)'],
     'tree.pt':    ["did you mean 'three.pt'?", '--base'],
     '':           ['it is a folder', '--base'],
 }
@@ -353,7 +355,7 @@ def test_eval(checkpoints, tiny):
     done = command('eval', checkpoints/'good.pt', '--coco-root', tiny/'coco', '--imgsz', 64, '--val-max-images', 3)
     assert done.returncode == 0 and not done.stderr
     inputs, *lines = done.stdout.splitlines()
-    assert inputs == 'inputs: 64 pixels, as narrow as the images allow' and [
+    assert inputs == 'inputs: 64 pixels; as narrow as the images allow' and [
         line.split(' AP ')[0].split()
         for line in lines] == [[head, '3', 'images,', 'pycocotools:'] for head in ('one2one', 'one2many')]
 

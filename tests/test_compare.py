@@ -203,8 +203,8 @@ def test_methods_trained_differently_are_not_pooled(runs_of):
     variant, = compare(
         runs_of(vary(method='ema'), vary(method='ema', seed=1, changes={'training.epochs': 50}),
                 vary(method='baseline'))).variants
-    assert {a.label for a in variant.arms} == {'baseline', 'ema, epochs 6', 'ema, epochs 50'}
-    assert [s.split(':')[0] for s in sentences(variant) if 'against' in s] == ['ema, epochs 6 against baseline']
+    assert {a.label for a in variant.arms} == {'baseline', 'ema, epochs 10', 'ema, epochs 50'}
+    assert [s.split(':')[0] for s in sentences(variant) if 'against' in s] == ['ema, epochs 10 against baseline']
 
 
 # --- what the sentences claim --------------------------------------------------------------------------------------------------------------
@@ -314,7 +314,7 @@ def test_a_recipe_is_compared_with_its_own_plain_training(runs_of):
                 vary(method='dampen', run_id='d', changes={'method.dampen.strength': 1.}))).variants
     found = {s.label: s.reference for s in variant.states}
     assert found['dampen, epochs 50: QAT raw'] == 'baseline, epochs 50: QAT raw' and found['freeze: QAT raw'] is None
-    assert found['dampen, epochs 6: QAT raw'] == 'baseline, epochs 6: QAT raw' and sum(
+    assert found['dampen, epochs 10: QAT raw'] == 'baseline, epochs 10: QAT raw' and sum(
         s.plain for s in variant.states) == 2
 
 
@@ -456,10 +456,10 @@ def test_experiment_by_hand_asks_too(tmp_path):
     assert not (tmp_path/'run').exists()
 
 
-def test_ungated_run_starts_and_says_so(tmp_path):
-    "It gets as far as the missing data; summary, Markdown and report carry the record."
+def test_ungated_run_starts_and_says_so(tmp_path, tiny):
+    "It gets as far as the missing weights; summary, Markdown and report carry the record."
     root = tmp_path/'run'
-    done = command('run', '--variant', 'yolo10m', '--ungated', '--run-root', root, '--coco-root', tmp_path/'nowhere',
+    done = command('run', '--variant', 'yolo10m', '--ungated', '--run-root', root, '--coco-root', tiny/'coco',
                    '--base', tmp_path/'none.pt')
     assert done.returncode == 1 and 'may not start' not in done.stderr and load_config(root/'run_config.yaml').ungated
     assert load_summary(root).gate.model_dump() == {'allowed': False, 'ungated': True,
@@ -536,7 +536,7 @@ def test_tables(written):
     assert float(one['AP_qc']) - float(one['AP_qat_ema']) == pytest.approx(
         float(one['qc_gain'])) and one['status'] == 'completed-success'
     text = (folder/'out/summary.md').read_text()
-    assert text.startswith('# GATE CLOSED') and '<b>"7"\\|' in text and '## Incomplete: not averaged' in text
+    assert text.startswith('# GATE CLOSED') and '&lt;b&gt;"7"\\|' in text and '## Incomplete: not averaged' in text
     tables = re.findall(r'(?:^\|.*\n)+', text, re.M)
     assert all(len({len(re.findall(r'(?<!\\)\|', line)) for line in t.splitlines()}) == 1
                for t in tables) and len(tables) >= 6

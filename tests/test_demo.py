@@ -179,6 +179,8 @@ def readme():
 def place(demo_run, tmp_path, monkeypatch):
     "A folder with the demo's run in it, as `make demo` leaves one."
     shutil.copytree(demo_run, tmp_path/'runs/demo', symlinks=True)
+    provenance = tmp_path/'runs/demo/dataset/provenance.json'  # its scenes were made where they are
+    provenance.write_text(provenance.read_text().replace(str(demo_run), str(tmp_path/'runs/demo')))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

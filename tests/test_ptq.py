@@ -122,7 +122,7 @@ def test_first_ladder(tmp_path):
             [s.method for s in ladder.steps]) == (1, 160, ['fp', 'bias', 'rtn', 'bn'])
     assert render_ladder(tmp_path).is_file()
     for wrong, piece in ((text.replace('"version": 1', '"version": 2'), 'has version 2; this version reads 1'),
-                         (text[:99], 'is not JSON'), (json.dumps({'version': 1}), 'Field required')):
+                         (text[:99], 'is not JSON'), (json.dumps({'version': 1}), 'field required')):
         (tmp_path/'ladder.json').write_text(wrong)
         with pytest.raises(ValueError, match=piece): load_ladder(tmp_path)
     with pytest.raises(FileNotFoundError): load_ladder(Path(tmp_path)/'none')

@@ -51,7 +51,7 @@ def markdown_text(
     "What a file says, as the words that it is."
     words = one_line(text, 2000).replace('&', '&amp;').replace('<', '&lt;').replace('>', '&gt;')
     words = re.sub(r'[\\`*\[\]|~]|(?<!\w)_|_(?!\w)', r'\\\g<0>', words)  # an underscore within a word is no mark
-    return re.sub(r'^(\s*)(#|[-+=]|\d+(?=[.)]))', _not_first, words)
+    return re.sub(r'^(\s*)(#|[-+](?=\s|$)|==|--|\d+(?=[.)](?:\s|$)))', _not_first, words)
 
 def _not_first(found:re.Match) -> str:
     space, mark = found.groups()
