@@ -198,6 +198,7 @@ def in_this_process(line):
     assert end.value.code == 0, line
 
 
+@pytest.mark.timeout(3000)  # some twenty commands, several of them runs
 def test_readme_commands(readme, place):
     "In their order, in one folder, as printed; runs are made smaller, and make is called elsewhere."
     shell = []
