@@ -89,8 +89,9 @@ def test_through_eval(change, tmp_path, tiny, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = onnx.load(EXAMPLE)
     change(model)
-    code, _out, err = answer(main, 'eval', written(tmp_path/'x.onnx', model), '--coco-root', tiny/'coco')
+    code, out, err = answer(main, 'eval', written(tmp_path/'x.onnx', model), '--coco-root', tiny/'coco')
     assert code == 1 and len(err.splitlines()) == 1 and 'x.onnx' in err
+    assert not out
     assert not (tmp_path/'owned').exists()
 
 

@@ -266,13 +266,14 @@ def _tensors(graph:GraphProto) -> Iterator[TensorProto]:
 
 def _graph_problem(model:ModelProto) -> str: # Empty: none
     "What is asked before onnxruntime sees a graph."
-    graph, ours = model.graph, ('', 'qonnx', 'onnx.brevitas')
+    graph, ours = model.graph, ('qonnx', 'onnx.brevitas')
     if any(t.external_data or t.data_location == TensorProto.EXTERNAL for t in _tensors(graph)):
         return 'keeps numbers in another file'
     if model.functions or graph.sparse_initializer or any(a.type in _NESTED for n in graph.node for a in n.attribute):
         return 'has graphs or sparse tensors within its graph'
-    if strange := [n for n in graph.node if not any(n.domain == o or o and n.domain.startswith(f'{o}.') for o in ours)]:
-        return f'has an operator of the domain {one_line(strange[0].domain, 60)}'
+    domains = {n.domain for n in graph.node if n.domain}  # bytes, where they are no UTF-8
+    if strange := [d for d in domains if isinstance(d, bytes) or not f'{d}.'.startswith(tuple(f'{o}.' for o in ours))]:
+        return f'has an operator of the domain {one_line(strange[0], 60)}'
     kinds = [(i.name, i.type.tensor_type.elem_type, len(i.type.tensor_type.shape.dim)) for i in graph.input]
     if kinds != [('images', TensorProto.FLOAT, 4)] or [o.name for o in graph.output] != ['output0']:
         return 'should take images of the shape (n, 3, h, w) and give output0'
@@ -339,7 +340,9 @@ def session(
     shown.graph.output.append(helper.make_tensor_value_info(RAW_OUTPUT, TensorProto.FLOAT, None))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(shown.SerializeToString(), options, providers=['CPUExecutionProvider'])
+    # its fallback would print what is wrong, and try the same once more
+    return onnxruntime.InferenceSession(shown.SerializeToString(), options, providers=['CPUExecutionProvider'],
+                                        enable_fallback=0)
 
 # %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-026
 class OnnxDetector:
