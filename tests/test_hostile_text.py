@@ -226,3 +226,11 @@ def test_a_configuration_survives_the_way_to_a_file_and_back(tmp_path):
     config = RunConfig(profile='demo', method='ema+dampen', epochs=3)
     assert load_config(save_config(config, tmp_path/'a.yaml')) == config
     assert yaml.safe_load((tmp_path/'a.yaml').read_text()) == config.model_dump()
+
+
+def test_a_section_that_is_there_twice(tmp_path):
+    "The error speaks of the first, the record is looked for in the last, which is shorter."
+    from yolov10_qat.data.annotations import decode_instances
+    record = '{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 2, 2]}'
+    text = f'{{"images": [], "categories": [], "annotations": [{record}, {{"id": 2}}], "annotations": [{record}]}}'
+    with pytest.raises(DataError, match='image_id'): decode_instances(text.encode(), tmp_path/'x.json', False)

@@ -174,7 +174,7 @@ def _offender(
     if not place: return ''
     section, index, field = place.groups()
     try: record = _record(data, section, int(index))
-    except NOT_READ: return ''  # the file is broken further on as well
+    except (*NOT_READ, LookupError): return ''  # it is broken further on as well, or has that key twice
     if not isinstance(record, dict): return f' ({one_line(record, 60)})'
     value = f', {field} = {one_line(record.get(field), 60)}' if field else ''
     return f" (record with id {one_line(record.get('id', 'missing'), 60)}{value})"
