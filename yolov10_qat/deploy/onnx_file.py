@@ -344,6 +344,13 @@ def session(
     return onnxruntime.InferenceSession(shown.SerializeToString(), options, providers=['CPUExecutionProvider'],
                                         enable_fallback=0)
 
+# %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-025a
+@contextmanager
+def _blamed(path:Path|str) -> Iterator[None]:
+    "What onnxruntime has against a file, in one line."
+    try: yield
+    except Exception as e: raise CheckpointError(f'{path} cannot be run: {one_line(e, 200)}; export it again') from None
+
 # %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-026
 class OnnxDetector:
     "An exported ONNX file, run by onnxruntime: an `evaluate.Detector`."
@@ -355,21 +362,14 @@ class OnnxDetector:
         self.names, self.stride, self.output = self.facts['names'], self.facts['stride'], self.facts['output']
         self.imgsz = None if self.facts['dynamic'] else self.facts['imgsz']
         self.heads = (HEAD_OF[self.output],)
-        with self._blamed(): self.session = session(self.model)
-
-    @contextmanager
-    def _blamed(self) -> Iterator[None]:
-        "What onnxruntime has against the file, in one line."
-        try: yield
-        except Exception as e:
-            raise CheckpointError(f'{self.path} cannot be run: {one_line(e, 200)}; export it again') from None
+        with _blamed(path): self.session = session(self.model)
 
     def run(self,
         images_n3hw:Tensor, # RGB, 0 to 1
     ) -> tuple[Tensor,Tensor]: # As from `OneOutput`
         "Output and raw output, image by image where the file takes one at a time."
         parts = [images_n3hw] if self.facts['dynamic'] else images_n3hw.split(1)
-        with self._blamed():
+        with _blamed(self.path):
             answers = [self.session.run(['output0', RAW_OUTPUT], {'images': part.numpy()}) for part in parts]
             output, raw = (torch.from_numpy(np.concatenate(a)) for a in zip(*answers))
             columns = 6 if self.output == 'one2one' else raw.shape[-1]
