@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FOREIGN', 'BASE_KEY', 'save_checkpoint', 'load_checkpoint', 'network', 'random_model', 'state_sha256', 'build_model',
-           'load', 'open_model', 'as_yolo', 'verify_checkpoint', 'newest_checkpoint', 'identity_misfit', 'save_base',
-           'load_base', 'trained_size', 'open_base', 'save_calibrated']
+           'load', 'open_model', 'model_of', 'as_yolo', 'verify_checkpoint', 'newest_checkpoint', 'identity_misfit',
+           'save_base', 'load_base', 'trained_size', 'open_base', 'save_calibrated']
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-002
 import hashlib
@@ -164,7 +164,14 @@ def open_model(
     weights:str='best', # `raw`, `ema`, or `best`: the average where there is one
 ) -> DetectionModel: # Quantised as the manifest says, evaluation mode
     "The model of a checkpoint; where it cannot be built, the error names the file."
-    content = load_checkpoint(path)
+    return model_of(path, load_checkpoint(path), weights)
+
+def model_of(
+    path:Path|str,          # Of the checkpoint
+    content:dict[str,Any],  # From `load_checkpoint`
+    weights:str='best',     # As for `build_model`
+) -> DetectionModel: # The same
+    "`build_model` with the name of the file in its errors."
     try: return build_model(content, weights)
     except CheckpointError as e: raise CheckpointError(f'{path}: {e}') from None
 
@@ -195,10 +202,8 @@ def verify_checkpoint(
         if broken := _broken_tensors(content[which]):
             raise CheckpointError(f'{path}: {which} has values that are not finite in '
                                   f'{one_line(broken[:3])}')
-    try:
-        build_model(content, 'raw')
-        if content['ema_state_dict'] is not None: build_model(content, 'ema')
-    except CheckpointError as e: raise CheckpointError(f'{path}: {e}') from None
+    model_of(path, content, 'raw')
+    if content['ema_state_dict'] is not None: model_of(path, content, 'ema')
     return describe_checkpoint(path)
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-026

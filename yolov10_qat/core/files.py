@@ -12,7 +12,7 @@ import fcntl
 import hashlib
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .layout import Layout
@@ -44,14 +44,18 @@ def replace_file(
 _NO_ROOM = {errno.ENOSPC: 'its disk is full; make room', errno.EDQUOT: 'your quota of its disk is used up; make room',
             errno.EFBIG: 'it is longer than a file may be here; raise the limit (ulimit -f)'}
 
+def _causes(error:BaseException|None) -> Iterator[BaseException]:
+    "An error, and what it was raised from."
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
 def no_room(
     error:BaseException|None, # Of writing a file; what it was raised from is looked at too
 ) -> str: # What stands in the way and what to do; empty for an error of another kind
     "Whether a file was not written because there was no room for it."
-    while error is not None:
-        if (number := getattr(error, 'errno', None)) in _NO_ROOM: return _NO_ROOM[number]
-        error = error.__cause__ or error.__context__
-    return ''
+    numbers = (getattr(cause, 'errno', None) for cause in _causes(error))
+    return next((_NO_ROOM[number] for number in numbers if number in _NO_ROOM), '')
 
 def _more(part:Path) -> OSError|None:  # torch.save says "iostream error" or names a line of C++, so the disk is asked
     try:
@@ -75,10 +79,7 @@ def message_of(
     folder:Path|str,     # Of the run
 ) -> str: # Never empty
     "An error in words, with what to do where there was no room."
-    cause = error
-    while cause is not None:
-        if isinstance(cause, NoRoom): return str(cause)
-        cause = cause.__cause__ or cause.__context__
+    if said := next((cause for cause in _causes(error) if isinstance(cause, NoRoom)), None): return str(said)
     if reason := no_room(error):
         file = getattr(error, 'filename', None) or f'a file in {folder}'
         return f'{file} was not written: {reason}, then go on with --resume'

@@ -9,13 +9,14 @@ __all__ = ['open_detector', 'evaluate_file']
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ..checkpoint.format import check_weights
-from ..checkpoint.store import load_checkpoint, open_model
+from ..checkpoint.store import load_checkpoint, model_of
 from ..core.doors import USUAL_SIDE, input_side
 from ..core.progress import log_note
 from .onnx_file import OnnxDetector
-from .packed import load_packed, read_packed
+from .packed import packed_network, read_packed
 from ..evaluate.heads import Detector, HeadScores, TorchDetector, evaluate, validation_view
 from ..quant.layers import deployable
 
@@ -26,22 +27,24 @@ def open_detector(
     device:str='cpu',    # Ultralytics device string, for what torch runs
 ) -> Detector: # To be scored
     "Whatever this project writes, ready to detect."
+    return _opened(path, weights, device)[0]
+
+def _opened(path:Path|str, weights:str, device:str) -> tuple[Detector,Any]: # And what it says it was trained at
     check_weights(weights)
     kind = Path(path).suffix
-    if kind == '.onnx': return OnnxDetector(path)
-    if kind == '.safetensors': return TorchDetector(load_packed(path), device)
-    return TorchDetector(deployable(open_model(path, weights)), device)
+    if kind == '.onnx':
+        detector = OnnxDetector(path)
+        return detector, detector.facts['imgsz']
+    if kind == '.safetensors':
+        header, tensors = read_packed(path)
+        return TorchDetector(packed_network(path, header, tensors), device), header.get('imgsz')
+    content = load_checkpoint(path)
+    return TorchDetector(deployable(model_of(path, content, weights)), device), content['train_args'].get('imgsz')
 
 # %% ../../nbs/60_deploy/05_detectors.ipynb #05_detectors-005b
-def _trained_side(path:Path|str, detector:Detector) -> int|None:
-    if isinstance(detector, OnnxDetector): return input_side(detector.facts['imgsz'])
-    if Path(path).suffix == '.safetensors': return input_side(read_packed(path)[0].get('imgsz'))
-    return input_side(load_checkpoint(path)['train_args'].get('imgsz'))
-
-def _input_of(path:Path|str, detector:Detector, imgsz:int|None) -> tuple[int,str]:
+def _input_of(detector:Detector, trained:int|None, imgsz:int|None) -> tuple[int,str]:
     "Side of the input, and the same in words."
     if detector.imgsz: return imgsz or detector.imgsz, f'squares of {imgsz or detector.imgsz} pixels'
-    trained = None if imgsz else _trained_side(path, detector)
     why = '' if imgsz else ', as it was trained' if trained else ': the file does not say what it was trained at'
     side = imgsz or trained or USUAL_SIDE
     return side, f'{side} pixels{why}; as narrow as the images allow'
@@ -61,9 +64,9 @@ def evaluate_file(
     tell:Callable[[str],object]=log_note, # Given one line when the classes had to be matched by name
 ) -> tuple[dict[str,HeadScores],str]: # By head; what the network was given, for a line of text
     "Score a checkpoint or an exported file on data of one's own choice."
-    detector = open_detector(path, weights, device)
+    detector, trained = _opened(path, weights, device)
     with tempfile.TemporaryDirectory() as scratch:
         view = validation_view(coco_root, Path(scratch)/'dataset', detector.names, str(path), val_split=val_split,
                                val_max_images=val_max_images, progress=progress, tell=tell)
-        side, words = _input_of(path, detector, imgsz)
+        side, words = _input_of(detector, input_side(trained), imgsz)
         return evaluate(detector, view, side, batch), words

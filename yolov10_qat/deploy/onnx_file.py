@@ -30,11 +30,11 @@ from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 from ultralytics.nn.modules.head import Detect
 
-from ..checkpoint.format import CheckpointError
+from ..checkpoint.format import CheckpointError, ClassNames
 from ..core.doors import first_problem
 from ..core.files import replace_file
 from ..core.shown import one_line
-from .network import DeployedLayer, Deployment, Header, Names, keep_head, manifest_sha256
+from .network import DeployedLayer, Deployment, Header, keep_head, manifest_sha256
 from .packed import pack
 from .targets import DIALECTS, HEAD_OF, TRACED_OPSET, check_dialect
 from ..evaluate.heads import raw_output
@@ -237,7 +237,7 @@ class OnnxFacts(Header):
     imgsz:Annotated[int, Field(ge=1, le=16384)]
     dynamic:bool
 
-_NAMES, _STRIDE = TypeAdapter(Names), TypeAdapter(Annotated[int, Field(ge=1, le=1024)])
+_NAMES, _STRIDE = TypeAdapter(ClassNames), TypeAdapter(Annotated[int, Field(ge=1, le=1024)])
 
 def _literal(text:str, kind:TypeAdapter, place:str) -> Any:
     "What Ultralytics writes as a Python literal."
@@ -251,8 +251,6 @@ def _facts(entries:dict[str,str]) -> dict[str,Any]:
     except ValidationError as e: raise ValueError(first_problem(e)) from None
     names = _literal(entries.get('names', ''), _NAMES, 'names')
     stride = _literal(entries.get('stride', ''), _STRIDE, 'stride')
-    if sorted(names) != list(range(len(names))):
-        raise ValueError('names: class numbers should be 0, 1, 2, ... without a gap')
     return json.loads(entries[ONNX_KEY]) | dict(names=names, stride=stride)
 
 # %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-020c

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PACKED_VERSION', 'PACKED_KEY', 'HEADER_LENGTH', 'pack', 'unpack', 'digest', 'packed_tensors', 'save_packed',
-           'PackedHeader', 'read_packed', 'load_packed']
+           'PackedHeader', 'read_packed', 'packed_network', 'load_packed']
 
 # %% ../../nbs/60_deploy/03_packed.ipynb #03_packed-002
 import hashlib
@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from ultralytics.nn.tasks import DetectionModel
 
-from ..checkpoint.format import CheckpointError
+from ..checkpoint.format import CheckpointError, ClassNames
 from ..checkpoint.store import state_sha256
 from ..core.doors import first_problem
 from ..core.files import replace_file
@@ -30,7 +30,6 @@ from yolov10_qat.deploy.network import (
     DeployedLayer,
     Deployment,
     Header,
-    Names,
     Sha256,
     manifest_sha256,
     plain_network,
@@ -111,17 +110,15 @@ class PackedHeader(Header):
     "The JSON text of a packed file."
     version:Literal[1, 2]
     model_yaml:dict[str, JsonValue]  # compared, see `checkpoint.format.known_variant`; nothing is built from it
-    names:Names                      # class index -> name
+    names:ClassNames
     imgsz:int|None = Field(None, ge=1, le=16384)
     digest:Sha256
 
 def _header(path:Path|str, text:str|None) -> dict[str,Any]: # As `json.loads`
     if text is None: raise CheckpointError(f'{path} is no packed file of this project: its header has no {PACKED_KEY}')
     if len(text) > HEADER_LENGTH: raise CheckpointError(f'{path}: its header is longer than {HEADER_LENGTH:,} letters')
-    try: header = PackedHeader.model_validate_json(text)
+    try: PackedHeader.model_validate_json(text)
     except ValidationError as e: raise CheckpointError(f'{path}: {first_problem(e)}; export it again') from None
-    if sorted(header.names) != list(range(len(header.names))):
-        raise CheckpointError(f'{path}: names: class numbers should be 0, 1, 2, ... without a gap; export it again')
     return json.loads(text)
 
 # %% ../../nbs/60_deploy/03_packed.ipynb #03_packed-012b
@@ -164,11 +161,12 @@ def read_packed(
     return header, tensors
 
 # %% ../../nbs/60_deploy/03_packed.ipynb #03_packed-014
-def load_packed(
-    path:Path|str, # From `save_packed`
+def packed_network(
+    path:Path|str,            # Of the file, for messages
+    header:dict[str,Any],     # From `read_packed`
+    tensors:dict[str,Tensor], # The same
 ) -> DetectionModel: # Plain, NMS-free, evaluation mode
-    "The network of a packed file."
-    header, tensors = read_packed(path)
+    "The network of a packed file that is open."
     def layer(e):
         scale, weight, bias = (tensors.get(f"{e['name']}.{part}") for part in ('scale', 'weight', 'bias'))
         codes = torch.from_numpy(
@@ -177,3 +175,9 @@ def load_packed(
     names = {int(k): v for k, v in header['names'].items()}
     try: return plain_network([layer(e) for e in header['layers']], header['model_yaml'], names)
     except CheckpointError as e: raise CheckpointError(f'{path}: {e}') from None
+
+def load_packed(
+    path:Path|str, # From `save_packed`
+) -> DetectionModel: # Plain, NMS-free, evaluation mode
+    "The network of a packed file."
+    return packed_network(path, *read_packed(path))
