@@ -98,8 +98,9 @@ def classes_sentence(
     note = summary.model.class_order if summary.model else None
     return f'Classes: {note}.' if note else ''
 
-AFTER_REFUSAL = ('Files that were kept can be used as they are. yolov10-qat export CHECKPOINT --out FILE tries one file '
-                 'again, with --format in another format. If it is refused again, please report it with the checkpoint.')
+AFTER_REFUSAL = ('Files that were kept can be used as they are. yolov10-qat export CHECKPOINT --out FILE tries one '
+                 'file again, with --format in another format. If it is refused again, please report it with the '
+                 'checkpoint.')
 
 def refused_sentence(
     summary:RunSummary, # A run
@@ -107,8 +108,8 @@ def refused_sentence(
     "Which deployable files were refused."
     names = [one_line(PurePath(x.path).name, 100) for x in summary.refused_exports]
     if not names: return ''
-    more = ', ...' if len(names) > 3 else ''
-    return (f"Refused: {len(names)} of {len(names)+len(summary.exports)} deployable files ({', '.join(names[:3])}{more}); "
+    which, tried = ', '.join(names[:3]) + (', ...' if len(names) > 3 else ''), len(names)+len(summary.exports)
+    return (f'Refused: {len(names)} of {tried} deployable files ({which}); '
             'the outcome does not depend on it, and the report says why under Refused files.')
 
 
