@@ -5,7 +5,6 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ import torch
 from yolov10_qat.checkpoint.format import CheckpointError
 from yolov10_qat.checkpoint.store import optimizer_misfit
 from yolov10_qat.data.view import build_view
-from yolov10_qat.train.float_trainer import FloatTrainer
+from yolov10_qat.train.float_trainer import _restore_optimizer
 
 # --- parts of a data set ------------------------------------------------------------------------------------------------
 
@@ -73,8 +72,7 @@ def stepped(kind, **how):
     return made
 
 
-def restore(optimizer, stored):
-    FloatTrainer._restore_optimizer(SimpleNamespace(optimizer=optimizer, last=Path('last.pt')), stored)
+def restore(optimizer, stored): _restore_optimizer(optimizer, stored, Path('last.pt'))
 
 
 KINDS = [(torch.optim.Adam, {}), (torch.optim.AdamW, {}), (torch.optim.SGD, dict(momentum=.9)), (torch.optim.SGD, {}),

@@ -241,10 +241,12 @@ def evaluate_command(
 def _check_imgsz(imgsz:int|None):
     if imgsz and imgsz % 32: raise ValueError(f'--imgsz {imgsz} is no multiple of 32')
 
-def _side(imgsz:int|None, trained:int|None) -> int:
-    "What was asked for, or what the base was trained at."
+def _read_base(file:Path, imgsz:int|None) -> tuple[Any,int]:
+    "Base weights, and the side that was asked for or that they were trained at."
+    from yolov10_qat.checkpoint.store import read_base
     from yolov10_qat.core.doors import USUAL_SIDE
-    return imgsz or trained or USUAL_SIDE
+    base = read_base(file)
+    return base, imgsz or base.imgsz or USUAL_SIDE
 
 def _say(line:str): print(f'note: {line}', file=sys.stderr)
 
@@ -290,12 +292,10 @@ def sensitivity(
     size = parse_budget(budget) if budget else None
     file = find_checkpoint(checkpoint, variant)
     _check_data(coco_root, val_split)
-    from yolov10_qat.checkpoint.store import read_base
     from yolov10_qat.pipeline.stages import check_device
     from yolov10_qat.studies.sensitivity import study
     check_device(device)
-    base = read_base(file)
-    side = _side(imgsz, base.imgsz)
+    base, side = _read_base(file, imgsz)
     print(f'settings: checkpoint={checkpoint} coco_root={coco_root} imgsz={side} out={out}', flush=True)
     with _bar() as progress:
         found = study(base, coco_root, out, size, variant=variant, bits=weight_bits, granularity=granularity,
@@ -362,9 +362,7 @@ def ptq(
     from yolov10_qat.checkpoint.base_weights import find_base
     file = find_base(variant, str(checkpoint)).path
     _check_data(coco_root, train_split, val_split)
-    from yolov10_qat.checkpoint.store import read_base
-    base = read_base(file)
-    side = _side(imgsz, base.imgsz)
+    base, side = _read_base(file, imgsz)
     print(f'settings: checkpoint={checkpoint} coco_root={coco_root} methods={",".join(methods)} imgsz={side} '
           f'out={out}', flush=True)
     from yolov10_qat.pipeline.stages import check_device

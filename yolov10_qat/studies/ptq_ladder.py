@@ -132,8 +132,7 @@ FP = 'fp'  # the rung that the others are compared with
 
 # %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-012
 def run_ladder(
-    # Base weights (.pt of Ultralytics, or from `save_base`), a checkpoint of this project, `demo`, or from `read_base`
-    checkpoint:Path|str|BaseFile,
+    checkpoint:Path|str|BaseFile, # Base weights as for `read_base` or from it, or `demo`
     coco_root:Path|str,           # COCO-format data, or `demo`
     out:Path|str,                 # Folder of the ladder, made if need be
     methods:list[str],            # As for `config.ptq_parts`
@@ -154,8 +153,7 @@ def run_ladder(
 ) -> Ladder: # Complete
     "Score every method that has not been scored yet, and write the report."
     methods = list(dict.fromkeys(map(canonical_ptq, methods)))
-    read = checkpoint if isinstance(checkpoint, BaseFile) else read_base(find_base(variant, str(checkpoint)).path)
-    out = Path(out)
+    read, out = _read(checkpoint, variant), Path(out)
     with tempfile.TemporaryDirectory() as scratch:
         root = coco_root if str(coco_root) != DEMO else write_scenes(
             Path(scratch)/'coco', calibration, val_max_images or LADDER_DEMO_IMAGES, progress=progress)
@@ -163,8 +161,8 @@ def run_ladder(
                           train_max_images=calibration, val_max_images=val_max_images, seed=seed, progress=progress)
         settings = LadderSettings(variant=variant, base_sha256=file_sha256(read.path), bits=bits,
                                   granularity=granularity, imgsz=imgsz or read.imgsz or USUAL_SIDE,
-                                  fingerprint=view.fingerprint, calibration_images=view.train_images,
-                                  val_images=view.val_images, seed=seed)
+                                  fingerprint=view.fingerprint, seed=seed,
+                                  calibration_images=view.train_images, val_images=view.val_images)
         base, note = _opened(read, variant, view.names, tell)
         ladder = _begin(out, settings, read.path.name, device).model_copy(update=dict(class_order=note))
         climber = _Climber(ladder, out, base, view, batch, progress)
@@ -175,6 +173,9 @@ def run_ladder(
 
 # %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-013
 LADDER_DEMO_IMAGES = 96
+
+def _read(checkpoint:Path|str|BaseFile, variant:str) -> BaseFile:
+    return checkpoint if isinstance(checkpoint, BaseFile) else read_base(find_base(variant, str(checkpoint)).path)
 
 def _opened(read:BaseFile, variant:str, names:list[str], tell:Callable[[str],object]):
     "The base, and what there is to say of its classes."

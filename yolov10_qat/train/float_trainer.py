@@ -308,6 +308,14 @@ class _Stepping(_Built):
 
     def _before_step(self): "Nothing is added to the gradients."
 
+# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-036z
+def _restore_optimizer(optimizer:torch.optim.Optimizer, stored:dict[str,Any], file:Path):
+    if found := optimizer_misfit(stored, optimizer):
+        raise CheckpointError(f'{file} does not fit this run: optimizer.{found}; move it away, and the run goes on '
+                              'from the newest that does')
+    optimizer.load_state_dict(stored)
+
+
 # %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-037
 class _Resumable(_Stepping):
     "Restores everything a resumed run needs."
@@ -331,19 +339,13 @@ class _Resumable(_Stepping):
         copy_state(content['model_state_dict'], unwrap_model(self.model))
         if content['ema_state_dict'] is not None: copy_state(content['ema_state_dict'], self.ema.ema)
         self.ema.updates = content['ema_updates']
-        self._restore_optimizer(content['optimizer'])
+        _restore_optimizer(self.optimizer, content['optimizer'], self.last)
         state = content['resume']
         self.scaler.load_state_dict(state['scaler'])
         self.best_fitness, self.rows, self.start_epoch = state['best_fitness'], state['rows'], content['epoch']
         self._restore_head_loss()
         self._restore_more(state)
         if RANK in {-1, 0}: self._write_rows()
-
-    def _restore_optimizer(self, stored:dict[str,Any]):
-        if found := optimizer_misfit(stored, self.optimizer):
-            raise CheckpointError(f'{self.last} does not fit this run: optimizer.{found}; move it away, and the run '
-                                  'goes on from the newest that does')
-        self.optimizer.load_state_dict(stored)
 
     def _restore_head_loss(self):
         model = unwrap_model(self.model)
