@@ -17,7 +17,8 @@ from notebooks import run_apart
 from places import ROOT, SHARED
 
 NBS, LIB = ROOT/'nbs', ROOT/'yolov10_qat'
-ALL = sorted(p for p in NBS.rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
+LEFT = {'.ipynb_checkpoints', '_runs'}  # what JupyterLab and a tutorial leave behind; git ignores it
+ALL = sorted(p for p in NBS.rglob('*.ipynb') if LEFT.isdisjoint(p.parts))
 TUTORIALS = [p for p in ALL if p.parent.name == 'tutorials']
 NOTEBOOKS = [p for p in ALL if p not in TUTORIALS]
 TEMPLATES = sorted((LIB/'templates').glob('*.ipynb'))
