@@ -2,7 +2,7 @@
 import pytest
 
 from many_runs import held, store, vary
-from yolov10_qat.compare.gate import TRAINED_ALIKE, ask_gate, gate
+from yolov10_qat.compare.gate import ask_gate, gate
 from yolov10_qat.compare.runs import find_runs
 from yolov10_qat.core.config import RANDOM, RunConfig
 
@@ -28,7 +28,7 @@ ALIKE = dict(epochs=('training__epochs', 20), batch=('training__batch', 8), lr0=
              lrf=('training__overrides__lrf', .5), warmup_epochs=('training__overrides__warmup_epochs', 2.),
              optimizer=('training__overrides__optimizer', 'SGD'))
 
-@pytest.mark.parametrize('name', TRAINED_ALIKE)
+@pytest.mark.parametrize('name', ALIKE)
 def test_each_that_must_be_equal(tmp_path, name):
     found = decide(tmp_path, N0, N1, S0, other(**dict([ALIKE[name]])))
     assert not found.allowed and f'{name} {ALIKE[name][1]} instead of ' in found.reasons[1]
