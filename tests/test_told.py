@@ -71,7 +71,7 @@ def test_a_publication_says_both(tmp_path, monkeypatch):
 
 
 def test_words_of_a_stranger(tmp_path):
-    "Nothing that a file says is markup or a control, and a name of 300 letters may break."
+    "Nothing that a file says is markup or a control, after a name of 300 letters either."
     summary, page = told(tmp_path/'run', [(f'export/{HOSTILE}', HOSTILE)], HOSTILE)
     check_words(summary, html=False)
     check_words(page, html=True)
