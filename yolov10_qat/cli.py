@@ -241,11 +241,10 @@ def evaluate_command(
 def _check_imgsz(imgsz:int|None):
     if imgsz and imgsz % 32: raise ValueError(f'--imgsz {imgsz} is no multiple of 32')
 
-def _side(imgsz:int|None, base:Path) -> int:
+def _side(imgsz:int|None, trained:int|None) -> int:
     "What was asked for, or what the base was trained at."
-    from yolov10_qat.checkpoint.store import trained_size
     from yolov10_qat.core.doors import USUAL_SIDE
-    return imgsz or trained_size(base) or USUAL_SIDE
+    return imgsz or trained or USUAL_SIDE
 
 def _say(line:str): print(f'note: {line}', file=sys.stderr)
 
@@ -291,13 +290,15 @@ def sensitivity(
     size = parse_budget(budget) if budget else None
     file = find_checkpoint(checkpoint, variant)
     _check_data(coco_root, val_split)
+    from yolov10_qat.checkpoint.store import read_base
     from yolov10_qat.pipeline.stages import check_device
     from yolov10_qat.studies.sensitivity import study
     check_device(device)
-    side = _side(imgsz, file)
+    base = read_base(file)
+    side = _side(imgsz, base.imgsz)
     print(f'settings: checkpoint={checkpoint} coco_root={coco_root} imgsz={side} out={out}', flush=True)
     with _bar() as progress:
-        found = study(checkpoint, coco_root, out, size, variant=variant, bits=weight_bits, granularity=granularity,
+        found = study(base, coco_root, out, size, variant=variant, bits=weight_bits, granularity=granularity,
                       val_split=val_split, max_images=val_max_images, progress=progress, imgsz=side, batch=batch,
                       device=device, tell=_say)
     _tell_study(found, out, weight_bits)
@@ -361,14 +362,16 @@ def ptq(
     from yolov10_qat.checkpoint.base_weights import find_base
     file = find_base(variant, str(checkpoint)).path
     _check_data(coco_root, train_split, val_split)
-    side = _side(imgsz, file)
+    from yolov10_qat.checkpoint.store import read_base
+    base = read_base(file)
+    side = _side(imgsz, base.imgsz)
     print(f'settings: checkpoint={checkpoint} coco_root={coco_root} methods={",".join(methods)} imgsz={side} '
           f'out={out}', flush=True)
     from yolov10_qat.pipeline.stages import check_device
     from yolov10_qat.studies.ptq_ladder import run_ladder
     check_device(device)
     with _bar() as progress:
-        found = run_ladder(checkpoint, coco_root, out, methods, variant=variant, bits=weight_bits,
+        found = run_ladder(base, coco_root, out, methods, variant=variant, bits=weight_bits,
                            granularity=granularity, imgsz=side, batch=batch, device=device,
                            calibration=calibration_images, val_max_images=val_max_images, train_split=train_split,
                            val_split=val_split, seed=seed, progress=progress, tell=_say)

@@ -5,21 +5,23 @@
 # %% auto #0
 __all__ = ['FOREIGN', 'BASE_KEY', 'save_checkpoint', 'load_checkpoint', 'network', 'random_model', 'state_sha256', 'build_model',
            'load', 'open_model', 'model_of', 'as_yolo', 'verify_checkpoint', 'newest_checkpoint', 'identity_misfit',
-           'save_base', 'load_base', 'trained_size', 'open_base', 'save_calibrated']
+           'optimizer_misfit', 'save_base', 'load_base', 'BaseFile', 'read_base', 'open_base', 'save_calibrated']
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-002
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.optim import Optimizer
 from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 
@@ -41,7 +43,7 @@ from yolov10_qat.checkpoint.format import (
 )
 from ..core.class_order import match_classes, rows_in_order
 from ..core.config import VARIANTS
-from ..core.doors import first_problem, input_side
+from ..core.doors import check_header, input_side
 from ..core.files import replace_file
 from ..core.progress import log_note
 from ..core.shown import one_line
@@ -248,6 +250,56 @@ def identity_misfit(
             f'{k} {one_line(repr(stored[k]), 80)} there, {identity[k]!r} here' for k in differ) if differ else ''
     return misfit
 
+# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-064
+def _alike(a:Any, b:Any) -> bool:
+    "Whether a setting may stand where another stood."
+    if b is None or isinstance(b, bool): return a is None or isinstance(a, bool)
+    if isinstance(b, (int, float)): return type(a) in (int, float) and math.isfinite(a)
+    if isinstance(b, (list, tuple)): return isinstance(a, (list, tuple)) and len(a) == len(b) and all(map(_alike, a, b))
+    return type(a) is type(b)
+
+def _group_misfit(group:dict[str,Any], here:dict[str,Any]) -> str:
+    count = len(group['params']) if isinstance(group.get('params'), list) else 'no list'
+    if count != len(here['params']): return f"params: {count} there, {len(here['params'])} in this run"
+    for k, known in here.items():
+        if k == 'params': continue
+        if k not in group and (known is None or isinstance(known, bool)): continue  # a switch of a newer torch
+        if k not in group: return f'{k} is missing'
+        if not _alike(group[k], known): return f'{k}: {one_line(group[k], 60)} there, {one_line(known, 60)} in this run'
+    return ''
+
+# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-065
+_ADAM = {'step', 'exp_avg', 'exp_avg_sq'}
+_KEPT = {'Adam': _ADAM, 'AdamW': _ADAM, 'SGD': {'momentum_buffer'}}  # optimizer -> what it keeps for a parameter
+
+def _state_misfit(state:dict[int,dict[str,Any]], params:list[Tensor], kept:set[str]) -> str:
+    for i, values in state.items():
+        if not 0 <= i < len(params): return f'{i} is no parameter, there are {len(params)}'
+        if values.keys() != kept: return f'{i}: {one_line(sorted(values), 100)} there, {sorted(kept)} are expected'
+        for k, v in values.items():
+            if isinstance(v, Tensor) and v.is_floating_point() and v.shape in (params[i].shape, ()): continue
+            if v is None or _alike(v, 0): continue
+            what = f'shape {list(v.shape)}, {v.dtype}' if isinstance(v, Tensor) else one_line(v, 60)
+            return f'{i}.{k}: {what} there, shape {list(params[i].shape)} in this run'
+    return ''
+
+# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-067
+def optimizer_misfit(
+    stored:dict[str,Any],  # `optimizer` of a checkpoint
+    optimizer:Optimizer,   # That is to go on with it
+) -> str: # The first field that does not fit, and how; empty when all do
+    "Compare the state of an optimizer with the optimizer of a run."
+    groups, here = stored['param_groups'], optimizer.param_groups
+    if len(groups) != len(here): return f'param_groups: {len(groups)} there, {len(here)} in this run'
+    for i, pair in enumerate(zip(groups, here)):
+        if found := _group_misfit(*pair): return f'param_groups.{i}.{found}'
+    params = [p for group in here for p in group['params']]
+    if [k for group in groups for k in group['params']] != [*range(len(params))]:
+        return 'param_groups: the numbers of params are not those of torch'
+    kept = _KEPT.get(type(optimizer).__name__)  # others are left to torch
+    found = _state_misfit(stored['state'], params, kept) if kept else ''
+    return f'state.{found}' if found else ''
+
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-030
 BASE_KEY = 'yolov10_qat_base'  # in the header of the file
 
@@ -276,15 +328,6 @@ class _BaseHeader(BaseModel):
     names:list[Annotated[str, Field(max_length=1000)]] = Field(min_length=1, max_length=10_000)
     facts:dict[str,JsonValue]
 
-def _base_header(path:Path, text:str|None) -> _BaseHeader:
-    if text is None:
-        raise CheckpointError(f'{path} holds no base weights of this project: its header has no {BASE_KEY}')
-    if len(text) > 16 << 20:
-        raise CheckpointError(f'{path}: its {BASE_KEY} has {len(text):,} characters, more than names and facts need')
-    try: return _BaseHeader.model_validate_json(text)
-    except ValidationError as e:
-        raise CheckpointError(f'{path}: its {BASE_KEY} is wrong: {first_problem(e)}; take another copy') from None
-
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-031a
 def _check_tensors(path:Path, file:Any, header:_BaseHeader):
     "Refuse tensors that are not those of the network, before any is read."
@@ -310,7 +353,7 @@ def load_base(
     if not path.is_file(): raise FileNotFoundError(f'no base weights {path}; name an existing file')
     try:
         with safe_open(path, 'pt') as file:
-            header = _base_header(path, (file.metadata() or {}).get(BASE_KEY))
+            header = check_header(path, BASE_KEY, (file.metadata() or {}).get(BASE_KEY), _BaseHeader, CheckpointError)
             _check_tensors(path, file, header)
             state = {k: file.get_tensor(k) for k in file.keys()}
     except SafetensorError as e: raise CheckpointError(f'{path} is damaged or no safetensors file ({one_line(e)}); '
@@ -320,8 +363,9 @@ def load_base(
     return {k: t.float() if t.is_floating_point() else t for k, t in state.items()}, header.model_dump()
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-035
-class _BaseFile(NamedTuple):
-    "What a run can start from."
+class BaseFile(NamedTuple):
+    "What a run can start from, as it was read."
+    path:Path
     state:dict[str,Tensor]  # of a float network
     names:dict[int,str]     # class index -> name
     kind:str                # definition that it was made as
@@ -332,49 +376,48 @@ def _definition_name(path:Path, definition:Any) -> str:
     except CheckpointError as e: raise CheckpointError(f'{path}: {e}') from None
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-035z
-def _state_of_base(path:Path) -> _BaseFile:
+def read_base(
+    # Ultralytics .pt (it is unpickled: trust its source), checkpoint of this project, or weights from `save_base`
+    path:Path|str,
+) -> BaseFile: # For `open_base`
+    "Read base weights; nothing is known yet of what they are wanted for."
+    path = Path(path)
     if path.suffix == '.safetensors':
         state, header = load_base(path)
         recipe = header['facts'].get('recipe')
-        return _BaseFile(state, dict(enumerate(header['names'])), VARIANTS[header['variant']],
-                         input_side(recipe.get('imgsz')) if isinstance(recipe, dict) else None)
+        return BaseFile(path, state, dict(enumerate(header['names'])), VARIANTS[header['variant']],
+                        input_side(recipe.get('imgsz')) if isinstance(recipe, dict) else None)
     try: content = load_checkpoint(path)
-    except ForeignFile: pass  # Ultralytics may know it
-    else:
-        state = content['ema_state_dict'] or content['model_state_dict']
-        # learned steps are no float weights
-        return _BaseFile({k: v for k, v in state.items() if '.weight_quant.' not in k}, content['names'],
-                         _definition_name(path, content['model_yaml']), input_side(content['train_args'].get('imgsz')))
+    except ForeignFile: return _foreign_base(path)  # Ultralytics may know it
+    state = content['ema_state_dict'] or content['model_state_dict']
+    # learned steps are no float weights
+    return BaseFile(path, {k: v for k, v in state.items() if '.weight_quant.' not in k}, content['names'],
+                    _definition_name(path, content['model_yaml']), input_side(content['train_args'].get('imgsz')))
+
+def _foreign_base(path:Path) -> BaseFile:
     found = foreign_network(path)
     kind = _definition_name(path, getattr(found.network, 'yaml', None))
-    return _BaseFile(found.network.state_dict(), found.names, kind, found.imgsz)
+    return BaseFile(path, found.network.state_dict(), found.names, kind, found.imgsz)
 
-# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-036
-def trained_size(
-    path:Path|str, # As for `open_base`
-) -> int|None: # Side, pixels; None: the file does not say
-    "The input size that base weights were trained at."
-    return _state_of_base(Path(path)).imgsz
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-036z
 def open_base(
-    # Ultralytics .pt (it is unpickled: trust its source), checkpoint of this project, or weights from `save_base`
-    path:Path|str,
-    variant:str,         # `yolo10n` ... `yolo10x`, what the run asks for
-    names:Iterable[str], # Class names of the data, in class order
+    base:Path|str|BaseFile, # As for `read_base`, or what it gave
+    variant:str,            # `yolo10n` ... `yolo10x`, what the run asks for
+    names:Iterable[str],    # Class names of the data, in class order
     tell:Callable[[str],object]=log_note, # Given one line when classes had to be matched by name, or have none
 ) -> DetectionModel: # Float model, evaluation mode; its classes are those of the data, in their order
     "Open base weights as a float model and check that they are what the run asks for."
-    path, names = Path(path), [*names]
-    base = _state_of_base(path)
-    found = match_classes(base.names, names, str(path), CheckpointError)
+    base, names = base if isinstance(base, BaseFile) else read_base(base), [*names]
+    found = match_classes(base.names, names, str(base.path), CheckpointError)
     model = network(VARIANTS[variant], dict(enumerate(names)))
     if {k: v.shape for k, v in base.state.items()} != {k: v.shape for k, v in model.state_dict().items()}:
-        raise CheckpointError(f'{path} does not fit {variant}: it was made as {base.kind}; choose its --variant or '
-                              'other --base weights')
+        raise CheckpointError(f'{base.path} does not fit {variant}: it was made as {base.kind}; choose its --variant '
+                              'or other --base weights')
     if found.note: tell(found.note)
     model.load_state_dict(rows_in_order(base.state, found.order), strict=True)
     return model.eval()
+
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-040
 def save_calibrated(

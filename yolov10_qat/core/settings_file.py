@@ -36,6 +36,17 @@ class _Loader(yaml.SafeLoader):
         try: return super().compose_node(parent, index)
         finally: self.levels -= 1
 
+    def compose_mapping_node(self, anchor):
+        node, lines = super().compose_mapping_node(anchor), {}
+        for key, _ in node.value:  # PyYAML would take the last one
+            if not isinstance(key, yaml.ScalarNode): continue
+            line = key.start_mark.line+1
+            if key.value in lines:
+                raise yaml.composer.ComposerError(None, None, f"'{one_line(key.value, 60)}' stands in line "
+                                                              f'{lines[key.value]} and again in line {line}; keep one')
+            lines[key.value] = line
+        return node
+
 # %% ../../nbs/10_core/14_settings_file.ipynb #14_settings_file-008
 # Of PyYAML's constructors, for a tag that does not fit its value: `!!bool x`, `!!timestamp x`, `!!int ''`, 5000 digits
 _BAD_VALUE = (ValueError, TypeError, AttributeError, LookupError, OverflowError)

@@ -10,6 +10,7 @@ __all__ = ['SCHEMA', 'View', 'read_provenance', 'changed_files', 'lost_files', '
 import gc
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -231,13 +232,31 @@ def _write_both(request:dict[str,Any], out:Path, progress:Progress) -> dict[str,
         return finish_view(made, request, out)
 
 # %% ../../nbs/30_data/05_view.ipynb #05_view-023
+def _part(out:Path, process:int) -> Path: return out.with_name(f'.{out.name}.{platform.node()}-{process}.part')
+
+def _ended(process:int) -> bool:
+    try: os.kill(process, 0)
+    except ProcessLookupError: return True
+    except (PermissionError, OverflowError): pass
+    return False
+
+def _remove_left(out:Path):
+    "Parts that processes of this machine left when they were killed; those of other machines may be at work."
+    for path in out.parent.iterdir() if out.parent.is_dir() else ():
+        process = path.name.removesuffix('.part').rpartition('-')[2]
+        if process.isdecimal() and path == _part(out, int(process)) and _ended(int(process)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+# %% ../../nbs/30_data/05_view.ipynb #05_view-023z
 def write_view(
     request:dict[str,Any], # Arguments of `build_view`
     out:Path,              # Folder to make; may exist if empty
     progress:Progress,     # Called with how far it is
 ) -> View: # What was built, or what another process built meanwhile
     "Build a view, whole or not at all."
-    part = out.with_name(f'.{out.name}.{os.getpid()}.part')
+    part = _part(out, os.getpid())
+    _remove_left(out)
     shutil.rmtree(part, ignore_errors=True)  # of a killed process that had our number
     try:
         part.mkdir(parents=True)
@@ -248,6 +267,7 @@ def write_view(
             return reuse_view(out, request)  # another run was faster
     finally: shutil.rmtree(part, ignore_errors=True)
     return _to_view(out, provenance)
+
 
 # %% ../../nbs/30_data/05_view.ipynb #05_view-024
 def _check_request(request:dict[str,Any]) -> None:

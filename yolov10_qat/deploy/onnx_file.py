@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from ultralytics.nn.modules.head import Detect
 
 from ..checkpoint.format import CheckpointError, ClassNames
-from ..core.doors import first_problem
+from ..core.doors import check_header, first_problem
 from ..core.files import replace_file
 from ..core.shown import one_line
 from .network import DeployedLayer, Deployment, Header, keep_head, manifest_sha256
@@ -247,8 +247,6 @@ def _literal(text:str, kind:TypeAdapter, place:str) -> Any:
         raise ValueError(f'{place}: {one_line(text, 60)} is no value') from None
 
 def _facts(entries:dict[str,str]) -> dict[str,Any]:
-    try: OnnxFacts.model_validate_json(entries[ONNX_KEY])
-    except ValidationError as e: raise ValueError(first_problem(e)) from None
     names = _literal(entries.get('names', ''), _NAMES, 'names')
     stride = _literal(entries.get('stride', ''), _STRIDE, 'stride')
     return json.loads(entries[ONNX_KEY]) | dict(names=names, stride=stride)
@@ -293,6 +291,7 @@ def read_onnx(
     if entries[DIGEST_KEY] != onnx_digest(model):
         raise CheckpointError(f'{path} was changed after it was written: its digest is wrong; export it again')
     if problem := _graph_problem(model): raise CheckpointError(f'{path} {problem}, as no file of ours; export it again')
+    check_header(path, ONNX_KEY, entries[ONNX_KEY], OnnxFacts, CheckpointError)
     try: return _facts(entries), model
     except ValueError as e: raise CheckpointError(f'{path}: {e}; export it again') from None
 

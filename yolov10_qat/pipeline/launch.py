@@ -167,13 +167,13 @@ GRACE_S = 30    # from the end of the kernel to that of the thread that talks to
 class _Process:
     "The process that computes, not yet started."
     def __init__(self,
-        scratch:Path,                      # Folder for its connection file, and for sockets if it takes them
+        scratch:Path,                      # Folder for its connection file
+        ipc:bool,                          # Sockets can be made in that folder
         variables:dict[str,str|None]={},   # What it finds in its environment
         share:tuple[int,...]=(),           # Descriptors that it inherits
     ):
         from jupyter_client import AsyncKernelManager
         from jupyter_client.kernelspec import KernelSpec
-        ipc = _takes_sockets(str(scratch))
         self.manager = m = AsyncKernelManager(transport='ipc' if ipc else 'tcp', client_factory=_client(),
                                               connection_file=str(scratch/'kernel.json'))
         m._kernel_spec = KernelSpec(argv=[sys.executable, '-c', _KERNEL, '-f', '{connection_file}',
@@ -265,10 +265,11 @@ def execute(
     share:tuple[int,...]=(),         # Descriptors that it inherits
 ) -> Kernel: # Ended; `error` and `interrupted` say how
     "Run a notebook in a kernel of its own, with its progress in the terminal."
-    with tempfile.TemporaryDirectory(dir=socket_folder(), ignore_cleanup_errors=True) as scratch:
+    sockets = socket_folder()
+    with tempfile.TemporaryDirectory(dir=sockets, ignore_cleanup_errors=True) as scratch:
         progress = Path(scratch)/'progress.json'
-        kernel = Kernel(Path(scratch), variables | {PROGRESS_VARIABLE: str(progress),
-                                                           THREADS_VARIABLE: threads_given()}, share)
+        told = {PROGRESS_VARIABLE: str(progress), THREADS_VARIABLE: threads_given()}
+        kernel = Kernel(Path(scratch), sockets is not None, variables | told, share)
         worker = threading.Thread(target=kernel.execute, args=(template, parameters, notebook), daemon=True)
         old = _handlers(kernel)
         try:

@@ -28,7 +28,7 @@ from yolov10_qat.report.rows import (
 )
 from .score_figures import FEW
 from .style import LOOKS, ap_text, keep_figures, page_template, signed_text
-from .verdict import gain_sentence, verdict
+from .verdict import AFTER_REFUSAL, gain_sentence, verdict
 from .worst_images import examples
 from ..runs.diagnosis import moved_text
 
@@ -50,6 +50,7 @@ def render(
         run=run, s=run.summary, floating=_floating(run), verdict=verdict(run),
         moved=[(m, *moved_text(m)) for m in run.summary.diagnosis.moved] if run.summary.diagnosis else [],
         gain=gain_sentence(run.summary.metrics.qc_gain), resume=resume_command(run), card=card(run), rungs=rows,
+        after_refusal=AFTER_REFUSAL,
         few_images=0 < min((r['images'] for r in rows), default=0) < 1000,
         present=links_below(folder, [e.path for e in run.summary.exports]), figures=_draw_all(run, folder),
         classes=[] if changes is None else changes.to_dict('records'), FEW=FEW, few=few,
@@ -87,5 +88,11 @@ def write_summary_md(
         cells = [r['label'], r['head'], r['metrics_source'], f'{r["images"]:,}', ap_text(r['AP']), ap_text(r['AP50']),
                  ap_text(r['AP75']), signed_text(r['difference'])]
         lines.append(f'| {" | ".join(cells)} |')
-    lines += ['', *(f'- {name}: {markdown_text(value)}' for name, value in card(run))]
+    lines += [*_refused(run), '', *(f'- {name}: {markdown_text(value)}' for name, value in card(run))]
     return write_atomic(Layout(Path(out or run.root)).summary_md, '\n'.join(lines).strip()+'\n')
+
+# %% ../../nbs/70_report/14_page.ipynb #14_page-010a
+def _refused(run:Run) -> list[str]:
+    rows = [f'- **refused** {markdown_code(x.path)}: {markdown_text(x.why)}' for x in run.summary.refused_exports]
+    return ['', '## Refused files', '', *rows, '', markdown_text(AFTER_REFUSAL)] if rows else []
+

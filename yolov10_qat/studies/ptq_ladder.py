@@ -22,7 +22,7 @@ from ultralytics.utils.torch_utils import select_device
 
 from ..checkpoint.base_weights import find_base
 from ..checkpoint.format import average_bits
-from ..checkpoint.store import open_base, save_calibrated, trained_size
+from ..checkpoint.store import BaseFile, open_base, read_base, save_calibrated
 from ..core.config import DEMO
 from ..core.doors import USUAL_SIDE, first_problem, read_plain
 from ..core.fields import Block
@@ -132,8 +132,8 @@ FP = 'fp'  # the rung that the others are compared with
 
 # %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-012
 def run_ladder(
-    # Base weights (.pt of Ultralytics, or from `save_base`), a checkpoint of this project, or `demo`
-    checkpoint:Path|str,
+    # Base weights (.pt of Ultralytics, or from `save_base`), a checkpoint of this project, `demo`, or from `read_base`
+    checkpoint:Path|str|BaseFile,
     coco_root:Path|str,           # COCO-format data, or `demo`
     out:Path|str,                 # Folder of the ladder, made if need be
     methods:list[str],            # As for `config.ptq_parts`
@@ -154,17 +154,19 @@ def run_ladder(
 ) -> Ladder: # Complete
     "Score every method that has not been scored yet, and write the report."
     methods = list(dict.fromkeys(map(canonical_ptq, methods)))
-    file, out = find_base(variant, str(checkpoint)).path, Path(out)
+    read = checkpoint if isinstance(checkpoint, BaseFile) else read_base(find_base(variant, str(checkpoint)).path)
+    out = Path(out)
     with tempfile.TemporaryDirectory() as scratch:
         root = coco_root if str(coco_root) != DEMO else write_scenes(
             Path(scratch)/'coco', calibration, val_max_images or LADDER_DEMO_IMAGES, progress=progress)
         view = build_view(root, Path(scratch)/'dataset', train_split=train_split, val_split=val_split,
                           train_max_images=calibration, val_max_images=val_max_images, seed=seed, progress=progress)
-        settings = LadderSettings(variant=variant, base_sha256=file_sha256(file), bits=bits, granularity=granularity,
-                                  imgsz=imgsz or trained_size(file) or USUAL_SIDE, fingerprint=view.fingerprint,
-                                  calibration_images=view.train_images, val_images=view.val_images, seed=seed)
-        base, note = _opened(file, variant, view.names, tell)
-        ladder = _begin(out, settings, Path(checkpoint).name, device).model_copy(update=dict(class_order=note))
+        settings = LadderSettings(variant=variant, base_sha256=file_sha256(read.path), bits=bits,
+                                  granularity=granularity, imgsz=imgsz or read.imgsz or USUAL_SIDE,
+                                  fingerprint=view.fingerprint, calibration_images=view.train_images,
+                                  val_images=view.val_images, seed=seed)
+        base, note = _opened(read, variant, view.names, tell)
+        ladder = _begin(out, settings, read.path.name, device).model_copy(update=dict(class_order=note))
         climber = _Climber(ladder, out, base, view, batch, progress)
         for method in [FP, *methods]: climber.run_method(method)
         ladder.lead = _lead(ladder, out, view.val_annotations)
@@ -174,10 +176,10 @@ def run_ladder(
 # %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-013
 LADDER_DEMO_IMAGES = 96
 
-def _opened(file:Path, variant:str, names:list[str], tell:Callable[[str],object]):
+def _opened(read:BaseFile, variant:str, names:list[str], tell:Callable[[str],object]):
     "The base, and what there is to say of its classes."
     said:list[str] = []
-    base = open_base(file, variant, names, said.append)
+    base = open_base(read, variant, names, said.append)
     for line in said: tell(line)
     return base, said[0] if said else None
 

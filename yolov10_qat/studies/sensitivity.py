@@ -28,7 +28,7 @@ from ultralytics.utils.torch_utils import select_device
 
 from ..checkpoint.base_weights import find_checkpoint
 from ..checkpoint.format import average_bits, deployed
-from ..checkpoint.store import open_base, trained_size
+from ..checkpoint.store import BaseFile, open_base, read_base
 from ..core.config import DEMO, RunConfig
 from ..core.doors import USUAL_SIDE
 from ..core.errors import ConfigError, nearest
@@ -347,8 +347,8 @@ class Study(NamedTuple):
 
 # %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-038
 def study(
-    # Base weights (.pt of Ultralytics, or from `save_base`), a checkpoint of this project, or `demo`
-    checkpoint:Path|str,
+    # Base weights (.pt of Ultralytics, or from `save_base`), a checkpoint of this project, `demo`, or from `read_base`
+    checkpoint:Path|str|BaseFile,
     coco_root:Path|str,         # COCO-format data, or `demo`
     out:Path|str,               # Folder for the files, made if need be
     budget:int|None=None,       # Bytes for a keep-list; None: `default_budget`
@@ -364,20 +364,20 @@ def study(
     **how,                      # batch, device of `measure`
 ) -> Study:
     "Measure a checkpoint on validation images and write sensitivity.csv and keep-layers.json."
-    file = find_checkpoint(checkpoint, variant)
-    how['imgsz'] = imgsz or trained_size(file) or USUAL_SIDE
+    read = checkpoint if isinstance(checkpoint, BaseFile) else read_base(find_checkpoint(checkpoint, variant))
+    how['imgsz'] = imgsz or read.imgsz or USUAL_SIDE
     with tempfile.TemporaryDirectory() as scratch:
         root = coco_root if str(coco_root) != DEMO else write_scenes(
             Path(scratch)/'coco', 1, max_images or DEMO_IMAGES, progress=progress)
         view = build_view(root, Path(scratch)/'dataset', train_split=val_split, val_split=val_split,
                           train_max_images=max_images, val_max_images=max_images, progress=progress)
-        model = open_base(file, variant, view.names, tell)
+        model = open_base(read, variant, view.names, tell)
         manifest = plan(model, bits, granularity)
         table = measure(model, view, manifest, progress=progress, **how)
         budget = budget or default_budget(manifest)
         chosen = suggest(table, budget)
         points = trade(model, view, manifest, most_valuable_first(table), chosen=chosen, progress=progress, **how)
-    measured = dict(split=val_split, images=view.val_images, checkpoint_sha256=file_sha256(file), bits=bits,
+    measured = dict(split=val_split, images=view.val_images, checkpoint_sha256=file_sha256(read.path), bits=bits,
                     granularity=granularity) | {k: how[k] for k in ('imgsz', 'batch') if k in how}
     Path(out).mkdir(parents=True, exist_ok=True)
     keep_files(Path(out), table, chosen, budget, measured, points)

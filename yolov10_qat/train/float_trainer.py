@@ -39,6 +39,7 @@ from yolov10_qat.checkpoint.store import (
     identity_misfit,
     newest_checkpoint,
     open_base,
+    optimizer_misfit,
     random_model,
     save_checkpoint,
 )
@@ -341,13 +342,19 @@ class _Resumable(_Stepping):
         copy_state(content['model_state_dict'], unwrap_model(self.model))
         if content['ema_state_dict'] is not None: copy_state(content['ema_state_dict'], self.ema.ema)
         self.ema.updates = content['ema_updates']
-        self.optimizer.load_state_dict(content['optimizer'])
+        self._restore_optimizer(content['optimizer'])
         state = content['resume']
         self.scaler.load_state_dict(state['scaler'])
         self.best_fitness, self.rows, self.start_epoch = state['best_fitness'], state['rows'], content['epoch']
         self._restore_head_loss()
         self._restore_more(state)
         if RANK in {-1, 0}: self._write_rows()
+
+    def _restore_optimizer(self, stored:dict[str,Any]):
+        if found := optimizer_misfit(stored, self.optimizer):
+            raise CheckpointError(f'{self.last} does not fit this run: optimizer.{found}; move it away, and the run '
+                                  'goes on from the newest that does')
+        self.optimizer.load_state_dict(stored)
 
     def _restore_head_loss(self):
         model = unwrap_model(self.model)
