@@ -12,14 +12,15 @@ from yolov10_qat.pipeline.launch import end_heartbeat
 
 sys.path.insert(0, str(Path(__file__).parent))
 from bounded import bounded  # noqa: E402
+from notebooks import act  # noqa: E402
 from places import ROOT as REPOSITORY  # noqa: E402, F401
 from places import SHARED  # noqa: E402
 from tiny import tiny_base, tiny_coco  # noqa: E402
 
 
-def command(*words, **kw):
-    "Run `yolov10-qat WORDS`; its status, stdout and stderr."
-    return bounded([sys.executable, '-m', 'yolov10_qat', *words], **kw)
+def command(*words, env=None, **kw):
+    "Run `yolov10-qat WORDS`; its status, stdout and stderr. With an environment of its own it is a new Python."
+    return bounded([sys.executable, '-m', 'yolov10_qat', *words], env=env, **kw) if env else act(words, **kw)
 
 
 @pytest.fixture(scope='session')

@@ -244,20 +244,20 @@ def layer_rows(
 ) -> list[dict[str,Any]]: # A dict a layer, in network order, with the columns of oscillation.csv
     "What each layer does."
     tracker._read()
-    looks = tracker.looks - tracker.looks_before
+    looks, steps = tracker.looks - tracker.looks_before, tracker.steps
     rows = []
     for i, entry in enumerate(tracker.entries):
         frequency, drift = tracker._part(tracker.frequency_w, i), (
-            tracker.steps[i]/tracker.first_steps[i]).log2().abs().mean()
+            steps[i]/tracker.first_steps[i]).log2().abs().mean()
         rows.append(
             dict(epoch=epoch, layer=entry['name'], kind=entry['kind'], weights=frequency.numel(),
                  changed=float(tracker._part(tracker.changes_w, i).float().mean())/max(1, looks),
                  oscillating=_share(frequency > tracker.threshold), frequency=float(frequency.mean()),
                  near=_share(threshold_distance(tracker._part(tracker.position_w, i), tracker._top(i)) < NEAR),
                  frozen=_share(tracker._part(tracker.frozen_w, i)) if tracker.freezing else 0.,
-                 scale=float(tracker.steps[i].median()), scale_drift=float(drift), bn_kl=divergence.get(entry['name']),
+                 scale=float(steps[i].median()), scale_drift=float(drift), bn_kl=divergence.get(entry['name']),
                  dampening=float(
-                     dampening_term(tracker.layers[i].weight, tracker.steps[i], tracker._top(i), aggregation))
+                     dampening_term(tracker.layers[i].weight, steps[i], tracker._top(i), aggregation))
                  if aggregation else None))
     return rows
 

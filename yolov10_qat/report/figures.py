@@ -6,7 +6,7 @@
 __all__ = ['FIGURES', 'last_changes', 'figures']
 
 # %% ../../nbs/70_report/11_figures.ipynb #11_figures-002
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -145,13 +145,14 @@ FIGURES = {'ladder': _ladder, 'sizes': _sizes, 'map': _map, 'losses': _losses, '
            'levels': lambda run: _layer(run, plot_levels, 'Bars of the share of weights on each level')}
 
 # %% ../../nbs/70_report/11_figures.ipynb #11_figures-012
-def _figures(run:Run) -> Iterator[tuple[str,str,str,Figure]]:
-    for name, draw in FIGURES.items():
-        with rc_context(RC): drawn = draw(run)
+def _figures(run:Run, names:Collection[str]=FIGURES) -> Iterator[tuple[str,str,str,Figure]]:
+    for name in (n for n in FIGURES if n in names):
+        with rc_context(RC): drawn = FIGURES[name](run)
         if drawn: yield name, flat_title(drawn[0]), ' '.join(drawn[1].split()), drawn[0].figure
 
 def figures(
-    run_root:Path|str, # Folder of a run, finished or not
+    run_root:Path|str,              # Folder of a run, finished or not
+    names:Collection[str]=FIGURES,  # Those that are wanted
 ) -> Iterator[tuple[str,str,str,Figure]]: # Name, title (the message), alt text (a sentence with the numbers), figure
-    "Every figure that this run has the data for."
-    return _figures(read_run(run_root))
+    "The figures that this run has the data for."
+    return _figures(read_run(run_root), names)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FINETUNING', 'ESTIMATE_AFTER', 'SETTLED_AFTER', 'RAW_COLUMNS', 'TELL_EVERY_S', 'epoch_seed', 'seed_epoch', 'NoEMA',
-           'EqualHeadLoss', 'QATValidator', 'recipe_of', 'overrides', 'batches_a_step', 'decay_of', 'estimate',
-           'checkpoint_bytes', 'checkpoints_room', 'TrainingDiverged', 'check_finite', 'plain_arguments',
+           'averaged', 'EqualHeadLoss', 'QATValidator', 'recipe_of', 'overrides', 'batches_a_step', 'decay_of',
+           'estimate', 'checkpoint_bytes', 'checkpoints_room', 'TrainingDiverged', 'check_finite', 'plain_arguments',
            'FloatTrainer']
 
 # %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-002
@@ -84,6 +84,17 @@ class NoEMA(ModelEMA):
     ):
         self.ema, self.updates, self.enabled = unwrap_model(model), 0, False
     def update_attr(self, model, include=(), exclude=()): "Nothing to copy: it is the same object."
+
+# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-012y
+def averaged(
+    copy:nn.Module, # Of the model, in evaluation mode and without gradients, as `ModelEMA` makes one
+    decay:float,    # Share of the average that an update keeps, in the end
+    tau:float,      # Updates over which it rises
+) -> ModelEMA: # Whose average is the copy
+    "Average with other constants."
+    found = ModelEMA(nn.Identity(), decay, tau)
+    found.ema = copy
+    return found
 
 # %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-014
 class EqualHeadLoss(E2ELoss):
@@ -323,7 +334,7 @@ class _Resumable(_Stepping):
         super()._setup_train()
         self.steps = self.epochs*math.ceil(len(self.train_loader)/batches_gathered(self.args.nbs, self.batch_size))
         self.ema_decay, self.ema_tau = ema_constants(self.config, self.steps)
-        self.ema = ModelEMA(self.model, self.ema_decay, self.ema_tau) if self.averaging else NoEMA(self.model)
+        self.ema = averaged(self.ema.ema, self.ema_decay, self.ema_tau) if self.averaging else NoEMA(self.model)
         self.rows:list[dict] = []
         self._prepare()
         self._restore()
