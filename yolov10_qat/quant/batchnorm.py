@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['EPS', 'norms', 'norm_behind', 'hold', 'Statistics', 'statistics', 'set_statistics', 'reestimate', 'NormReference',
-           'reference', 'carry_over', 'divergence', 'drift', 'drift_rows', 'ImageBatches', 'training_images']
+           'reference', 'carry_over', 'divergence', 'drift', 'drift_rows', 'ImageBatches', 'training_files',
+           'training_images']
 
 # %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-002
 import random
@@ -208,6 +209,17 @@ class ImageBatches:
             yield images_n3hw.to(self.device).float()/255
 
 # %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-048
+def _training_split(data:View|Path|str, imgsz:int) -> YOLODataset:
+    with _undisturbed():
+        found = check_det_dataset(str(data.dataset_yaml if isinstance(data, View) else data))
+        return YOLODataset(found['train'], imgsz=imgsz, augment=False, data=found)
+
+def training_files(
+    data:View|Path|str, # Dataset view, or its dataset.yaml
+) -> list[str]: # Paths, in the order of the data
+    "Image files of the training split."
+    return list(_training_split(data, 32).im_files)
+
 def training_images(
     data:View|Path|str,            # Dataset view, or its dataset.yaml
     imgsz:int,                     # Side of the square, pixels, a multiple of 32
@@ -222,9 +234,7 @@ def training_images(
     wrong = [f'{name}={value} (needs {least} or more)' for name, value,
              least in (('batch', batch, 1), ('batches', batches, 1), ('start', start, 0)) if value < least]
     if wrong: raise ValueError(f"training_images: {', '.join(wrong)}")
-    with _undisturbed():
-        found = check_det_dataset(str(data.dataset_yaml if isinstance(data, View) else data))
-        dataset = YOLODataset(found['train'], imgsz=imgsz, augment=False, data=found)
+    dataset = _training_split(data, imgsz)
     order = np.random.default_rng(seed).permutation(len(dataset)).tolist()
     groups = [order[i:i+batch] for i in range(0, len(order), batch)]
     full = [g for g in groups if len(g) == batch] or groups
