@@ -345,13 +345,14 @@ def ptq(
                   typer.Option(help='folder for ladder.json, a checkpoint a method and report.html; a ladder that is '
                                     'there goes on')],
     method:Annotated[str, typer.Option(help='methods joined by commas; each is made of rtn or mse, one of gptq, gpfq, '
-                                            'qronos, learned-round, and bias or bn, joined by plus')
-                     ]='rtn,mse,bias,mse+bn,gpfq,gptq,mse+learned-round',
+                                            'qronos, learned-round, and bias or bn, joined by plus; or closed')
+                     ]='rtn,mse,bias,mse+bn,gpfq,gptq,mse+learned-round,closed',
     variant:str='yolo10n',
     imgsz:InputSide=None, batch:Batch=16, device:str='cpu', val_max_images:Limit=0,
     train_split:str='train2017', val_split:str='val2017', seed:int=0,
-    calibration_images:Annotated[int,
-                                 typer.Option(min=1, help='training images to calibrate on, without their labels')]=32,
+    calibration_images:Annotated[int|None,
+                                 typer.Option(min=1, help='training images to calibrate on, without their labels; left '
+                                                          'out: 400 for closed, 32 for the others')]=None,
     weight_bits:Annotated[int, typer.Option(min=2, max=8, help='word length of a rounded weight')]=4,
     granularity:Granularity='per_channel',
 ) -> int:

@@ -115,7 +115,7 @@ class _Scales(Settings):
     scale_lr:float = knob(
         1e-3, 'learning rate of the logarithm of learned scales; falls as lr0 does', gt=0, le=1)
     init_ptq:OptionalText = knob(
-        None, 'post-training quantisation that training starts from, steps included: gptq, mse+learned-round, ... '
+        None, 'post-training quantisation that training starts from, steps included: closed, gptq, mse+bn, ... '
               '(needs scale learned); none: rounding to nearest')
 
 # %% ../../nbs/10_core/05_config.ipynb #05_config-017
@@ -293,6 +293,9 @@ def _calibration_problems(c:RunConfig) -> list[str]:
     if c.init_ptq and c.quantize and c.scale != 'learned':
         found.append(f'init_ptq={c.init_ptq} needs scale=learned: '
                      'steps that follow the largest weight would undo what calibration chose')
+    if 'closed' in (c.init_ptq or '').split('+') and c.granularity != 'per_channel':
+        found.append(f'init_ptq={c.init_ptq} fits a step to each channel, granularity={c.granularity} has one a layer: '
+                     'take per_channel, or gptq')
     if c.init_ptq and len(word_lengths(c)) > 1:
         found.append(f'init_ptq={c.init_ptq} calibrates one grid, bits_schedule and quantize_from_epoch have several: '
                      'give one of them')

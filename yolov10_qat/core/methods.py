@@ -213,7 +213,7 @@ def parts_of(
 # %% ../../nbs/10_core/03_methods.ipynb #03_methods-029
 PTQ_PARTS = {
     'steps': ('rtn', 'mse'),
-    'rounding': ('gptq', 'gpfq', 'qronos', 'learned-round'),
+    'rounding': ('gptq', 'gpfq', 'qronos', 'learned-round', 'closed'),
     'correction': ('bias', 'bn'),
 }
 
@@ -234,6 +234,8 @@ def _check_ptq(method:str, given:list[str], known:list[str]) -> None:
     for step, group in PTQ_PARTS.items():
         if len(found := [p for p in group if p in given]) > 1:
             raise ConfigError(f"PTQ method '{method}' has two ways to choose {step}: {' and '.join(found)}; take one")
+    if {'closed', 'mse'} <= {*given}:
+        raise ConfigError(f"PTQ method '{method}': closed fits its own steps; leave mse out")
     if 'bias' in given and {*given} & {*PTQ_PARTS['rounding']}:
         raise ConfigError(f"PTQ method '{method}': bias corrects what rounding to nearest does; "
                           "take bn with another rounding")

@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from copy import deepcopy
-from functools import cached_property
 from pathlib import Path
 
 from matplotlib import rc_context
@@ -25,6 +24,7 @@ from ..checkpoint.format import average_bits
 from ..checkpoint.store import BaseFile, open_base, read_base, save_calibrated
 from ..core.config import DEMO
 from ..core.doors import USUAL_SIDE, first_problem, read_plain
+from ..core.errors import ConfigError
 from ..core.fields import Block
 from ..core.files import file_sha256, write_atomic
 from ..core.layout import Layout, detections_file
@@ -36,8 +36,9 @@ from ..data.view import build_view
 from ..evaluate.bootstrap import bootstrap_difference
 from ..evaluate.heads import evaluate
 from ..evaluate.rungs import save_scores
-from ..quant.calibrate import calibrate, calibration_images
+from ..quant.calibrate import calibrate, calibration_batches
 from ..quant.layers import deployable, plan
+from ..quant.views import VIEWS
 from ..report.rows import links_below
 from yolov10_qat.report.style import (
     LOOKS,
@@ -66,7 +67,7 @@ class LadderSettings(Block):
     granularity:str
     imgsz:int
     fingerprint:str            # of calibration and validation images
-    calibration_images:int
+    calibration_images:int     # of which a method takes what it needs
     val_images:int
     seed:int
 
@@ -143,7 +144,7 @@ def run_ladder(
     imgsz:int|None=None,          # Network input, pixels; None: as the base was trained, else 640
     batch:int=16,                 # Images at once
     device:str='cpu',             # Ultralytics device string
-    calibration:int=32,           # Images of the training split to calibrate on
+    calibration:int|None=None,    # Images of the training split to calibrate on; None: 400 for closed, 32 for others
     val_max_images:int=0,         # 0 for all
     train_split:str='train2017',  # Image folder, and the name in instances_NAME.json
     val_split:str='val2017',      # The same
@@ -152,20 +153,21 @@ def run_ladder(
     tell:Callable[[str],object]=log_note, # Given one line when the classes had to be matched by name
 ) -> Ladder: # Complete
     "Score every method that has not been scored yet, and write the report."
-    methods = list(dict.fromkeys(map(canonical_ptq, methods)))
+    methods, images = list(dict.fromkeys(map(canonical_ptq, methods))), calibration or VIEWS
+    _check_granularity(methods, granularity)
     read, out = _read(checkpoint, variant), Path(out)
     with tempfile.TemporaryDirectory() as scratch:
         root = coco_root if str(coco_root) != DEMO else write_scenes(
-            Path(scratch)/'coco', calibration, val_max_images or LADDER_DEMO_IMAGES, progress=progress)
+            Path(scratch)/'coco', images, val_max_images or LADDER_DEMO_IMAGES, progress=progress)
         view = build_view(root, Path(scratch)/'dataset', train_split=train_split, val_split=val_split,
-                          train_max_images=calibration, val_max_images=val_max_images, seed=seed, progress=progress)
+                          train_max_images=images, val_max_images=val_max_images, seed=seed, progress=progress)
         settings = LadderSettings(variant=variant, base_sha256=file_sha256(read.path), bits=bits,
                                   granularity=granularity, imgsz=imgsz or read.imgsz or USUAL_SIDE,
                                   fingerprint=view.fingerprint, seed=seed,
                                   calibration_images=view.train_images, val_images=view.val_images)
         base, note = _opened(read, variant, view.names, tell)
         ladder = _begin(out, settings, read.path.name, device).model_copy(update=dict(class_order=note))
-        climber = _Climber(ladder, out, base, view, batch, progress)
+        climber = _Climber(ladder, out, base, view, batch, calibration, progress)
         for method in [FP, *methods]: climber.run_method(method)
         ladder.lead = _lead(ladder, out, view.val_annotations)
     render_ladder(save_ladder(ladder, out).parent)
@@ -173,6 +175,12 @@ def run_ladder(
 
 # %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-013
 LADDER_DEMO_IMAGES = 96
+
+def _check_granularity(methods:list[str], granularity:str):
+    wrong = [m for m in methods if 'closed' in m.split('+')]
+    if wrong and granularity != 'per_channel':
+        raise ConfigError(f'{wrong[0]} fits a step to each channel, granularity={granularity} has one a layer: '
+                          'take per_channel, or leave it out of the methods')
 
 def _read(checkpoint:Path|str|BaseFile, variant:str) -> BaseFile:
     return checkpoint if isinstance(checkpoint, BaseFile) else read_base(find_base(variant, str(checkpoint)).path)
@@ -206,9 +214,9 @@ def _begin(out:Path, settings:LadderSettings, base:str, device:str) -> Ladder:
 # %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-014
 class _Climber:
     "One base and its data; a rung at a time."
-    def __init__(self, ladder:Ladder, out:Path, base, view, batch:int, progress):
-        self.ladder, self.out, self.base, self.view, self.batch, self.progress = (
-            ladder, out, base, view, batch, progress)
+    def __init__(self, ladder:Ladder, out:Path, base, view, *how):
+        self.ladder, self.out, self.base, self.view = ladder, out, base, view
+        self.batch, self.count, self.progress = how
         self.device = select_device(ladder.device, verbose=False)
         self.manifest = plan(base, ladder.settings.bits, ladder.settings.granularity, scale='learned')
 
@@ -229,14 +237,11 @@ class _Climber:
                  **{head: found.pycocotools for head, found in scores.items()}))
         save_ladder(self.ladder, self.out)
 
-    @cached_property
-    def images(self):
-        "What all methods are calibrated on."
-        s = self.ladder.settings
-        return calibration_images(self.view, s.imgsz, self.batch, s.calibration_images, self.device, s.seed)
-
     def _calibrated(self, method:str):
-        return calibrate(deepcopy(self.base).to(self.device), self.manifest, method, self.images, self.progress).cpu()
+        s = self.ladder.settings
+        images = calibration_batches(method, self.view, s.imgsz, self.batch, self.count, device=self.device,
+                                     seed=s.seed)
+        return calibrate(deepcopy(self.base).to(self.device), self.manifest, method, images, self.progress).cpu()
 
     def _keep(self, method:str, model) -> str:
         return save_calibrated(self.out/f'{method}.pt', model, self.manifest, self.ladder.settings.imgsz).name

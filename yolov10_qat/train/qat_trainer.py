@@ -30,7 +30,7 @@ from ..core.progress import log_note
 from ..core.recipe import FLOAT_BITS, bits_after, word_lengths
 from ..core.threads import all_cores
 from ..quant.batchnorm import ImageBatches, drift, drift_rows, norm_behind, reestimate, training_images
-from ..quant.calibrate import calibrate, calibration_images
+from ..quant.calibrate import calibrate, calibration_batches
 from ..quant.fakequant import learned_step
 from ..quant.layers import copy_state, floating, plan, quantize, quantized_layers, requantize
 from ..quant.oscillation import Tracker, layer_rows, positions, save_histories
@@ -121,8 +121,8 @@ def calibrated(
         load_checkpoint(file)
         return file
     device = select_device(config.device, verbose=False)
-    images = calibration_images(files.view.yaml, config.imgsz, config.batch, device=device,
-                                seed=config.seed)
+    images = calibration_batches(config.init_ptq, files.view.yaml, config.imgsz, config.batch, device=device,
+                                 seed=config.seed)
     model = calibrate(deepcopy(base).to(device), manifest, config.init_ptq, images, progress).cpu()
     file.parent.mkdir(exist_ok=True)
     return save_calibrated(file, model, manifest, config.imgsz)
