@@ -38,7 +38,7 @@ def test_a_refused_file(tmp_path):
         assert f'Refused: 1 of 3 deployable files ({NAME}); the outcome does not depend on it' in text
         assert WHY in text and 'yolov10-qat export CHECKPOINT --out FILE tries one file again' in text
     assert summary.startswith('# STABLE at 74% of FP32\n') and '<h1>STABLE at 74% of FP32</h1>' in page
-    assert f'- **refused** `export/{NAME}`: ' in summary
+    assert f'- **refused** `{NAME}`: ' in summary
     assert f'<th scope="row" class="mono wrap">{NAME}</th><td>refused</td>' in page
     assert '<a href="#refused">' in page and page.count('id="refused"') == 1
 

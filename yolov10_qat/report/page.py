@@ -93,6 +93,5 @@ def write_summary_md(
 
 # %% ../../nbs/70_report/14_page.ipynb #14_page-010a
 def _refused(run:Run) -> list[str]:
-    rows = [f'- **refused** {markdown_code(x.path)}: {markdown_text(x.why)}' for x in run.summary.refused_exports]
+    rows = [f'- **refused** {markdown_code(x.name)}: {markdown_text(x.why)}' for x in run.summary.refused_exports]
     return ['', '## Refused files', '', *rows, '', markdown_text(AFTER_REFUSAL)] if rows else []
-

@@ -7,7 +7,6 @@ __all__ = ['AFTER_REFUSAL', 'Verdict', 'gate_sentence', 'history_sentence', 'fp_
            'refused_sentence', 'verdict']
 
 # %% ../../nbs/70_report/09_verdict.ipynb #09_verdict-002
-from pathlib import PurePath
 from typing import NamedTuple
 
 from ..core.methods import method_parts
@@ -106,7 +105,7 @@ def refused_sentence(
     summary:RunSummary, # A run
 ) -> str: # Empty when every file was kept
     "Which deployable files were refused."
-    names = [one_line(PurePath(x.path).name, 100) for x in summary.refused_exports]
+    names = [one_line(x.name, 100) for x in summary.refused_exports]
     if not names: return ''
     which, tried = ', '.join(names[:3]) + (', ...' if len(names) > 3 else ''), len(names)+len(summary.exports)
     return (f'Refused: {len(names)} of {tried} deployable files ({which}); '
