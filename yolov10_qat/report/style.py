@@ -14,6 +14,7 @@ import textwrap
 import warnings
 from bisect import bisect_right
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -201,6 +202,7 @@ def keep_figures(
     return drawn
 
 # %% ../../nbs/70_report/01_style.ipynb #01_style-023
+@cache  # a page takes longer to compile than to fill
 def page_template(
     name:str, # File in templates/; HTML is escaped by itself, Markdown says `|md`, `|code` or `|block`
 ) -> Any: # jinja2 template with the formats of this module as filters
