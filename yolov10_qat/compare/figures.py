@@ -233,7 +233,7 @@ def plot_forest(
     up, down, values = sum(t.low is not None and t.low > 0 for t in found), sum(
         t.high is not None and t.high < 0 for t in found), [t.value for t in found]
     span = ' to '.join(dict.fromkeys(signed_text(v) for v in (min(values), max(values))))
-    figure_title(ax, f'QC changes AP by {span}; of {len(found)} intervals {up} lie above 0, {down} below')
+    figure_title(ax, f'QC changes AP by {span}; of {_count(found, "interval")} {_lie(up)} above 0, {down} below')
     return ax
 
 # %% ../../nbs/75_compare/08_figures.ipynb #08_figures-025

@@ -70,7 +70,8 @@ def _match(names:list[str], want:list[str], called:str, refuse:Callable[[str],Ne
     moved = sum(i != row for i, row in enumerate(order))
     said = [f'{moved} of {len(want)} classes stand in another order than in the data'] if moved else []
     if spelled:
-        said += [f"{len(spelled)} are spelled otherwise ('{one_line(pairs[spelled[0]], 40)}' there, "
+        which = f"{len(spelled)}{'' if moved else f' of {len(want)} classes'} {'is' if len(spelled) == 1 else 'are'}"
+        said += [f"{which} spelled otherwise ('{one_line(pairs[spelled[0]], 40)}' there, "
                  f"'{one_line(spelled[0], 40)}' in the data)"]
     return ClassMatch(order if moved else None, f"{called}: {' and '.join(said)}; they were matched by name")
 
