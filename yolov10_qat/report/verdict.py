@@ -98,8 +98,8 @@ def classes_sentence(
     return f'Classes: {note}.' if note else ''
 
 RETRY = 'yolov10-qat export CHECKPOINT --out FILE'
-AFTER_REFUSAL = (f'Files that were kept can be used as they are. {RETRY} tries one file again, with --format in another '
-                 'format. If it is refused again, please report it with the checkpoint.')
+AFTER_REFUSAL = (f'Files that were kept can be used as they are. {RETRY} tries one file again, with --format in '
+                 'another format. If it is refused again, please report it with the checkpoint.')
 
 def refused_sentence(
     summary:RunSummary, # A run
