@@ -90,7 +90,7 @@ def test_every_base_gives_the_same_network(bases, plain, kind):
     model = open_base(bases[kind], 'yolo10n', NAMES, told.append)
     assert_close(dict(model.state_dict()), dict(plain.state_dict()), rtol=0, atol=0)
     assert list(model.names.values()) == NAMES and read_base(bases[kind]).imgsz == 160
-    assert len(told) == 1 and str(bases[kind]) in told[0] and 'were matched by name' in told[0]
+    assert len(told) == 1 and told[0].startswith(f'{bases[kind].name}: ') and 'were matched by name' in told[0]
 
 
 def test_same_logits_and_same_ap(bases, plain, view):
@@ -232,6 +232,16 @@ def test_what_is_not_clear_is_refused(have, want):
 def test_names_of_a_mapping_go_by_row():
     assert match_classes({1: 'b', 0: 'a'}, ['a', 'b'], 'm') == (None, '')
     assert match_classes({i: str(i)*2 for i in range(11)}, [str(i)*2 for i in range(11)], 'm').order is None
+
+
+def test_errors_have_the_path_and_notes_the_name():
+    "A note is part of reports, which are passed on; an error is for who has the file."
+    for have in (['b', 'a'], ['A', 'b'], ['0', '1']):
+        note = match_classes(have, ['a', 'b'], 'ann/weights/base.pt').note
+        assert note.startswith('base.pt') and 'ann' not in note
+        assert match_classes(have, ['a', 'b'], 'this model').note.startswith('this model')
+    for have in (['a'], ['a', 'c']):
+        with pytest.raises(ValueError, match='^ann/weights/base.pt '): match_classes(have, ['a', 'b'], 'ann/weights/base.pt')
 
 
 def test_names_are_shown_escaped_and_shortened():

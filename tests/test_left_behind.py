@@ -1,7 +1,6 @@
 "What killed processes and strangers leave: parts of a data set are cleared away, an optimizer that does not fit is named."
 import copy
-import os
-import platform
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
@@ -11,43 +10,73 @@ import torch
 
 from yolov10_qat.checkpoint.format import CheckpointError
 from yolov10_qat.checkpoint.store import optimizer_misfit
+from yolov10_qat.data import view
 from yolov10_qat.data.view import build_view
 from yolov10_qat.train.float_trainer import _restore_optimizer
 
 # --- parts of a data set ------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope='module')
-def ended():
-    "The number of a process that is no more."
-    done = subprocess.Popen([sys.executable, '-c', ''])
-    done.wait()
-    return done.pid
+def left(folder, *names, lock='.lock'):
+    "What processes left that are no more, by the view's name and a word of their own."
+    for name in names:
+        (folder/f'{name}.part'/'images').mkdir(parents=True)
+        if lock: (folder/f'{name}{lock}').touch()
+    return [folder/f'{name}.part' for name in names]
 
 
-def parts(folder, *names):
-    for name in names: (folder/name/'images').mkdir(parents=True)
-    return [folder/name for name in names]
+def names(folder): return sorted(p.name for p in folder.iterdir())
 
 
-def test_a_part_of_a_killed_process_goes(tiny, tmp_path, ended):
-    left, = parts(tmp_path, f'.view.{platform.node()}-{ended}.part')
-    build_view(tiny/'coco', tmp_path/'view')
-    assert not left.exists() and [p.name for p in tmp_path.iterdir()] == ['view']
+@pytest.mark.parametrize('name', ['view', 'a [view]*', '{view}'])
+def test_a_part_of_a_killed_process_goes(tiny, tmp_path, name):
+    left(tmp_path, f'.{name}.0a1b2c3d', f'.{name}.x')
+    build_view(tiny/'coco', tmp_path/name)
+    assert names(tmp_path) == [name]
 
 
-def test_other_folders_stay(tiny, tmp_path, ended):
-    "Of a process that lives, of another machine, of another view, and what is no part at all."
-    here = platform.node()
-    kept = parts(tmp_path, f'.view.{here}-{os.getppid()}.part', f'.view.elsewhere-{ended}.part', f'.other.{here}-{ended}.part',
-                 f'.view.{here}-x.part', f'.view.{here}-.part', f'.view.{here}-{ended}', f'.view.{here}-{"9"*40}.part',
-                 f'.view.{here}-0{ended}.part')
+def test_other_folders_stay(tiny, tmp_path):
+    "Of a process that writes, here or on a machine that shares the folder; of another view; and what is no part at all."
+    kept = left(tmp_path, '.other.x', '.viewx.x', 'view.x', '.view') + left(tmp_path, '.view.y', lock='.lck')
+    written, = left(tmp_path, '.view.w')
     (outside := tmp_path/'outside').mkdir()
     (outside/'a').write_text('a')
-    link = tmp_path/f'.view.{here}-{ended}.part'
-    link.symlink_to(outside)
+    (tmp_path/'.view.z.part').symlink_to(outside)
+    (tmp_path/'.view.z.lock').touch()
+    with open(written.with_suffix('.lock')) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        build_view(tiny/'coco', tmp_path/'view')
+        assert all(p.is_dir() for p in [*kept, written]) and (outside/'a').is_file()
+    (tmp_path/'view').rename(tmp_path/'old')
     build_view(tiny/'coco', tmp_path/'view')
-    assert all(p.is_dir() for p in kept) and (outside/'a').is_file()
+    assert not written.exists() and all(p.is_dir() for p in kept) and (outside/'a').is_file()
+
+
+def test_two_that_build_at_once_leave_each_other_alone(tiny, tmp_path, monkeypatch):
+    "The second clears up, builds and is done while the first still writes."
+    finish, first = view.finish_view, []
+    def second_comes(made, request, out):
+        if not first:
+            first.append(out)
+            build_view(tiny/'coco', tmp_path/'view')
+            assert out.is_dir()
+        return finish(made, request, out)
+    monkeypatch.setattr(view, 'finish_view', second_comes)
+    assert build_view(tiny/'coco', tmp_path/'view').root == tmp_path/'view'
+    assert names(tmp_path) == ['view'] and first
+
+
+@pytest.mark.parametrize('fails', [OSError(37, 'No locks available'), None])
+def test_without_locks_nothing_is_cleared_away(tiny, tmp_path, monkeypatch, fails):
+    "As on some network disks; a view is built all the same, and what it wrote is gone after an error."
+    def no_lock(*_): raise OSError(37, 'No locks available')
+    monkeypatch.setattr(view.fcntl, 'flock', no_lock)
+    kept, = left(tmp_path, '.view.x')
+    if fails:
+        monkeypatch.setattr(view, 'finish_view', lambda *_: no_lock())
+        with pytest.raises(OSError, match='No locks'): build_view(tiny/'coco', tmp_path/'view')
+    else: build_view(tiny/'coco', tmp_path/'view')
+    assert kept.is_dir() and names(tmp_path) == ['.view.x.lock', '.view.x.part', *([] if fails else ['view'])]
 
 
 def test_a_killed_build_is_cleared_away_by_the_next(tiny, tmp_path):
@@ -56,9 +85,9 @@ def test_a_killed_build_is_cleared_away_by_the_next(tiny, tmp_path):
             'view.finish_view = lambda *a: os.kill(os.getpid(), signal.SIGKILL); '
             'view.build_view(sys.argv[1], sys.argv[2])')
     done = subprocess.run([sys.executable, '-c', code, tiny/'coco', tmp_path/'view'], timeout=300)
-    assert done.returncode == -9 and len(list(tmp_path.iterdir())) == 1
+    assert done.returncode == -9 and len(names(tmp_path)) == 2
     build_view(tiny/'coco', tmp_path/'view')
-    assert [p.name for p in tmp_path.iterdir()] == ['view']
+    assert names(tmp_path) == ['view']
 
 
 # --- the optimizer of a checkpoint --------------------------------------------------------------------------------------

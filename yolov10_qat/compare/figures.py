@@ -32,6 +32,7 @@ from yolov10_qat.report.style import (
     epoch_axis,
     figure_legend,
     figure_title,
+    fitting,
     flat_title,
     signed_text,
 )
@@ -92,9 +93,7 @@ def lines(
             for epoch, value in points: scores.setdefault(epoch, []).append((seed, value))
         mean = [(e, over_seeds(pairs).mean) for e, pairs in sorted(scores.items())]
         if mean:
-            found.append(
-                Line(look._replace(label=textwrap.shorten(label, 40, placeholder='…') or label[:40]),
-                     [p for _, p in curves], mean))
+            found.append(Line(look._replace(label=fitting(label, 2.8)), [p for _, p in curves], mean))
     return found
 
 # %% ../../nbs/75_compare/08_figures.ipynb #08_figures-011
@@ -234,7 +233,7 @@ def plot_forest(
     up, down, values = sum(t.low is not None and t.low > 0 for t in found), sum(
         t.high is not None and t.high < 0 for t in found), [t.value for t in found]
     span = ' to '.join(dict.fromkeys(signed_text(v) for v in (min(values), max(values))))
-    figure_title(ax, f'QC changes AP by {span}; of {len(found)} intervals {up} lie above 0, {down} below')
+    figure_title(ax, f'QC changes AP by {span}; of {_count(found, "interval")} {_lie(up)} above 0, {down} below')
     return ax
 
 # %% ../../nbs/75_compare/08_figures.ipynb #08_figures-025

@@ -8,6 +8,7 @@ __all__ = ['ClassMatch', 'match_classes', 'rows_in_order']
 # %% ../../nbs/10_core/12_class_order.ipynb #12_class_order-002
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, NamedTuple, Never
 
 from .shown import one_line
@@ -38,12 +39,12 @@ def _by_name(have:Sequence[str], want:Sequence[str]) -> dict[str,str]|None:
 class ClassMatch(NamedTuple):
     "How the classes of a model and those of the data belong together."
     order:tuple[int,...]|None  # row of the model for each class of the data; None: they stand alike
-    note:str                   # one line for the user; empty: there is nothing to say
+    note:str                   # one line for the user and for reports; empty: there is nothing to say
 
 def match_classes(
     have:Mapping[int,str]|Sequence[str], # Names of the model, by row
     want:Sequence[str],                  # Names of the data, in class order
-    model:str,                           # What the model is called
+    model:str,                           # What the model is called; of a path the note has the last part
     error:type[Exception]=ValueError,    # What is raised when they are not the same classes
 ) -> ClassMatch:
     "Find each class of the data in the model, by name."
@@ -52,15 +53,15 @@ def match_classes(
     if len(names) != len(want):
         refuse(f'knows {len(names)} classes, the data has {len(want)}; use weights trained on these '
                'classes, or the data they were made for')
-    return ClassMatch(None, '') if names == want else _match(names, want, model, refuse)
+    return ClassMatch(None, '') if names == want else _match(names, want, PurePath(model).name, refuse)
 
 # %% ../../nbs/10_core/12_class_order.ipynb #12_class_order-010
-def _match(names:list[str], want:list[str], model:str, refuse:Callable[[str],Never]) -> ClassMatch:
+def _match(names:list[str], want:list[str], called:str, refuse:Callable[[str],Never]) -> ClassMatch:
     once = len(set(names)) == len(names) and len(set(want)) == len(want)
     pairs = _by_name(names, want) if once else None
     if pairs is None:
         if _unnamed(names):
-            return ClassMatch(None, f'{model} does not name its classes ({_shortened(names)}); they are taken in the '
+            return ClassMatch(None, f'{called} does not name its classes ({_shortened(names)}); they are taken in the '
                                     f'order of the data: {_shortened(want)}')
         refuse(f'has other classes than the data: {_shortened(names)} there, {_shortened(want)} in the data '
                f'({len(set(want)-set(names))} of {len(want)} are not there); use weights trained on these classes, or '
@@ -69,9 +70,10 @@ def _match(names:list[str], want:list[str], model:str, refuse:Callable[[str],Nev
     moved = sum(i != row for i, row in enumerate(order))
     said = [f'{moved} of {len(want)} classes stand in another order than in the data'] if moved else []
     if spelled:
-        said += [f"{len(spelled)} are spelled otherwise ('{one_line(pairs[spelled[0]], 40)}' there, "
+        which = f"{len(spelled)}{'' if moved else f' of {len(want)} classes'} {'is' if len(spelled) == 1 else 'are'}"
+        said += [f"{which} spelled otherwise ('{one_line(pairs[spelled[0]], 40)}' there, "
                  f"'{one_line(spelled[0], 40)}' in the data)"]
-    return ClassMatch(order if moved else None, f"{model}: {' and '.join(said)}; they were matched by name")
+    return ClassMatch(order if moved else None, f"{called}: {' and '.join(said)}; they were matched by name")
 
 # %% ../../nbs/10_core/12_class_order.ipynb #12_class_order-017
 _ROWS = re.compile(r'model\.\d+\.(one2one_)?cv3\.\d+\.2\.(weight|bias)')

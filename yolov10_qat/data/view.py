@@ -7,13 +7,15 @@ __all__ = ['SCHEMA', 'View', 'read_provenance', 'changed_files', 'lost_files', '
            'check_agreement', 'write_yaml', 'provenance_of', 'finish_view', 'without_gc', 'write_view', 'build_view']
 
 # %% ../../nbs/30_data/05_view.ipynb #05_view-002
+import fcntl
 import gc
+import glob
 import json
 import os
-import platform
+import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -232,20 +234,27 @@ def _write_both(request:dict[str,Any], out:Path, progress:Progress) -> dict[str,
         return finish_view(made, request, out)
 
 # %% ../../nbs/30_data/05_view.ipynb #05_view-023
-def _part(out:Path, process:int) -> Path: return out.with_name(f'.{out.name}.{platform.node()}-{process}.part')
-
-def _ended(process:int) -> bool:
-    try: os.kill(process, 0)
-    except ProcessLookupError: return True
-    except (PermissionError, OverflowError): pass
-    return False
-
 def _remove_left(out:Path):
-    "Parts that processes of this machine left when they were killed; those of other machines may be at work."
-    for path in out.parent.iterdir() if out.parent.is_dir() else ():
-        process = path.name.removesuffix('.part').rpartition('-')[2]
-        if process.isdecimal() and path == _part(out, int(process)) and _ended(int(process)):
-            shutil.rmtree(path, ignore_errors=True)
+    "Parts of processes that were killed: nobody holds their locks."
+    for path in out.parent.glob(f'.{glob.escape(out.name)}.*.lock'):
+        with suppress(OSError), open(path, 'r+') as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path.with_suffix('.part'), ignore_errors=True)
+            path.unlink()
+
+@contextmanager
+def _part(out:Path) -> Iterator[Path]:
+    "A folder to write in, locked; what is still there in the end goes."
+    part = out.with_name(f'.{out.name}.{secrets.token_hex(4)}.part')
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with open(path := part.with_suffix('.lock'), 'w') as lock:
+        try:
+            with suppress(OSError): fcntl.flock(lock, fcntl.LOCK_EX)
+            part.mkdir()
+            yield part
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+            path.unlink(missing_ok=True)
 
 
 # %% ../../nbs/30_data/05_view.ipynb #05_view-023z
@@ -255,17 +264,13 @@ def write_view(
     progress:Progress,     # Called with how far it is
 ) -> View: # What was built, or what another process built meanwhile
     "Build a view, whole or not at all."
-    part = _part(out, os.getpid())
     _remove_left(out)
-    shutil.rmtree(part, ignore_errors=True)  # of a killed process that had our number
-    try:
-        part.mkdir(parents=True)
+    with _part(out) as part:
         provenance = _write_both(request, part, progress)
         try: os.rename(part, out)
         except OSError:
             if not ViewLayout(out).provenance.is_file(): raise
             return reuse_view(out, request)  # another run was faster
-    finally: shutil.rmtree(part, ignore_errors=True)
     return _to_view(out, provenance)
 
 

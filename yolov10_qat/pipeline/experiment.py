@@ -98,7 +98,6 @@ class _Sources(Stages):
 
     def _open_base(self) -> nn.Module:
         def heard(note):
-            note = note.replace(str(self.base_file), self.base_file.name)  # a report is passed on
             self.summary.model = self.summary.model.model_copy(update=dict(class_order=note))
             log_note(note)
         return open_base(self.base_file, self.config.variant, self.view.names, heard)

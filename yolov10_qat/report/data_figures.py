@@ -9,6 +9,7 @@ __all__ = ['plot_classes']
 import numpy as np
 
 from ..data.view import View
+from .style import fitting
 
 # %% ../../nbs/70_report/08_data_figures.ipynb #08_data_figures-005
 def plot_classes(
@@ -19,7 +20,7 @@ def plot_classes(
     "Boxes per class in train and val."
     train, val = (np.array(view.provenance['splits'][key]['instances']) for key in ('train', 'val'))
     order = np.argsort(-train, kind='stable')[:top]
-    rows, names = np.arange(len(order)), [view.names[i] for i in order]
+    rows, names = np.arange(len(order)), [fitting(view.names[i], 1.8) for i in order]
     ax.barh(rows-.2, train[order], .4, color='#0072B2', label=f'train, {view.train_images} images')
     ax.barh(rows+.2, val[order], .4, color='#E69F00', hatch='///', label=f'val, {view.val_images} images')
     ax.set_yticks(rows, names, fontsize=8)

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from .layer_axis import INK, LAYER_KINDS, block_axis, last_epoch
-from .style import LOOKS, epoch_axis, figure_legend, figure_title, flat_title, new_axes
+from .style import LOOKS, epoch_axis, figure_legend, figure_title, fitting, flat_title, new_axes
 
 # %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-007
 def relative_steps(
@@ -53,7 +53,7 @@ def plot_scales(
     for name, dash, marker, color in zip(moved.iloc[-1].abs().nlargest(3).index, ('-', '--', ':'), 'osD',
                                          ('#000000', '#0072B2', '#D55E00')):
         ax.plot(drawn.index, drawn[name], color=color, ls=dash, marker=marker, ms=4, markevery=max(1, len(drawn)//8),
-                label=f'{name} ×{2**moved[name].iloc[-1]:.2f}')
+                label=f'{fitting(name, 2.8)} ×{2**moved[name].iloc[-1]:.2f}')
     ax.set_ylim(min(-.05, 1.1*np.nanmin(moved)), max(.05, 1.1*np.nanmax(moved)))
     ax.set_yticks(*_ratio_ticks(*ax.get_ylim()))
     ax.set_ylabel('grid step / step at the start')
@@ -67,11 +67,14 @@ def draw_scales(
     table:pd.DataFrame|None, # From `read_oscillation`
 ) -> tuple[Axes,str]|None: # With the alt text; None: no epoch was tracked
     "Grid steps in their own figure."
-    if table is None or table.epoch.nunique() < 2 or relative_steps(table).iloc[-1].isna().all(): return None
+    if table is None or table.epoch.nunique() < 2: return None
+    end = relative_steps(table).iloc[-1]
+    if end.isna().all(): return None
     ax = plot_scales(table, new_axes(3.5))
+    most = ', '.join(f'{name} ×{2**end[name]:.2f}' for name in end.abs().nlargest(3).index)
     return (ax,
             f'Grid steps of {table.layer.nunique()} layers over {table.epoch.max()} epochs. {flat_title(ax)}; '
-            f'furthest from the start: {", ".join(ax.get_legend_handles_labels()[1])}.')
+            f'furthest from the start: {most}.')
 
 # %% ../../nbs/70_report/05_grid_figures.ipynb #05_grid_figures-013
 def _kl_points(ax:Axes, rows:pd.DataFrame, column:str, hollow:bool):

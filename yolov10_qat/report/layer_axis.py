@@ -12,7 +12,7 @@ import re
 import pandas as pd
 from matplotlib.axis import Axis
 
-from .style import Look
+from .style import Look, fitting
 
 # %% ../../nbs/70_report/03_layer_axis.ipynb #03_layer_axis-005
 LAYER_KINDS = {
@@ -41,7 +41,7 @@ def block_axis(
     ticks:dict[float,str] = {}
     for number, first, end in sorted(blocks(layers), key=lambda b: b[1]-b[2]):
         if all(abs((first+end)/2-t) >= gap for t in ticks): ticks[(first+end)/2] = number
-    axis.set_ticks(list(ticks), list(ticks.values()))
+    axis.set_ticks(list(ticks), [fitting(number, .3) for number in ticks.values()])
     axis.set_tick_params(length=0)
     line = axis.axes.axhline if axis.axis_name == 'y' else axis.axes.axvline
     for _, first, _ in blocks(layers)[1:]: line(first, color='#8A93A0', lw=.5, alpha=.45)

@@ -24,6 +24,7 @@ from yolov10_qat.report.style import (
     epoch_axis,
     figure_legend,
     figure_title,
+    fitting,
     flat_title,
     new_axes,
     share_text,
@@ -148,7 +149,7 @@ def plot_thresholds(
     edges, all_of_them = distance['edges'], pooled(distance['layers'])
     alone = [s for s in distance['layers'] if s['layer'] == layer]
     for ax, (start, end), name in zip(axes, (all_of_them, pooled(alone)),
-                                      (f'all {len(distance["layers"])} layers', layer)):
+                                      (f'all {len(distance["layers"])} layers', fitting(layer, 1.8, 'small'))):
         plot_distance(edges, start, end, ax).set_title(f'{name}: {share_text(within(edges, end))}', fontsize='small',
                                                        loc='left', color=INK)
     axes[0].set_ylabel('weights a bin, %')

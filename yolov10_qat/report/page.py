@@ -28,7 +28,7 @@ from yolov10_qat.report.rows import (
 )
 from .score_figures import FEW
 from .style import LOOKS, ap_text, keep_figures, page_template, signed_text
-from .verdict import AFTER_REFUSAL, gain_sentence, verdict
+from .verdict import AFTER_REFUSAL, RETRY, gain_sentence, verdict
 from .worst_images import examples
 from ..runs.diagnosis import moved_text
 
@@ -50,7 +50,7 @@ def render(
         run=run, s=run.summary, floating=_floating(run), verdict=verdict(run),
         moved=[(m, *moved_text(m)) for m in run.summary.diagnosis.moved] if run.summary.diagnosis else [],
         gain=gain_sentence(run.summary.metrics.qc_gain), resume=resume_command(run), card=card(run), rungs=rows,
-        after_refusal=AFTER_REFUSAL,
+        after_refusal=AFTER_REFUSAL, retry=RETRY,
         few_images=0 < min((r['images'] for r in rows), default=0) < 1000,
         present=links_below(folder, [e.path for e in run.summary.exports]), figures=_draw_all(run, folder),
         classes=[] if changes is None else changes.to_dict('records'), FEW=FEW, few=few,
@@ -93,6 +93,5 @@ def write_summary_md(
 
 # %% ../../nbs/70_report/14_page.ipynb #14_page-010a
 def _refused(run:Run) -> list[str]:
-    rows = [f'- **refused** {markdown_code(x.path)}: {markdown_text(x.why)}' for x in run.summary.refused_exports]
+    rows = [f'- **refused** {markdown_code(x.name)}: {markdown_text(x.why)}' for x in run.summary.refused_exports]
     return ['', '## Refused files', '', *rows, '', markdown_text(AFTER_REFUSAL)] if rows else []
-

@@ -10,7 +10,6 @@ __all__ = ['FEW', 'SIZE_PARTS', 'plot_ladder', 'curves', 'plot_map', 'map_messag
 # %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-002
 import math
 import re
-import textwrap
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +17,7 @@ from matplotlib.axes import Axes
 
 from ..core.config import PRIMARY
 from ..core.shown import one_line
-from .style import LOOKS, ap_text, epoch_axis, figure_legend, figure_title, size_text
+from .style import LOOKS, ap_text, epoch_axis, figure_legend, figure_title, fitting, size_text
 from ..runs.results import COLLAPSE_RATIO, RAW, best_index, last_phase
 from ..runs.summary import Exported, Rung
 
@@ -254,15 +253,14 @@ def plot_class_changes(
         if count < FEW: bar.set(alpha=.4, hatch='////', edgecolor='white', linewidth=0)
     ax.bar_label(bars, [f'{b:.2f} → {a:.2f}' for b, a in zip(shown.before, shown.after)], padding=4, fontsize='small',
                  color='#3C4654')
-    ax.set_yticks(places,
-                  [f'{textwrap.shorten(str(n), 26, placeholder="…") or str(n)[:25]} · {c:,} boxes' for n,
-                   c in zip(shown.name, shown.instances)])
+    ax.set_yticks(places, [f'{fitting(n, 1.65)} · {c:,} boxes' for n, c in zip(shown.name, shown.instances)])
     if cut > 0:
         ax.text(.5, top, f'… {cut} classes between …', transform=ax.get_yaxis_transform(), ha='center', va='center',
                 fontsize='small', color='#5B6472')
     ax.axvline(0, color='#3C4654', lw=.8)
     ax.invert_yaxis()
-    ax.margins(x=.3)
+    ax.margins(x=.4)
+    ax.xaxis.get_major_locator().set_params(nbins=5)
     ax.tick_params(axis='y', length=0)
     ax.set_xlabel(f'change of AP (hatched: fewer than {FEW} boxes)')
     figure_title(ax, class_message(changes))
@@ -305,7 +303,7 @@ def plot_sizes(
         ax.barh(places, widths, left=left, color=color, height=.62, label=label)
         left = [a + b for a, b in zip(left, widths)]
     for place, total in zip(places, left): ax.text(total, place, f' {total:.2f} MB', va='center')
-    ax.set_yticks(places, list(bars))
+    ax.set_yticks(places, [fitting(name, 2.3) for name in bars])
     ax.invert_yaxis()
     ax.margins(x=.14)
     ax.tick_params(axis='y', length=0)

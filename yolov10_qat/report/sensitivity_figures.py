@@ -16,6 +16,7 @@ from yolov10_qat.report.style import (
     ap_text,
     figure_legend,
     figure_title,
+    fitting,
     flat_title,
     new_axes,
     signed_text,
@@ -37,7 +38,7 @@ def plot_sensitivity(
     for place, row in enumerate(rows.itertuples()):
         ax.annotate(f'{signed_text(-row.ap_drop_alone)} · {size_text(row.bytes)}', (max(0., row.ap_drop_alone), place),
                     xytext=(4, 0), textcoords='offset points', va='center', fontsize='small', color=INK)
-    ax.set_yticks(range(len(rows)), rows.part, fontsize='small')
+    ax.set_yticks(range(len(rows)), [fitting(part, 2.1, 'small') for part in rows.part], fontsize='small')
     ax.invert_yaxis()
     ax.margins(x=.38)
     ax.tick_params(axis='y', length=0)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOOKS', 'RC', 'ap_text', 'signed_text', 'share_text', 'size_text', 'time_text', 'Look', 'new_axes', 'figure_legend',
-           'figure_title', 'flat_title', 'epoch_axis', 'data_uri', 'keep_figures', 'page_template']
+           'figure_title', 'flat_title', 'epoch_axis', 'fitting', 'data_uri', 'keep_figures', 'page_template']
 
 # %% ../../nbs/70_report/01_style.ipynb #01_style-002
 import base64
@@ -12,7 +12,9 @@ import io
 import math
 import textwrap
 import warnings
+from bisect import bisect_right
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +23,8 @@ from jinja2 import Environment, PackageLoader
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 
 from ..core.files import replace_file
 from ..core.shown import markdown_block, markdown_code, markdown_text, one_line, several_lines
@@ -139,6 +143,23 @@ def epoch_axis(
     ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     ax.grid(axis='y')
 
+# %% ../../nbs/70_report/01_style.ipynb #01_style-015b
+def _inches(text:str, size:str) -> float:
+    with warnings.catch_warnings(action='ignore'):  # of a script that the font lacks
+        return text_to_path.get_text_width_height_descent(text, FontProperties(size=size), False)[0]/72
+
+def fitting(
+    name:object,        # Of a layer, class or file
+    width:float,        # Room for it, inches
+    size:str='medium',  # Of the letters, as matplotlib calls it
+) -> str: # Shortened in the middle if need be
+    "A name as an axis or a legend has room for; tables and alt texts have all of it."
+    words = one_line(name, 60)
+    if _inches(words, size) <= width: return words
+    def short(kept): return f'{words[:(kept+1)//2]}…{words[len(words)-kept//2:]}'
+    return short(max(0, bisect_right(range(len(words)), width, key=lambda kept: _inches(short(kept), size))-1))
+
+
 # %% ../../nbs/70_report/01_style.ipynb #01_style-019
 def data_uri(
     mime:str,   # image/png, image/svg+xml
@@ -181,6 +202,7 @@ def keep_figures(
     return drawn
 
 # %% ../../nbs/70_report/01_style.ipynb #01_style-023
+@cache  # a page takes longer to compile than to fill
 def page_template(
     name:str, # File in templates/; HTML is escaped by itself, Markdown says `|md`, `|code` or `|block`
 ) -> Any: # jinja2 template with the formats of this module as filters

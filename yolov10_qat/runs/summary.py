@@ -12,7 +12,7 @@ __all__ = ['Fraction', 'Count', 'Positive', 'OneLine', 'MOST', 'SCHEMA_VERSION',
 # %% ../../nbs/20_runs/02_summary.ipynb #02_summary-002
 import json
 import math
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, create_model
@@ -172,6 +172,9 @@ class NotExported(Block):
     "A deployable file that was not kept."
     path:OneLine                   # relative to the run root
     why:Annotated[str, Field(max_length=1000)]  # one line
+
+    @property
+    def name(self) -> str: "As pages call it."; return PurePosixPath(self.path).name
 
 # %% ../../nbs/20_runs/02_summary.ipynb #02_summary-014
 class QcGain(Block):
