@@ -14,7 +14,7 @@ from yolov10_qat.data.scenes import write_scenes
 from yolov10_qat.deploy.detectors import evaluate_file
 from yolov10_qat.quant.layers import codes_and_steps, quantized_layers
 from yolov10_qat.runs.summary import load_summary
-from yolov10_qat.studies.ptq_ladder import ladder_headline, lead_sentence, load_ladder, render_ladder
+from yolov10_qat.studies.ptq_ladder import ladder_headline, lead_sentence, load_ladder, render_ladder, run_ladder
 
 
 @pytest.fixture(scope='module')
@@ -107,11 +107,23 @@ def test_run_starts_from_it(climbed, scenes, tmp_path):
 
 @pytest.mark.parametrize('values, piece',
                          [(dict(init_ptq='gptq'), 'init_ptq=gptq needs scale=learned'),
+                          (dict(init_ptq='closed+bn', scale='learned', granularity='per_tensor'), 'take per_channel, or gptq'),
                           (dict(init_ptq='gptq', scale='learned', base='random'), 'random ones have learned nothing'),
                           (dict(init_ptq='gptq', scale='learned', quantize_from_epoch=1, epochs=3),
                            'calibrates one grid'), (dict(init_ptq='gtpq', scale='learned'), "did you mean 'gptq'")])
 def test_start_that_makes_no_sense(values, piece):
     with pytest.raises(ConfigError, match=piece): RunConfig(**values)
+
+
+def test_closed_is_nearer_than_rounding(scenes, tmp_path):
+    "On scenes that it has not seen, and its checkpoint is what was scored; too few images are refused before an hour is spent."
+    ladder = run_ladder('demo', scenes, tmp_path/'ladder', ['rtn', 'closed'], imgsz=160, calibration=16)
+    fp, rtn, closed = (s.one2one['AP'] for s in ladder.steps)
+    assert rtn < fp/2 < .8*fp < closed
+    scores, _ = evaluate_file(tmp_path/'ladder'/'closed.pt', scenes, 160)
+    assert scores['one2one'].pycocotools['AP'] == closed
+    with pytest.raises(ValueError, match='15 training images are too few to fit weights to, 16 are the least'):
+        run_ladder('demo', scenes, tmp_path/'few', ['closed'], imgsz=160, calibration=15)
 
 
 def test_first_ladder(tmp_path):

@@ -352,7 +352,7 @@ def ptq(
     train_split:str='train2017', val_split:str='val2017', seed:int=0,
     calibration_images:Annotated[int|None,
                                  typer.Option(min=1, help='training images to calibrate on, without their labels; left '
-                                                          'out: 400 for closed, 32 for the others')]=None,
+                                                          'out: 256 for closed, 32 for the others')]=None,
     weight_bits:Annotated[int, typer.Option(min=2, max=8, help='word length of a rounded weight')]=4,
     granularity:Granularity='per_channel',
 ) -> int:

@@ -46,12 +46,12 @@ def random_view(
     return view
 
 # %% ../../nbs/40_quant/07_views.ipynb #07_views-009
-VIEWS, VIEWS_SIDE, LEAST_VIEWS = 400, 320, 64
+VIEWS, VIEWS_SIDE, LEAST_VIEWS = 256, 320, 64
 FEWEST_IMAGES = 16
 
 def views_wanted(
     side:int, # Of the input, pixels
-) -> int: # 64 to 400
+) -> int: # 64 to 256
     "How many views a calibration takes."
     return min(VIEWS, max(LEAST_VIEWS, round(VIEWS*(VIEWS_SIDE/side)**2)))
 

@@ -144,7 +144,7 @@ def run_ladder(
     imgsz:int|None=None,          # Network input, pixels; None: as the base was trained, else 640
     batch:int=16,                 # Images at once
     device:str='cpu',             # Ultralytics device string
-    calibration:int|None=None,    # Images of the training split to calibrate on; None: 400 for closed, 32 for others
+    calibration:int|None=None,    # Images of the training split to calibrate on; None: 256 for closed, 32 for others
     val_max_images:int=0,         # 0 for all
     train_split:str='train2017',  # Image folder, and the name in instances_NAME.json
     val_split:str='val2017',      # The same
