@@ -9,7 +9,7 @@ from matplotlib import rc_context
 
 from fake_run import make_run
 from yolov10_qat.report.figures import figures
-from yolov10_qat.report.style import RC, fitting
+from yolov10_qat.report.style import RC, _inches, fitting
 
 TABLES = {'oscillation.csv': 'layer', 'batchnorm.csv': 'layer', 'sensitivity.csv': 'part'}
 
@@ -78,3 +78,5 @@ def test_what_fits():
     assert fitting('a\nb\x1b', 2.) == r'a\nb\x1b' and fitting('W'*9, 0.) == '…' and fitting('', 1.) == ''
     width = fitting('W'*50, 1.)
     assert fitting(width, 1.) == width != fitting('W'*50, 1.2)  # it fits, and there was no room for more
+    for letter in 'Wwl':
+        for room in (.3, .7, 1., 1.65, 2.1): assert room-.3 < _inches(fitting(letter*60, room), 'medium') <= room
