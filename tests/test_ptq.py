@@ -117,9 +117,9 @@ def test_start_that_makes_no_sense(values, piece):
 
 def test_closed_is_nearer_than_rounding(scenes, tmp_path):
     "On scenes that it has not seen, and its checkpoint is what was scored; too few images are refused before an hour is spent."
-    ladder = run_ladder('demo', scenes, tmp_path/'ladder', ['rtn', 'closed'], imgsz=160, calibration=16)
+    ladder = run_ladder('demo', scenes, tmp_path/'ladder', ['rtn', 'closed'], imgsz=160, calibration=16, bits=3)
     fp, rtn, closed = (s.one2one['AP'] for s in ladder.steps)
-    assert rtn < fp/2 < .8*fp < closed
+    assert rtn < fp/2 < .75*fp < closed
     scores, _ = evaluate_file(tmp_path/'ladder'/'closed.pt', scenes, 160)
     assert scores['one2one'].pycocotools['AP'] == closed
     with pytest.raises(ValueError, match='15 training images are too few to fit weights to, 16 are the least'):
