@@ -347,12 +347,11 @@ def ptq(
     method:Annotated[str, typer.Option(help='methods joined by commas; each is made of rtn or mse, one of gptq, gpfq, '
                                             'qronos, learned-round, and bias or bn, joined by plus; or closed')
                      ]='rtn,mse,bias,mse+bn,gpfq,gptq,mse+learned-round,closed',
-    variant:str='yolo10n',
-    imgsz:InputSide=None, batch:Batch=16, device:str='cpu', val_max_images:Limit=0,
+    variant:str='yolo10n', imgsz:InputSide=None, batch:Batch=16, device:str='cpu', val_max_images:Limit=0,
     train_split:str='train2017', val_split:str='val2017', seed:int=0,
     calibration_images:Annotated[int|None,
-                                 typer.Option(min=1, help='training images to calibrate on, without their labels; left '
-                                                          'out: 256 for closed, 32 for the others')]=None,
+                                 typer.Option(min=1, help='training images to calibrate on, without labels; left out: '
+                                                          '256 for closed, 32 for others')]=None,
     weight_bits:Annotated[int, typer.Option(min=2, max=8, help='word length of a rounded weight')]=4,
     granularity:Granularity='per_channel',
 ) -> int:

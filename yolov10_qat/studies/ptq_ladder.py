@@ -153,8 +153,7 @@ def run_ladder(
     tell:Callable[[str],object]=log_note, # Given one line when the classes had to be matched by name
 ) -> Ladder: # Complete
     "Score every method that has not been scored yet, and write the report."
-    methods, images = list(dict.fromkeys(map(canonical_ptq, methods))), calibration or VIEWS
-    _check_granularity(methods, granularity)
+    methods, images = _named(methods, granularity), calibration or VIEWS
     read, out = _read(checkpoint, variant), Path(out)
     with tempfile.TemporaryDirectory() as scratch:
         root = coco_root if str(coco_root) != DEMO else write_scenes(
@@ -176,11 +175,14 @@ def run_ladder(
 # %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-013
 LADDER_DEMO_IMAGES = 96
 
-def _check_granularity(methods:list[str], granularity:str):
+def _named(methods:list[str], granularity:str) -> list[str]:
+    "Each method once, by its one name."
+    methods = list(dict.fromkeys(map(canonical_ptq, methods)))
     wrong = [m for m in methods if 'closed' in m.split('+')]
     if wrong and granularity != 'per_channel':
         raise ConfigError(f'{wrong[0]} fits a step to each channel, granularity={granularity} has one a layer: '
                           'take per_channel, or leave it out of the methods')
+    return methods
 
 def _read(checkpoint:Path|str|BaseFile, variant:str) -> BaseFile:
     return checkpoint if isinstance(checkpoint, BaseFile) else read_base(find_base(variant, str(checkpoint)).path)
