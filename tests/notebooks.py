@@ -12,7 +12,7 @@ from pathlib import Path
 FORKS = multiprocessing.get_context('forkserver')
 # what others wrote; the package itself, and Ultralytics, which reads its settings when it is imported, are imported anew each time
 FORKS.set_forkserver_preload(['torch', 'torchvision', 'pandas', 'matplotlib.pyplot', 'execnb.shell', 'brevitas.nn', 'cv2', 'onnx',
-                              'pycocotools.cocoeval', 'torch.utils.tensorboard', 'papermill', 'ipykernel.kernelapp', 'typer'])
+                              'pycocotools.cocoeval', 'torch.utils.tensorboard', 'papermill', 'typer'])
 
 
 def _say_to(out, err):

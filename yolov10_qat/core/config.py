@@ -20,7 +20,7 @@ from pydantic import ValidationError, create_model, field_validator, model_valid
 
 from .errors import ConfigError, nearest
 from .fields import Amp, OptionalInt, OptionalText, Settings, Text, knob, no_value
-from .methods import PARTS, canonical_method, canonical_ptq, parts_of
+from .methods import PARTS, canonical_method, canonical_ptq, fits_channels, parts_of
 from .recipe import FLOAT_BITS, SHARED, parse_schedule, read_recipe, word_lengths
 from .settings_file import read_settings
 from .shown import one_line
@@ -293,7 +293,7 @@ def _calibration_problems(c:RunConfig) -> list[str]:
     if c.init_ptq and c.quantize and c.scale != 'learned':
         found.append(f'init_ptq={c.init_ptq} needs scale=learned: '
                      'steps that follow the largest weight would undo what calibration chose')
-    if 'closed' in (c.init_ptq or '').split('+') and c.granularity != 'per_channel':
+    if c.init_ptq and fits_channels(c.init_ptq) and c.granularity != 'per_channel':
         found.append(f'init_ptq={c.init_ptq} fits a step to each channel, granularity={c.granularity} has one a layer: '
                      'take per_channel, or gptq')
     if c.init_ptq and len(word_lengths(c)) > 1:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Problems', 'PARTS', 'LONGEST_TAU', 'QC_SCOPES', 'PTQ_PARTS', 'Record', 'Part', 'register', 'EmaOptions', 'Ema',
            'ema_constants', 'DampenOptions', 'Dampen', 'FreezeOptions', 'Freeze', 'QcOptions', 'Qc', 'canonical_method',
-           'method_parts', 'parts_of', 'ptq_parts', 'canonical_ptq']
+           'method_parts', 'parts_of', 'ptq_parts', 'fits_channels', 'canonical_ptq']
 
 # %% ../../nbs/10_core/03_methods.ipynb #03_methods-002
 import math
@@ -241,6 +241,12 @@ def _check_ptq(method:str, given:list[str], known:list[str]) -> None:
                           "take bn with another rounding")
 
 # %% ../../nbs/10_core/03_methods.ipynb #03_methods-031
+def fits_channels(
+    method:str, # Parts joined by plus
+) -> bool: # It needs a step for each channel, and random views instead of whole images
+    "Whether a method is the closed form."
+    return 'closed' in ptq_parts(method)
+
 def canonical_ptq(
     method:str|None, # As given
 ) -> str|None: # In the order of the work, without steps that are named anyway

@@ -20,7 +20,7 @@ from brevitas.inject.enum import LearnedRoundImplType
 from brevitas.optim.sign_sgd import SignSGD
 from torch import Tensor, nn
 
-from ..core.methods import ptq_parts
+from ..core.methods import fits_channels, ptq_parts
 from ..core.progress import Progress
 from ..data.view import View
 from .batchnorm import carry_over, norm_behind, reference, training_images
@@ -183,5 +183,5 @@ def calibration_batches(
     seed:int=0,               # Of the choice
 ) -> _Batches: # Each (n, 3, imgsz, imgsz), as often as one likes
     "What a method is calibrated on: random views for `closed`, whole images for the others."
-    if 'closed' in ptq_parts(method): return training_views(data, imgsz, batch, device=device, seed=seed)
+    if fits_channels(method): return training_views(data, imgsz, batch, device=device, seed=seed)
     return calibration_images(data, imgsz, batch, count or CALIBRATION_IMAGES, device, seed)

@@ -21,7 +21,7 @@ from ..core.progress import Progress
 from .batchnorm import norm_behind
 from .fakequant import learned_step
 from .layer_fit import Fitted, Moments, fit_layer
-from .layers import plain_conv, quantized_layers
+from .layers import _replace, plain_conv, quantized_layers
 
 # %% ../../nbs/40_quant/08_closed_form.ipynb #08_closed_form-005
 POSITIONS = 250  # of an image and a layer
@@ -29,7 +29,7 @@ POSITIONS = 250  # of an image and a layer
 def _positions(images:int, h:int, w:int, draw:torch.Generator) -> Tensor: # (n, p), without one twice
     return torch.rand(images, h*w, generator=draw).argsort(1)[:, :POSITIONS]
 
-def _patches(conv:nn.Conv2d, x_nchw:Tensor, h:int, at_np:Tensor, w:int) -> Tensor: # (g, n p, k)
+def _patches(conv:nn.Conv2d, x_nchw:Tensor, at_np:Tensor, w:int) -> Tensor: # (g, n p, k)
     (kh, kw), (ph, pw), g = conv.kernel_size, conv.padding, conv.groups
     device, per_group = x_nchw.device, x_nchw.shape[1]//g
     rows_np, columns_np = at_np//w*conv.stride[0], at_np%w*conv.stride[1]
@@ -75,11 +75,11 @@ def _twice(base:nn.Module, rounded:Iterable[str], waits:Callable[..., None]) -> 
     net, behind = deepcopy(base).eval(), norm_behind(base)
     sites = {}
     for name in [n for n, m in net.named_modules() if isinstance(m, nn.Conv2d)]:
-        parent, _, leaf = name.rpartition('.')
+        parent = net.get_submodule(name.rpartition('.')[0])
         norm = net.get_submodule(behind[name]) if name in behind else None
         sites[name] = _Site(_folded(net.get_submodule(name), norm), waits if name in rounded else None)
-        setattr(net.get_submodule(parent), leaf, sites[name])
-        if norm is not None: net.get_submodule(parent).bn = nn.Identity()
+        _replace(net, name, sites[name])
+        if norm is not None: parent.bn = nn.Identity()
     return net.to(memory_format=torch.channels_last), sites
 
 # %% ../../nbs/40_quant/08_closed_form.ipynb #08_closed_form-013
@@ -108,7 +108,7 @@ class _Collector:
         h, w = wanted.shape[2:]
         at_np = _positions(len(wanted), h, w, self.draw).to(wanted.device)
         self.site = site
-        self.moments.add(_patches(site.exact, got, h, at_np, w), _outputs(wanted, at_np, site.exact.groups))
+        self.moments.add(_patches(site.exact, got, at_np, w), _outputs(wanted, at_np, site.exact.groups))
         getcurrent().parent.switch()
 
     def fitted(self, top:int) -> Fitted:
@@ -123,24 +123,23 @@ class _Collector:
 # %% ../../nbs/40_quant/08_closed_form.ipynb #08_closed_form-016
 LEAST_FACTOR = 1e-6  # below, a batch norm lets nothing through
 
-@torch.no_grad()
-def _set_norm(norm:_BatchNorm, found:Fitted, before:Tensor) -> Tensor: # Its factor (o,), never 0
+def _set_norm(norm:_BatchNorm, found:Fitted) -> Tensor: # Its factor (o,), never 0
     "Statistics of what the batch norm gets now, and the same output as the fitted layer."
     factor = norm.weight.double()/(norm.running_var.double() + norm.eps).sqrt()
     factor = torch.where(factor.abs() < LEAST_FACTOR, 1., factor)
-    ratio = torch.where((found.var_gr > 0) & (before > 0), found.var_gr/before, 1.).flatten()
+    moved = (found.var_gr > 0) & (found.wanted_var_gr > 0)
+    ratio = torch.where(moved, found.var_gr/found.wanted_var_gr, 1.).flatten()
     norm.running_mean.copy_((norm.bias.double() - found.bias_gr.flatten())/factor)
     norm.running_var.mul_(ratio)
     norm.weight.copy_(factor*(norm.running_var.double() + norm.eps).sqrt())
     return factor
 
-@torch.no_grad()
-def _set_layer(layer:qnn.QuantConv2d, norm:_BatchNorm|None, found:Fitted, before:Tensor):
+def _set_layer(layer:qnn.QuantConv2d, norm:_BatchNorm|None, found:Fitted):
     "Integers and steps of a fitted layer, in a quantised convolution and the batch norm behind it."
     codes, step = _kernels(found.codes_grk, layer.weight.shape), found.step_gr1.view(-1, 1, 1, 1)
     if norm is None: layer.bias.copy_(found.bias_gr.flatten())
     else:
-        factor = _set_norm(norm, found, before).view(-1, 1, 1, 1)
+        factor = _set_norm(norm, found).view(-1, 1, 1, 1)
         codes, step = codes*factor.sign(), step/factor.abs()
         if layer.bias is not None: layer.bias.zero_()
     layer.weight.copy_(codes*step)
@@ -163,10 +162,10 @@ def closed_form(
     net, sites = _twice(base, layers, collector.wait)
     names = {site: name for name, site in sites.items()}
     for i, _ in enumerate(_in_step(net, batches), 1):
-        name, before = names[collector.site], collector.moments.covariances().var_y_gr
+        name = names[collector.site]
         found = collector.fitted(layers[name].top)
         norm = model.get_submodule(norms[name]) if name in norms else None
-        _set_layer(layers[name], norm, found, before)
-        errors[name] = float(found.error_gr.sum()/before.sum().clamp_min(1e-30))
+        _set_layer(layers[name], norm, found)
+        errors[name] = float(found.error_gr.sum()/found.wanted_var_gr.sum().clamp_min(1e-30))
         if progress: progress(i, len(layers), 'closed')
     return errors

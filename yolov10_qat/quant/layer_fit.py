@@ -7,7 +7,7 @@ __all__ = ['RIDGE', 'COLUMNS', 'TRIED_SHARES', 'FURTHEST', 'Covariances', 'Momen
            'codes_and_step', 'Fitted', 'fit_layer']
 
 # %% ../../nbs/40_quant/05_layer_fit.ipynb #05_layer_fit-002
-from collections.abc import Sequence
+import math
 from typing import NamedTuple
 
 import torch
@@ -106,19 +106,18 @@ def codes_and_step(
     w_grk:Tensor,  # Weights to round, float64
     h_gkk:Tensor,  # Covariance of the inputs, positive definite, float64
     top:int,       # Integers go from -top to top
-    shares:Sequence[float]=TRIED_SHARES, # Steps that are tried, as shares of the largest
 ) -> tuple[Tensor,Tensor]: # Integers (g, r, k) and steps (g, r, 1), float64
     "Integers and steps that are good together."
     largest_gr1 = w_grk.abs().amax(2, keepdim=True).clamp_min(1e-12)/top
-    tried = [share*largest_gr1 for share in shares]
-    found = gptq_codes(w_grk.repeat(1, len(shares), 1).float(), h_gkk, torch.cat(tried, 1).float(), top).double()
-    best_grk, step_gr1, least = None, None, None
-    for codes, step in zip(found.chunk(len(shares), 1), tried):
+    tried = [share*largest_gr1 for share in TRIED_SHARES]
+    found = gptq_codes(w_grk.repeat(1, len(tried), 1).float(), h_gkk, torch.cat(tried, 1).float(), top).double()
+    best_grk, step_gr1, least = torch.zeros_like(w_grk), largest_gr1, torch.full_like(largest_gr1, math.inf)
+    for codes, step in zip(found.chunk(len(tried), 1), tried):
         off = codes*step - w_grk
         error = _through(off, off, h_gkk)
-        better = torch.ones_like(error, dtype=torch.bool) if least is None else error < least
-        best_grk, step_gr1, least = (b if a is None else torch.where(better, b, a)
-                                     for a, b in ((best_grk, codes), (step_gr1, step), (least, error)))
+        better = error < least
+        best_grk, step_gr1 = torch.where(better, codes, best_grk), torch.where(better, step, step_gr1)
+        least = torch.minimum(error, least)
     refitted = _through(best_grk, w_grk, h_gkk)/_through(best_grk, best_grk, h_gkk).clamp_min(1e-30)
     return best_grk, torch.where(refitted > 0, refitted, step_gr1)
 
@@ -132,6 +131,7 @@ class Fitted(NamedTuple):
     bias_gr:Tensor     # In the unit of the outputs
     error_gr:Tensor    # Mean squared error of the outputs
     var_gr:Tensor      # Variance of the outputs that the layer has now
+    wanted_var_gr:Tensor # Of those that it should have
 
 @torch.no_grad()
 def fit_layer(
@@ -146,4 +146,4 @@ def fit_layer(
     step = step*torch.where(own > 0, factor.clamp(1/FURTHEST, FURTHEST), 1.)
     var, with_wanted = (own*step.square()).squeeze(2), (wanted*step).squeeze(2)
     return Fitted(codes, step, found.mean_y_gr - ((codes*step)@found.mean_x_gk.unsqueeze(2)).squeeze(2),
-                  (found.var_y_gr - 2*with_wanted + var).clamp_min_(0), var)
+                  (found.var_y_gr - 2*with_wanted + var).clamp_min_(0), var, found.var_y_gr)

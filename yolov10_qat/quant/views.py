@@ -85,7 +85,6 @@ def training_views(
     data:View|Path|str,            # Dataset view, or its dataset.yaml
     side:int,                      # Of the square, pixels
     batch:int,                     # Views at once
-    count:int|None=None,           # How many; None: `views_wanted`
     *,
     device:torch.device|str='cpu', # Where they go, in torch's words
     seed:int=0,                    # Of images, sizes and places
@@ -95,6 +94,5 @@ def training_views(
     if len(files) < FEWEST_IMAGES:
         raise ValueError(f'{len(files)} training images are too few to fit weights to, {FEWEST_IMAGES} are the least: '
                          'raise the number of training images, or calibrate by gptq')
-    count = count or views_wanted(side)
     order = np.random.default_rng(seed).permutation(len(files))
-    return Views([files[order[i % len(files)]] for i in range(count)], side, batch, device, seed)
+    return Views([files[order[i % len(files)]] for i in range(views_wanted(side))], side, batch, device, seed)

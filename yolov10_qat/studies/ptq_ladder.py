@@ -28,7 +28,7 @@ from ..core.errors import ConfigError
 from ..core.fields import Block
 from ..core.files import file_sha256, write_atomic
 from ..core.layout import Layout, detections_file
-from ..core.methods import canonical_ptq
+from ..core.methods import canonical_ptq, fits_channels
 from ..core.progress import log_note
 from ..core.shown import one_line
 from ..data.scenes import write_scenes
@@ -166,7 +166,7 @@ def run_ladder(
                                   calibration_images=view.train_images, val_images=view.val_images)
         base, note = _opened(read, variant, view.names, tell)
         ladder = _begin(out, settings, read.path.name, device).model_copy(update=dict(class_order=note))
-        climber = _Climber(ladder, out, base, view, batch, calibration, progress)
+        climber = _Climber(ladder, out, base, view, batch=batch, count=calibration, progress=progress)
         for method in [FP, *methods]: climber.run_method(method)
         ladder.lead = _lead(ladder, out, view.val_annotations)
     render_ladder(save_ladder(ladder, out).parent)
@@ -178,7 +178,7 @@ LADDER_DEMO_IMAGES = 96
 def _named(methods:list[str], granularity:str) -> list[str]:
     "Each method once, by its one name."
     methods = list(dict.fromkeys(map(canonical_ptq, methods)))
-    wrong = [m for m in methods if 'closed' in m.split('+')]
+    wrong = [m for m in methods if fits_channels(m)]
     if wrong and granularity != 'per_channel':
         raise ConfigError(f'{wrong[0]} fits a step to each channel, granularity={granularity} has one a layer: '
                           'take per_channel, or leave it out of the methods')
@@ -216,9 +216,9 @@ def _begin(out:Path, settings:LadderSettings, base:str, device:str) -> Ladder:
 # %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-014
 class _Climber:
     "One base and its data; a rung at a time."
-    def __init__(self, ladder:Ladder, out:Path, base, view, *how):
+    def __init__(self, ladder:Ladder, out:Path, base, view, *, batch:int, count:int|None, progress):
         self.ladder, self.out, self.base, self.view = ladder, out, base, view
-        self.batch, self.count, self.progress = how
+        self.batch, self.count, self.progress, self.read = batch, count, progress, {}
         self.device = select_device(ladder.device, verbose=False)
         self.manifest = plan(base, ladder.settings.bits, ladder.settings.granularity, scale='learned')
 
@@ -239,11 +239,17 @@ class _Climber:
                  **{head: found.pycocotools for head, found in scores.items()}))
         save_ladder(self.ladder, self.out)
 
+    def _images(self, method:str):
+        "What it is calibrated on, read once for all methods that see the same."
+        if (kind := fits_channels(method)) not in self.read:
+            s = self.ladder.settings
+            self.read[kind] = calibration_batches(method, self.view, s.imgsz, self.batch, self.count,
+                                                  device=self.device, seed=s.seed)
+        return self.read[kind]
+
     def _calibrated(self, method:str):
-        s = self.ladder.settings
-        images = calibration_batches(method, self.view, s.imgsz, self.batch, self.count, device=self.device,
-                                     seed=s.seed)
-        return calibrate(deepcopy(self.base).to(self.device), self.manifest, method, images, self.progress).cpu()
+        return calibrate(deepcopy(self.base).to(self.device), self.manifest, method, self._images(method),
+                         self.progress).cpu()
 
     def _keep(self, method:str, model) -> str:
         return save_calibrated(self.out/f'{method}.pt', model, self.manifest, self.ladder.settings.imgsz).name
