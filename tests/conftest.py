@@ -2,6 +2,7 @@
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,15 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.addinivalue_line('markers', 'slow: takes minutes; runs with --slow')
     HBChannel.stop = end_heartbeat  # Jupyter's own may wait for ever
+    if not hasattr(config, 'workerinput'): config.add_cleanup(own_scratch())
+
+
+def own_scratch():
+    "A folder for what notebooks, kernels and killed processes leave behind, gigabytes in all; call the result to remove it."
+    outer = tempfile.gettempdir()
+    os.environ.setdefault('PYTEST_DEBUG_TEMPROOT', outer)  # folders of failed tests stay
+    tempfile.tempdir = os.environ['TMPDIR'] = folder = tempfile.mkdtemp(prefix='yq')
+    return lambda: shutil.rmtree(folder, ignore_errors=True)
 
 
 # Minutes each; first, so that both workers end at the same time
