@@ -45,8 +45,17 @@ def test_checkpoint_example_of_version_1():
 
 def test_keep_list_example_of_version_1():
     file = EXAMPLES/'keep-layers-v1.json'
-    names, trade = load_keep_list(file), read_keep_layers(file)['trade']
-    assert len(names) == 20 and names[0] == 'model.0.conv' and (trade[0]['layers'], trade[0]['bytes']) == (0, 0)
+    layers, found = load_keep_list(file), read_keep_layers(file)
+    trade = found['trade']
+    assert found['layers'] == layers and found['bits'] == '8'
+    assert len(layers) == 20 and next(iter(layers)) == 'model.0.conv' and set(layers.values()) == {8} and (trade[0]['layers'], trade[0]['bytes']) == (0, 0)
+
+
+def test_keep_list_example_of_version_2():
+    file = EXAMPLES/'keep-layers-v2.json'
+    layers, found = load_keep_list(file), read_keep_layers(file)
+    assert layers == found['layers'] and found['bits'] == '5 to 8' and found['bytes'] == 69146
+    assert (len(layers), layers['model.0.conv'], layers['model.20.cv1.conv']) == (52, 8, 5)
 
 
 def test_oscillation_examples_of_version_1():

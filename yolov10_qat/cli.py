@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['app', 'checkpoint_app', 'RUN_LOG', 'scratch_app', 'Limit', 'Root', 'Weights', 'DataOrDemo', 'InputSide', 'Batch',
-           'Granularity', 'LONGEST', 'UsageError', 'with_config_options', 'run', 'demo', 'scratch_fp16', 'scratch_qat',
-           'dataset', 'evaluate_command', 'sensitivity', 'ptq', 'show', 'verify', 'export', 'report', 'publish',
-           'worker', 'summarize', 'with_amp_type', 'main']
+           'Granularity', 'Averages', 'LONGEST', 'UsageError', 'with_config_options', 'run', 'demo', 'scratch_fp16',
+           'scratch_qat', 'dataset', 'evaluate_command', 'sensitivity', 'ptq', 'show', 'verify', 'export', 'report',
+           'publish', 'worker', 'summarize', 'with_amp_type', 'main']
 
 # %% ../nbs/99_cli.ipynb #99_cli-002
 import inspect
@@ -173,6 +173,10 @@ InputSide = Annotated[int | None,
                                                 'else 640]')]
 Batch = Annotated[int, typer.Option(min=1)]
 Granularity = Annotated[str, typer.Option(help='per_channel or per_tensor')]
+Averages = Annotated[str|None,
+                     typer.Option(help='bits a deployed weight on average, up to 8, joined by commas, such as '
+                                       '4,4.15,4.5: each method at each of them, small layers getting the bits '
+                                       'first [--weight-bits for each layer]')]
 
 # %% ../nbs/99_cli.ipynb #99_cli-018
 @app.command()
@@ -335,6 +339,12 @@ def _tell_ladder(found, out:Path):
     print('. '.join(t for t in (ladder_headline(found), lead_sentence(found.lead)) if t))
     print(f'report: {Layout(out.resolve()).report}')
 
+def _averages(text:str|None) -> list[float]:
+    "Averages as they stand in --average-bits, fewest first, each once."
+    try: return sorted({float(t) for t in text.split(',')}) if text else []
+    except ValueError:
+        raise UsageError(f"--average-bits '{text}' is no list of numbers: write 4.25, or 4,4.15,4.5") from None
+
 # %% ../nbs/99_cli.ipynb #99_cli-026
 @app.command()
 def ptq(
@@ -348,7 +358,7 @@ def ptq(
                                             'qronos, learned-round, and bias or bn, joined by plus; or closed')
                      ]='rtn,mse,bias,mse+bn,gpfq,gptq,mse+learned-round,closed',
     variant:str='yolo10n', imgsz:InputSide=None, batch:Batch=16, device:str='cpu', val_max_images:Limit=0,
-    train_split:str='train2017', val_split:str='val2017', seed:int=0,
+    train_split:str='train2017', val_split:str='val2017', seed:int=0, average_bits:Averages=None,
     calibration_images:Annotated[int|None,
                                  typer.Option(min=1, help='training images to calibrate on, without labels; left out: '
                                                           '256 for closed, 32 for others')]=None,
@@ -358,18 +368,18 @@ def ptq(
     "What post-training methods leave of a model: each scored, compared in a report, and kept as a checkpoint."
     _check_imgsz(imgsz)
     from yolov10_qat.core.methods import canonical_ptq
-    methods = [canonical_ptq(m) for m in method.split(',')]
+    methods, averages = [canonical_ptq(m) for m in method.split(',')], _averages(average_bits)
     from yolov10_qat.checkpoint.base_weights import find_base
     file = find_base(variant, str(checkpoint)).path
     _check_data(coco_root, train_split, val_split)
     base, side = _read_base(file, imgsz)
-    print(f'settings: checkpoint={checkpoint} coco_root={coco_root} methods={",".join(methods)} imgsz={side} '
-          f'out={out}', flush=True)
+    print(f'settings: checkpoint={checkpoint} coco_root={coco_root} methods={",".join(methods)} '
+          f'average_bits={average_bits} imgsz={side} out={out}', flush=True)
     from yolov10_qat.pipeline.stages import check_device
     from yolov10_qat.studies.ptq_ladder import run_ladder
     check_device(device)
     with _bar() as progress:
-        found = run_ladder(base, coco_root, out, methods, variant=variant, bits=weight_bits,
+        found = run_ladder(base, coco_root, out, methods, averages, variant=variant, bits=weight_bits,
                            granularity=granularity, imgsz=side, batch=batch, device=device,
                            calibration=calibration_images, val_max_images=val_max_images, train_split=train_split,
                            val_split=val_split, seed=seed, progress=progress, tell=_say)

@@ -19,7 +19,7 @@ import yaml
 from pydantic import ValidationError, create_model, field_validator, model_validator
 
 from .errors import ConfigError, nearest
-from .fields import Amp, OptionalInt, OptionalText, Settings, Text, knob, no_value
+from .fields import Amp, OptionalFloat, OptionalInt, OptionalText, Settings, Text, knob, no_value
 from .methods import PARTS, canonical_method, canonical_ptq, fits_channels, parts_of
 from .recipe import FLOAT_BITS, SHARED, parse_schedule, read_recipe, word_lengths
 from .settings_file import read_settings
@@ -124,6 +124,9 @@ class _Kept(Settings):
     keep_layers:OptionalText = knob(
         None, 'layers to keep at 8 bit: a keep-layers.json as sensitivity writes it, '
               'or auto:BYTES to measure and keep; none: no layer')
+    average_bits:OptionalFloat = knob(
+        None, 'bits a deployed weight on average, above weight_bits and up to 8: small layers get more, as theirs cost '
+              'least; none: weight_bits for each layer', gt=2, le=8)
     first_last_bits:OptionalInt = knob(
         None, 'word length of the first layer and the last head layers, 2 to 8; none: weight_bits', ge=2, le=8)
     quantize_dfl:bool = knob(
@@ -272,7 +275,8 @@ def contradictions(
     c = config
     if steps is None and c.train_max_images: steps = c.epochs*-(-c.train_max_images//c.batch)
     found = [problem for part in parts_of(c.method) for problem in part.problems(c, steps)] + _budget_problems(c, steps)
-    found += _calibration_problems(c) + (_schedule_problems(c) if c.quantize else _float_problems(c))
+    found += _calibration_problems(c) + _average_problems(c)
+    found += _schedule_problems(c) if c.quantize else _float_problems(c)
     return found + (_random_problems(c) if c.base == RANDOM else [])
 
 # %% ../../nbs/10_core/05_config.ipynb #05_config-033
@@ -301,10 +305,22 @@ def _calibration_problems(c:RunConfig) -> list[str]:
                      'give one of them')
     return found
 
+def _average_problems(c:RunConfig) -> list[str]:
+    if c.average_bits is None: return []
+    found = []
+    if c.keep_layers:
+        found.append(f'average_bits={c.average_bits:g} and keep_layers={c.keep_layers} both say which layers get more '
+                     'bits: give one of them')
+    if len(word_lengths(c)) > 1:
+        found.append(f'average_bits={c.average_bits:g} spreads bits over one grid, bits_schedule and '
+                     'quantize_from_epoch have several: give one of them')
+    return found
+
 def _float_problems(c:RunConfig) -> list[str]:
     method = c.method if any(part.needs_grid for part in parts_of(c.method)) else None
     asked = {'method': method, 'bn': c.bn if c.bn != 'train' else None, 'bits_schedule': c.bits_schedule,
-             'quantize_from_epoch': c.quantize_from_epoch or None, 'keep_layers': c.keep_layers, 'init_ptq': c.init_ptq}
+             'quantize_from_epoch': c.quantize_from_epoch or None, 'keep_layers': c.keep_layers,
+             'average_bits': c.average_bits, 'init_ptq': c.init_ptq}
     return [f'{k}={v} needs quantised weights: leave it out of a floating-point run' for k, v in asked.items() if v]
 
 # %% ../../nbs/10_core/05_config.ipynb #05_config-035
@@ -354,7 +370,7 @@ def option_type(
 ) -> type: # int, float, bool or str
     "What a value looks like in a shell or a cell of parameters."
     if annotation in (int, float, bool): return annotation
-    return int if 'int' in str(annotation) else str
+    return int if 'int' in str(annotation) else float if annotation == float|None else str
 
 # %% ../../nbs/10_core/05_config.ipynb #05_config-048z
 def _clause(text:str, room:int) -> str:

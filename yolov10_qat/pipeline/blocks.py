@@ -31,7 +31,7 @@ from ..train.float_trainer import overrides
 def quantization_block(
     config:RunConfig,              # The run
     manifest:list[dict[str,Any]],  # Plan of its layers
-    raised:int=0,                  # How many layers the keep-list raised to 8 bit
+    raised:int=0,                  # How many layers have a word length of their own
 ) -> Quantization: # For the summary
     "What is quantised and how; of a floating-point run, how it is rounded to see what rounding alone leaves."
     if not config.quantize: manifest = floating(manifest, 'trained in floating point')

@@ -10,7 +10,7 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import pandas as pd
 from torch import nn
 
 from ..checkpoint.base_weights import find_base
+from ..checkpoint.format import deployed
 from ..checkpoint.store import build_model, load_checkpoint, open_base, random_model, state_sha256
 from ..core.config import AUTO, DEMO, RANDOM, RunConfig, contradictions, load_config, save_config
 from ..core.errors import ConfigError
@@ -43,7 +44,7 @@ from yolov10_qat.pipeline.blocks import (
     weight_histograms,
 )
 from .stages import Stages, check_device
-from ..quant.keeplist import load_keep_list, parse_budget
+from ..quant.keeplist import load_keep_list, parse_budget, save_spread, spread_bits
 from ..quant.layers import deployable, plan, quantize
 from ..report.page import write_summary_md
 from ..report.read import read_correction
@@ -125,11 +126,14 @@ class _Prepared(_Sources):
             self.base = self._draw_weights() if c.base == RANDOM else self._open_base()
             self._check()
             raised = self._keep()
-            self.manifest = plan(self.base, c.weight_bits, c.granularity, c.first_last_bits, c.quantize_dfl,
-                                 scale=c.scale, raised=raised)
+            self.manifest = self._plan(raised)
             self._describe(len(raised))
             self._make_room()
         return self.view
+
+    def _plan(self, raised:Mapping[str,int]={}) -> list[dict[str,Any]]:
+        c = self.config
+        return plan(self.base, c.weight_bits, c.granularity, c.first_last_bits, c.quantize_dfl, c.scale, raised=raised)
 
 # %% ../../nbs/90_pipeline/04_experiment.ipynb #04_experiment-009
 class _Checked(_Prepared):
@@ -142,12 +146,13 @@ class _Checked(_Prepared):
         if recipe not in RECIPES: self.config = self.config.model_copy(update={'recipe': str(kept)})
         save_config(self.config, self.files.config)
 
-    def _keep(self) -> list[str]:
-        "Layers raised to 8 bit; their list lies in the run folder from here on."
+    def _keep(self) -> dict[str,int]:
+        "Layers with a word length of their own; their list lies in the run folder from here on."
         c, file = self.config, self.files.keep_layers
         if c.keep_layers and not file.is_file():
             if c.keep_layers.startswith(AUTO): measure_and_keep(self.base, self.view, c, self.root, progress=_tell)
             else: write_atomic(file, Path(c.keep_layers).read_text(encoding='utf-8'))
+        if c.average_bits and not file.is_file(): save_spread(file, deployed(self._plan()), c.average_bits)
         return raised_layers(self.root)
 
     def _check(self):
@@ -158,6 +163,9 @@ class _Checked(_Prepared):
                 if c.keep_layers.startswith(AUTO): parse_budget(c.keep_layers)
                 else: check_keep_list(load_keep_list(c.keep_layers), plan(self.base))
             except (ValueError, OSError) as e: problems.append(f'keep_layers={c.keep_layers}: {e}')
+        if c.average_bits:
+            try: spread_bits(deployed(self._plan()), c.average_bits)
+            except ConfigError as e: problems.append(str(e))
         if problems: raise ConfigError('; '.join(problems))
 
     @property

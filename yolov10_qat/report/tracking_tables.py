@@ -16,8 +16,8 @@ import pandas as pd
 
 from ..core.doors import read_plain
 from ..core.shown import one_line
+from ..quant.keeplist import KEPT_BITS
 from ..runs.results import as_epochs, as_numbers, read_cells
-
 
 # %% ../../nbs/70_report/02_tracking_tables.ipynb #02_tracking_tables-005
 TRACKED = ('weights', 'changed', 'oscillating', 'frequency', 'near', 'frozen', 'scale', 'scale_drift', 'bn_kl',
@@ -117,9 +117,9 @@ class Trade(TypedDict):
     loss:float|None
 
 class Keep(TypedDict):
-    format_version:Literal[1]
-    bits:FromOne           # word length of the kept layers
-    layers:list[str]
+    format_version:Literal[1, 2]
+    bits:FromOne|None      # word length of the layers, version 1
+    layers:list[str]|dict[str,FromOne]  # with their word lengths, version 2
     bytes:int
     budget:int|None    # bytes that were allowed; None: no limit was given
     measured:dict|None # on what
@@ -177,6 +177,11 @@ def read_sensitivity(
 
 def read_keep_layers(
     path:Path|str, # `keep-layers.json` of a run root
-) -> dict|None: # As `Keep` says; None: no such file
+) -> dict|None: # As `Keep` says, layers with their word lengths and bits in words; None: no such file
     "Which layers are kept at more bits, and what other choices would have given."
-    return _read_object(Path(path), Keep, dict(budget=None, measured=None, trade=[]))
+    found = _read_object(Path(path), Keep, dict(bits=None, budget=None, measured=None, trade=[]))
+    if found is None: return None
+    layers, old = found['layers'], found['bits'] or KEPT_BITS
+    if isinstance(layers, list): layers = dict.fromkeys(layers, old)
+    bits = sorted({*layers.values()} or {old})
+    return found | dict(layers=layers, bits=f'{bits[0]}' if len(bits) == 1 else f'{bits[0]} to {bits[-1]}')

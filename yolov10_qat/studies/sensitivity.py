@@ -9,7 +9,7 @@ __all__ = ['COUNTS', 'AUTO_IMAGES', 'DEMO_IMAGES', 'NetworkPart', 'parts', 'Scor
 
 # %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-002
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -286,7 +286,7 @@ def trade(
 
 # %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-032
 def check_keep_list(
-    names:list[str],               # From `keeplist.load_keep_list`
+    names:Iterable[str],           # From `keeplist.load_keep_list`
     manifest:list[dict[str,Any]],  # Plan of the model that they are for
 ):
     "Refuse a keep-list that does not fit."
@@ -312,8 +312,8 @@ def keep_files(
     "Write down what was measured and what was chosen."
     write_atomic(Layout(folder).sensitivity, table.to_csv(index=False, float_format='%.6g'))
     sizes = dict(zip(table.part, table.bytes))
-    return save_keep_list(Layout(folder).keep_layers, chosen, int(sum(sizes[n] for n in chosen)), budget, measured,
-                          points)
+    return save_keep_list(Layout(folder).keep_layers, dict.fromkeys(chosen, KEPT_BITS),
+                          int(sum(sizes[n] for n in chosen)), budget, measured, points)
 
 # %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-036
 def measure_and_keep(

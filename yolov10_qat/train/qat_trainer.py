@@ -7,7 +7,6 @@ __all__ = ['PROBE', 'PROBE_SHARE', 'separate_steps', 'renew_steps', 'probe_image
            'calibrated', 'QATTrainer', 'reestimated']
 
 # %% ../../nbs/50_train/03_qat_trainer.ipynb #03_qat_trainer-002
-import json
 from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
@@ -32,6 +31,7 @@ from ..core.threads import all_cores
 from ..quant.batchnorm import ImageBatches, drift, drift_rows, norm_behind, reestimate, training_images
 from ..quant.calibrate import calibrate, calibration_batches
 from ..quant.fakequant import learned_step
+from ..quant.keeplist import load_keep_list
 from ..quant.layers import copy_state, floating, plan, quantize, quantized_layers, requantize
 from ..quant.oscillation import Tracker, layer_rows, positions, save_histories
 from .float_trainer import FloatTrainer
@@ -101,10 +101,10 @@ def layers_divergence(
 # %% ../../nbs/50_train/03_qat_trainer.ipynb #03_qat_trainer-011
 def raised_layers(
     run_root:Path|str, # Folder of a run
-) -> list[str]: # Module paths
-    "Layers that this run keeps at 8 bit."
+) -> dict[str,int]: # Module path -> word length
+    "Layers of this run that have a word length of their own."
     file = Layout(Path(run_root)).keep_layers
-    return json.loads(file.read_text(encoding='utf-8'))['layers'] if file.is_file() else []
+    return load_keep_list(file) if file.is_file() else {}
 
 # %% ../../nbs/50_train/03_qat_trainer.ipynb #03_qat_trainer-014
 def calibrated(
