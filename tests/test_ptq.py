@@ -8,6 +8,7 @@ import torch
 from conftest import REPOSITORY, command
 from test_report import Page, check_offline
 from yolov10_qat.checkpoint.store import build_model, load_checkpoint
+from yolov10_qat.cli import _methods
 from yolov10_qat.core.config import RunConfig
 from yolov10_qat.core.errors import ConfigError
 from yolov10_qat.data.scenes import write_scenes
@@ -138,3 +139,17 @@ def test_first_ladder(tmp_path):
         (tmp_path/'ladder.json').write_text(wrong)
         with pytest.raises(ValueError, match=piece): load_ladder(tmp_path)
     with pytest.raises(FileNotFoundError): load_ladder(Path(tmp_path)/'none')
+
+
+def test_images_that_are_few_are_told_and_too_few_refused_before_the_first_rung(scenes, tmp_path):
+    said = []
+    run_ladder('demo', scenes, tmp_path/'ladder', ['closed'], imgsz=32, calibration=16, val_max_images=1, tell=said.append)
+    assert said == ['16 training images are few for calibration in closed form: below 256 it loses AP, the more the fewer there are']
+    with pytest.raises(ConfigError, match='15 training images are too few'):
+        run_ladder('demo', scenes, tmp_path/'few', ['rtn', 'closed'], imgsz=32, calibration=15, val_max_images=1)
+    assert not (tmp_path/'few').exists()
+
+
+def test_methods_that_nobody_named_suit_the_grid():
+    assert _methods(None, 'per_tensor') == [m for m in _methods(None, 'per_channel') if m != 'closed']
+    assert 'closed' in _methods(None, 'per_channel') and _methods('bn+mse', 'per_tensor') == ['mse+bn']

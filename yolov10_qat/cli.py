@@ -345,6 +345,14 @@ def _averages(text:str|None) -> list[float]:
     except ValueError:
         raise UsageError(f"--average-bits '{text}' is no list of numbers: write 4.25, or 4,4.15,4.5") from None
 
+_USUAL_PTQ = ('rtn', 'mse', 'bias', 'mse+bn', 'gpfq', 'gptq', 'mse+learned-round', 'closed')
+
+def _methods(text:str|None, granularity:str) -> list[str]:
+    "Methods as they stand in --method; without it, all that suit the grid."
+    from yolov10_qat.core.methods import canonical_ptq, fits_channels
+    if text: return [canonical_ptq(m) for m in text.split(',')]
+    return [m for m in _USUAL_PTQ if granularity == 'per_channel' or not fits_channels(m)]
+
 # %% ../nbs/99_cli.ipynb #99_cli-026
 @app.command()
 def ptq(
@@ -354,9 +362,10 @@ def ptq(
     out:Annotated[Path,
                   typer.Option(help='folder for ladder.json, a checkpoint a method and report.html; a ladder that is '
                                     'there goes on')],
-    method:Annotated[str, typer.Option(help='methods joined by commas; each is made of rtn or mse, one of gptq, gpfq, '
-                                            'qronos, learned-round, and bias or bn, joined by plus; or closed')
-                     ]='rtn,mse,bias,mse+bn,gpfq,gptq,mse+learned-round,closed',
+    method:Annotated[str|None,
+                     typer.Option(help='methods joined by commas: rtn or mse, one of gptq, gpfq, qronos, '
+                                       'learned-round, and bias or bn, joined by plus; or closed [rtn,mse,bias,'
+                                       'mse+bn,gpfq,gptq,mse+learned-round; per channel closed, too]')]=None,
     variant:str='yolo10n', imgsz:InputSide=None, batch:Batch=16, device:str='cpu', val_max_images:Limit=0,
     train_split:str='train2017', val_split:str='val2017', seed:int=0, average_bits:Averages=None,
     calibration_images:Annotated[int|None,
@@ -367,8 +376,7 @@ def ptq(
 ) -> int:
     "What post-training methods leave of a model: each scored, compared in a report, and kept as a checkpoint."
     _check_imgsz(imgsz)
-    from yolov10_qat.core.methods import canonical_ptq
-    methods, averages = [canonical_ptq(m) for m in method.split(',')], _averages(average_bits)
+    methods, averages = _methods(method, granularity), _averages(average_bits)
     from yolov10_qat.checkpoint.base_weights import find_base
     file = find_base(variant, str(checkpoint)).path
     _check_data(coco_root, train_split, val_split)

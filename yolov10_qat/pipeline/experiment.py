@@ -25,7 +25,7 @@ from ..core.config import AUTO, DEMO, RANDOM, RunConfig, contradictions, load_co
 from ..core.errors import ConfigError
 from ..core.files import write_atomic
 from ..core.layout import Layout, gain_file, scores_file
-from ..core.methods import method_parts, parts_of
+from ..core.methods import fits_channels, method_parts, parts_of
 from ..core.progress import log_note, report_progress
 from ..core.recipe import RECIPES, batches_gathered
 from ..data.scenes import write_scenes
@@ -46,6 +46,7 @@ from yolov10_qat.pipeline.blocks import (
 from .stages import Stages, check_device
 from ..quant.keeplist import load_keep_list, parse_budget, save_spread, spread_bits
 from ..quant.layers import deployable, plan, quantize
+from ..quant.views import few_images
 from ..report.page import write_summary_md
 from ..report.read import read_correction
 from ..report.tracking_tables import read_oscillation
@@ -135,6 +136,12 @@ class _Prepared(_Sources):
         c = self.config
         return plan(self.base, c.weight_bits, c.granularity, c.first_last_bits, c.quantize_dfl, c.scale, raised=raised)
 
+    @property
+    def steps(self) -> int: # Of the optimizer, in the whole training
+        "Optimizer steps of the training."
+        gathered = batches_gathered(recipe_of(self.config, self.root)['nbs'], self.config.batch)
+        return self.config.epochs*math.ceil(math.ceil(self.view.train_images/self.config.batch)/gathered)
+
 # %% ../../nbs/90_pipeline/04_experiment.ipynb #04_experiment-009
 class _Checked(_Prepared):
     "What a run keeps of its settings, and what it refuses."
@@ -163,16 +170,14 @@ class _Checked(_Prepared):
                 if c.keep_layers.startswith(AUTO): parse_budget(c.keep_layers)
                 else: check_keep_list(load_keep_list(c.keep_layers), plan(self.base))
             except (ValueError, OSError) as e: problems.append(f'keep_layers={c.keep_layers}: {e}')
+        if c.init_ptq and fits_channels(c.init_ptq) and not self.files.calibrated.is_file():
+            try:
+                if note := few_images(self.view.train_images): log_note(note)
+            except ConfigError as e: problems.append(f'init_ptq={c.init_ptq}: {e}')
         if c.average_bits:
             try: spread_bits(deployed(self._plan()), c.average_bits)
             except ConfigError as e: problems.append(str(e))
         if problems: raise ConfigError('; '.join(problems))
-
-    @property
-    def steps(self) -> int: # Of the optimizer, in the whole training
-        "Optimizer steps of the training."
-        gathered = batches_gathered(recipe_of(self.config, self.root)['nbs'], self.config.batch)
-        return self.config.epochs*math.ceil(math.ceil(self.view.train_images/self.config.batch)/gathered)
 
 # %% ../../nbs/90_pipeline/04_experiment.ipynb #04_experiment-010
 class _Described(_Checked):

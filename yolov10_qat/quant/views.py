@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCALES_SEEN', 'GREY', 'VIEWS', 'VIEWS_SIDE', 'LEAST_VIEWS', 'FEWEST_IMAGES', 'random_view', 'views_wanted', 'Views',
-           'training_views']
+           'few_images', 'training_views']
 
 # %% ../../nbs/40_quant/07_views.ipynb #07_views-002
 import math
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from ultralytics.utils.patches import imread
 
+from ..core.errors import ConfigError
 from ..data.view import View
 from .batchnorm import training_files
 
@@ -81,6 +82,17 @@ class Views:
             yield bgr_nhw3.flip(3).permute(0, 3, 1, 2).float()/255
 
 # %% ../../nbs/40_quant/07_views.ipynb #07_views-012
+def few_images(
+    count:int, # Training images
+) -> str: # A sentence where they are few, empty where they are enough
+    "Whether there are enough images to fit weights to; too few are refused."
+    if count < FEWEST_IMAGES:
+        raise ConfigError(f'{count} training images are too few to fit weights to, {FEWEST_IMAGES} are the least: '
+                          'raise the number of training images, or calibrate by gptq')
+    if count >= VIEWS: return ''
+    return (f'{count} training images are few for calibration in closed form: below {VIEWS} it loses AP, the more '
+            'the fewer there are')
+
 def training_views(
     data:View|Path|str,            # Dataset view, or its dataset.yaml
     side:int,                      # Of the square, pixels
@@ -91,8 +103,6 @@ def training_views(
 ) -> Views: # Each (n, 3, side, side), RGB, float32, 0 to 1
     "Random pieces of training images; where there are fewer images than views, several of one."
     files = training_files(data)
-    if len(files) < FEWEST_IMAGES:
-        raise ValueError(f'{len(files)} training images are too few to fit weights to, {FEWEST_IMAGES} are the least: '
-                         'raise the number of training images, or calibrate by gptq')
+    few_images(len(files))
     order = np.random.default_rng(seed).permutation(len(files))
     return Views([files[order[i % len(files)]] for i in range(views_wanted(side))], side, batch, device, seed)

@@ -41,7 +41,7 @@ from ..evaluate.rungs import save_scores
 from ..quant.calibrate import calibrate, calibration_batches
 from ..quant.keeplist import load_keep_list, save_spread
 from ..quant.layers import deployable, plan
-from ..quant.views import VIEWS
+from ..quant.views import VIEWS, few_images
 from ..report.rows import links_below
 from yolov10_qat.report.style import (
     LOOKS,
@@ -167,6 +167,7 @@ def run_ladder(
     with tempfile.TemporaryDirectory() as scratch:
         view = _view(coco_root, Path(scratch), images, val_max_images or LADDER_DEMO_IMAGES, progress,
                      train_split=train_split, val_split=val_split, val_max_images=val_max_images, seed=seed)
+        _tell_few(rungs, view.train_images, tell)
         settings = LadderSettings(variant=variant, base_sha256=file_sha256(read.path), bits=bits,
                                   granularity=granularity, imgsz=imgsz or read.imgsz or USUAL_SIDE,
                                   fingerprint=view.fingerprint, seed=seed,
@@ -204,6 +205,10 @@ def _opened(read:BaseFile, variant:str, names:list[str], tell:Callable[[str],obj
 def _view(coco_root:Path|str, scratch:Path, images:int, scenes:int, progress, **how) -> View:
     root = coco_root if str(coco_root) != DEMO else write_scenes(scratch/'coco', images, scenes, progress=progress)
     return build_view(root, scratch/'dataset', train_max_images=images, progress=progress, **how)
+
+def _tell_few(rungs:list[str], images:int, tell:Callable[[str],object]):
+    "Too few images are refused before the first rung."
+    if any(fits_channels(rung_parts(r)[0]) for r in rungs) and (note := few_images(images)): tell(note)
 
 # %% ../../nbs/80_studies/02_ptq_ladder.ipynb #02_ptq_ladder-013y
 def rung_names(
