@@ -86,24 +86,27 @@ def test_other_settings_are_another_ladder(climbed, scenes):
     assert done.returncode == 1 and "did you mean 'gptq'" in done.stderr
 
 
-def test_run_starts_from_it(climbed, scenes, tmp_path):
+@pytest.mark.parametrize('method, more, rung', [('bias+mse', ['--granularity', 'per_tensor'], 'mse+bias'),
+                                                ('closed', ['--granularity', 'per_channel', '--average-bits', 4.5], 'closed@4.5')])
+def test_run_starts_from_it(method, more, rung, scenes, tmp_path):
     "With hardly any learning rate a run ends with the integers that it was given, and its PTQ rung is that of the ladder."
-    run = ['run', '--profile', 'demo', '--coco-root', scenes, '--init-ptq', 'bias+mse', '--scale', 'learned',
+    run = ['run', '--profile', 'demo', '--coco-root', scenes, '--init-ptq', method, '--scale', 'learned',
            '--train-max-images', 16, '--val-max-images', 16, '--epochs', 1, '--method', 'baseline', '--bn', 'freeze',
-           '--lr0', 1e-12, '--scale-lr', 1e-12]
+           '--lr0', 1e-12, '--scale-lr', 1e-12, *more]
     done = command(*run, '--run-root', tmp_path/'run')
     assert done.returncode == 0, done.stderr
     summary = load_summary(tmp_path/'run')
-    assert summary.quantization.init_ptq == 'mse+bias' and summary.artifacts['calibrated'] == 'ptq/calibrated.pt'
+    assert summary.quantization.init_ptq == rung.partition('@')[0] and summary.artifacts['calibrated'] == 'ptq/calibrated.pt'
     given, ended = codes(tmp_path/'run'/'ptq'/'calibrated.pt'), codes(
         tmp_path/'run'/'ultralytics'/'train'/'weights'/'last.pt')
     for name in given: torch.testing.assert_close(ended[name], given[name], rtol=0, atol=0)
-    ladder = command('ptq', 'demo', '--coco-root', scenes, '--out', tmp_path/'ladder', '--method', 'mse+bias',
-                     '--imgsz', 160, '--calibration-images', 16, '--granularity', 'per_tensor')
+    ladder = command('ptq', 'demo', '--coco-root', scenes, '--out', tmp_path/'ladder', '--method', method,
+                     '--imgsz', 160, '--calibration-images', 16, *more)
     assert ladder.returncode == 0, ladder.stderr
-    rung = next(r for r in summary.metrics.rungs if (r.rung, r.head, r.metrics_source)
-                == ('ptq', 'one2one', 'pycocotools'))
-    assert load_ladder(tmp_path/'ladder').steps[1].one2one['AP'] == rung.AP
+    scored = next(r for r in summary.metrics.rungs if (r.rung, r.head, r.metrics_source)
+                  == ('ptq', 'one2one', 'pycocotools'))
+    climbed = load_ladder(tmp_path/'ladder').steps[1]
+    assert (climbed.method, climbed.one2one['AP']) == (rung, scored.AP) and scored.AP > .1
 
 
 @pytest.mark.parametrize('values, piece',
