@@ -72,7 +72,7 @@ def load_keep_list(
         raise ConfigError(f'{path}: layers must say how many bits each layer has, as in {{"model.0.conv": 8}}, '
                           f'got {one_line(layers, 60)}')
     for name, bits in layers.items():
-        if type(bits) is not int or not 2 <= bits <= 8:
+        if not isinstance(bits, int) or not 2 <= bits <= 8:
             raise ConfigError(f'{path}: layers gives {one_line(name, 60)} {one_line(bits, 60)} bits, use 2 to 8')
     return layers
 
