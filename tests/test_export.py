@@ -42,7 +42,7 @@ def checkpoint(folder):
     "The demo's base weights, rounded per channel, the stem at 8 bit."
     base = find_base('yolo10n', DEMO).path
     model = open_base(base, 'yolo10n', load_base(base)[1]['names'])
-    manifest = plan(model, raised={'model.0.conv'})
+    manifest = plan(model, raised={'model.0.conv': 8})
     model = quantize(model, manifest)
     return save_checkpoint(folder/'demo.pt',
                            dict(epoch=1, optimizer=None, train_args=dict(imgsz=160), ema_updates=0, resume={},

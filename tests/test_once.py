@@ -31,7 +31,8 @@ def test_a_base_is_read_once(kind, command, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(ptq_ladder, '_begin', enough)
     monkeypatch.setattr(sensitivity, 'plan', enough)
     base = tiny/'base.pt' if kind == 'ultralytics' else SHIPPED
-    code, out, err = answer(main, command, base, '--coco-root', tiny/'coco', '--out', tmp_path/'out')
+    code, out, err = answer(main, command, base, '--coco-root', tiny/'coco', '--out', tmp_path/'out',
+                            *(['--method', 'rtn'] if command == 'ptq' else []))
     assert (code, reads) == (1, [base])
     assert f"imgsz={160 if kind == 'safetensors' else 640} " in out
     assert ('enough' if kind == 'ultralytics' else 'classes, the data has 2') in err  # the network was built, or refused

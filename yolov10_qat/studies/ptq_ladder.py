@@ -167,12 +167,12 @@ def run_ladder(
     with tempfile.TemporaryDirectory() as scratch:
         view = _view(coco_root, Path(scratch), images, val_max_images or LADDER_DEMO_IMAGES, progress,
                      train_split=train_split, val_split=val_split, val_max_images=val_max_images, seed=seed)
-        _tell_few(rungs, view.train_images, tell)
         settings = LadderSettings(variant=variant, base_sha256=file_sha256(read.path), bits=bits,
                                   granularity=granularity, imgsz=imgsz or read.imgsz or USUAL_SIDE,
                                   fingerprint=view.fingerprint, seed=seed,
                                   calibration_images=view.train_images, val_images=view.val_images)
         base, note = _opened(read, variant, view.names, tell)
+        _tell_few(rungs, view.train_images, tell)
         ladder = _begin(out, settings, read.path.name, device).model_copy(update=dict(class_order=note))
         climber = _Climber(ladder, out, base, view, batch=batch, count=calibration, progress=progress)
         for method in [FP, *rungs]: climber.run_method(method)
