@@ -1,4 +1,6 @@
 "Word lengths by an average: what a run and a ladder make of --average-bits, and what they refuse."
+import math
+
 import pytest
 
 from conftest import command
@@ -25,7 +27,7 @@ def words(tiny, root):
 
 def test_a_run_has_the_bits_that_were_asked_for(spread):
     manifest = load_checkpoint(spread/'ultralytics'/'train'/'weights'/'last.pt')['manifest']
-    weights = {e['name']: (e['bits'], e['shape'][0]*e['shape'][1]*e['shape'][2]*e['shape'][3]) for e in deployed(manifest) if e['bits']}
+    weights = {e['name']: (e['bits'], math.prod(e['shape'])) for e in deployed(manifest) if e['bits']}
     mean = sum(b*n for b, n in weights.values())/sum(n for _, n in weights.values())
     assert 4.45 < mean <= 4.5 and load_summary(spread).quantization.average_bits == pytest.approx(mean, abs=1e-3)
     assert load_keep_list(spread/'keep-layers.json') == {n: b for n, (b, _) in weights.items() if b != 4}

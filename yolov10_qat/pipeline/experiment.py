@@ -10,7 +10,7 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ from yolov10_qat.pipeline.blocks import (
 )
 from .stages import Stages, check_device
 from ..quant.keeplist import load_keep_list, parse_budget, save_spread, spread_bits
-from ..quant.layers import deployable, plan, quantize
+from ..quant.layers import deployable, plan, plan_of, quantize
 from ..quant.views import few_images
 from ..report.page import write_summary_md
 from ..report.read import read_correction
@@ -127,14 +127,10 @@ class _Prepared(_Sources):
             self.base = self._draw_weights() if c.base == RANDOM else self._open_base()
             self._check()
             raised = self._keep()
-            self.manifest = self._plan(raised)
+            self.manifest = plan_of(self.base, c, raised=raised)
             self._describe(len(raised))
             self._make_room()
         return self.view
-
-    def _plan(self, raised:Mapping[str,int]={}) -> list[dict[str,Any]]:
-        c = self.config
-        return plan(self.base, c.weight_bits, c.granularity, c.first_last_bits, c.quantize_dfl, c.scale, raised=raised)
 
     @property
     def steps(self) -> int: # Of the optimizer, in the whole training
@@ -159,7 +155,7 @@ class _Checked(_Prepared):
         if c.keep_layers and not file.is_file():
             if c.keep_layers.startswith(AUTO): measure_and_keep(self.base, self.view, c, self.root, progress=_tell)
             else: write_atomic(file, Path(c.keep_layers).read_text(encoding='utf-8'))
-        if c.average_bits and not file.is_file(): save_spread(file, deployed(self._plan()), c.average_bits)
+        if c.average_bits and not file.is_file(): save_spread(file, deployed(plan_of(self.base, c)), c.average_bits)
         return raised_layers(self.root)
 
     def _check(self):
@@ -175,7 +171,7 @@ class _Checked(_Prepared):
                 if note := few_images(self.view.train_images): log_note(note)
             except ConfigError as e: problems.append(f'init_ptq={c.init_ptq}: {e}')
         if c.average_bits:
-            try: spread_bits(deployed(self._plan()), c.average_bits)
+            try: spread_bits(deployed(plan_of(self.base, c)), c.average_bits)
             except ConfigError as e: problems.append(str(e))
         if problems: raise ConfigError('; '.join(problems))
 

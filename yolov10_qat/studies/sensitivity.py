@@ -40,7 +40,7 @@ from ..data.scenes import write_scenes
 from ..data.view import View, build_view
 from ..evaluate.partial_pass import IMAGE, OneToOne, borrowed
 from ..quant.keeplist import KEPT_BITS, parse_budget, save_keep_list
-from ..quant.layers import deployable, plan, quantize
+from ..quant.layers import deployable, plan, plan_of, quantize
 
 # %% ../../nbs/80_studies/01_sensitivity.ipynb #01_sensitivity-005
 class NetworkPart(NamedTuple):
@@ -325,7 +325,7 @@ def measure_and_keep(
 ) -> Path: # keep-layers.json in it
     "Measure on training images and choose what to keep."
     c, budget = config, parse_budget(config.keep_layers)
-    manifest = plan(model, c.weight_bits, c.granularity, c.first_last_bits, c.quantize_dfl, c.scale)
+    manifest = plan_of(model, c)
     how = dict(imgsz=c.imgsz, batch=c.batch, device=c.device, split='train', max_images=AUTO_IMAGES,
                scale_init=c.scale_init, progress=progress)
     table = measure(model, view, manifest, **how)

@@ -32,7 +32,7 @@ from ..quant.batchnorm import ImageBatches, drift, drift_rows, norm_behind, rees
 from ..quant.calibrate import calibrate, calibration_batches
 from ..quant.fakequant import learned_step
 from ..quant.keeplist import load_keep_list
-from ..quant.layers import copy_state, floating, plan, quantize, quantized_layers, requantize
+from ..quant.layers import copy_state, floating, plan_of, quantize, quantized_layers, requantize
 from ..quant.oscillation import Tracker, layer_rows, positions, save_histories
 from .float_trainer import FloatTrainer
 from .remedies import remedies_of
@@ -142,11 +142,9 @@ class _Quantised(FloatTrainer):
         self.model.train()
 
     def _plan(self, bits:int) -> list[dict[str,Any]]:
-        c, raised = self.config, raised_layers(self.root)
-        manifest = plan(unwrap_model(self.model), min(bits, 8), c.granularity, c.first_last_bits, c.quantize_dfl,
-                        scale=c.scale, raised=raised)
+        manifest = plan_of(unwrap_model(self.model), self.config, min(bits, 8), raised_layers(self.root))
         if bits != FLOAT_BITS: return manifest
-        return floating(manifest, f'floating point until epoch {word_lengths(c)[1][0]}')
+        return floating(manifest, f'floating point until epoch {word_lengths(self.config)[1][0]}')
 
     def build_optimizer(self, model:nn.Module, **how) -> Optimizer:
         "Ultralytics' optimizer, learned steps apart."
