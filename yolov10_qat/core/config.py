@@ -21,7 +21,16 @@ from pydantic import ValidationError, create_model, field_validator, model_valid
 from .errors import ConfigError, nearest
 from .fields import Amp, OptionalFloat, OptionalInt, OptionalText, Settings, Text, knob, no_value
 from .methods import PARTS, canonical_method, canonical_ptq, fits_channels, parts_of
-from .recipe import FLOAT_BITS, SHARED, parse_schedule, read_recipe, word_lengths
+from yolov10_qat.core.recipe import (
+    CALIBRATED,
+    FLOAT_BITS,
+    RECIPES,
+    SHARED,
+    parse_schedule,
+    read_recipe,
+    recipe_settings,
+    word_lengths,
+)
 from .settings_file import read_settings
 from .shown import one_line
 
@@ -36,14 +45,16 @@ AUTO = 'auto:'     # in front of a budget as `keep_layers`: measure which layers
 DEMO = 'demo'      # as `coco_root` the scenes, as `base` the weights, that ship with the package
 RANDOM = 'random'  # as `base`: nothing has been learned yet
 
-_COCO = dict(coco_root='coco', imgsz=640, batch=16, granularity='per_channel', lr0=1e-4, qc_lr=1e-4)
-PROFILES = {
-    'demo': dict(coco_root=DEMO, base=DEMO, imgsz=160, batch=16, granularity='per_tensor', lr0=1e-3, qc_lr=2e-3,
-                 train_max_images=400, val_max_images=96, epochs=5),
+_PLAIN = dict(method='ema', scale='stats', bn='train', selection=0.)
+_COCO = _PLAIN | dict(coco_root='coco', imgsz=640, batch=16, granularity='per_channel', lr0=1e-4, qc_lr=1e-4,
+                      selection=.1, recipe=CALIBRATED)
+PROFILES:dict[str,dict[str,Any]] = {
+    'demo': _PLAIN | dict(coco_root=DEMO, base=DEMO, imgsz=160, batch=16, granularity='per_tensor', lr0=1e-3,
+                          qc_lr=2e-3, train_max_images=400, val_max_images=96, epochs=5),
     'smoke': _COCO | dict(train_max_images=128, val_max_images=64, epochs=1),
     'short': _COCO | dict(train_max_images=2048, val_max_images=256, epochs=10),
     'full': _COCO | dict(train_max_images=0, val_max_images=0, epochs=100),
-    'scratch': dict(variant='yolo10m', coco_root='coco', base=RANDOM, recipe='scratch', imgsz=640, batch=32,
+    'scratch': _PLAIN | dict(variant='yolo10m', coco_root='coco', base=RANDOM, recipe='scratch', imgsz=640, batch=32,
                     granularity='per_channel', train_max_images=0, val_max_images=0, epochs=300, save_period=5,
                     qc_lr=1e-4),
 }
@@ -54,7 +65,7 @@ _METHOD_HELP = ', '.join(f'{part.name} ({part.help})' for part in PARTS.values()
 class _What(Settings):
     "Which run it is."
     variant:Text = knob('yolo10n', 'YOLOv10 size: ' + ', '.join(VARIANTS))
-    method:Text = knob('ema', f'baseline, or parts joined by +: {_METHOD_HELP}')
+    method:Text = knob(None, f'baseline, or parts joined by +: {_METHOD_HELP}; none: what the recipe says, or ema')
     profile:Text = knob('smoke', 'budget: ' + ', '.join(PROFILES))
     seed:int = knob(0, 'seed of the data subset, the order of images and the augmentation', ge=0, le=2**31-1)
     device:Text = knob('cpu', "Ultralytics device string: cpu, 0, 0,1")
@@ -69,6 +80,11 @@ class _Data(Settings):
     train_split:Text = knob(
         'train2017', 'image folder of the training split, and the name in annotations/instances_NAME.json')
     val_split:Text = knob('val2017', 'the same for validation')
+    selection:float = knob(
+        None, 'share of the training images to set aside: they choose which state is delivered, the calibrated, the '
+              "trained, the averaged or the corrected one; 0: the last; none: the recipe's, else 0.1, for demo and "
+              'scratch 0',
+        ge=0, le=.5)
     base:OptionalText = knob(
         None, "base weights, an Ultralytics .pt (it is unpickled: trust its source) or this project's checkpoint; "
               'demo: those in the package; random: none, train from scratch; '
@@ -105,8 +121,8 @@ class _Grid(Settings):
 class _Scales(Settings):
     "Where grid steps come from."
     scale:Literal['stats', 'learned'] = knob(
-        'stats', 'where scales come from: stats (absolute maximum of the weights, at every step) '
-                 'or learned (LSQ step sizes)')
+        None, 'where scales come from: stats (absolute maximum of the weights, at every step) '
+              "or learned (LSQ step sizes); none: the recipe's, or stats")
     scale_init:Literal['mse', 'absmax'] = knob(
         'mse', 'start of learned scales: mse (least squared rounding error) or absmax')
     quantizer:Literal['fused', 'stock'] = knob(
@@ -116,7 +132,7 @@ class _Scales(Settings):
         1e-3, 'learning rate of the logarithm of learned scales; falls as lr0 does', gt=0, le=1)
     init_ptq:OptionalText = knob(
         None, 'post-training quantisation that training starts from, steps included: closed, gptq, mse+bn, ... '
-              '(needs scale learned); none: rounding to nearest')
+              '(needs scale learned); none: the recipe\'s, or rounding')
 
 # %% ../../nbs/10_core/05_config.ipynb #05_config-017
 class _Kept(Settings):
@@ -136,9 +152,10 @@ class _Kept(Settings):
 class _Statistics(Settings):
     "What batch-norm statistics do."
     bn:Literal['train', 'freeze', 'reestimate'] = knob(
-        'train', 'batch-norm statistics: train (follow the batches), '
-                 'freeze (those of the base, moved by what rounding changes, held within each epoch) '
-                 'or reestimate (as train, and measured anew before each evaluation and at the end)')
+        None, 'batch-norm statistics: train (follow the batches), '
+              'freeze (those of the base, moved by what rounding changes, held within each epoch) '
+              "or reestimate (as train, and measured anew before each evaluation and at the end); none: the recipe's, "
+              'or train')
     bn_batches:int = knob(50, 'training batches that a re-estimation averages over', ge=1)
 
 # %% ../../nbs/10_core/05_config.ipynb #05_config-020
@@ -147,8 +164,9 @@ class _Optimisation(Settings):
     head_loss:Literal['equal', 'ultralytics'] = knob(
         'equal', "weights of the one2many and one2one losses: equal, or Ultralytics' falling one2many")
     recipe:OptionalText = knob(
-        None, "YAML of Ultralytics' training arguments (optimizer, warm-up, augmentation): scratch, or a file; "
-              'none: Adam, no augmentation but colour, scale, shift and flip')
+        None, f"YAML of a way of training (method, optimizer, augmentation): {', '.join(RECIPES)}, or a file; none: "
+              f'{CALIBRATED} if nothing else says how to train, else Adam, no augmentation but colour, scale, shift '
+              'and flip')
     lr0:float = knob(
         None, "learning rate at the start; none: the recipe's, else the profile's, 1e-4 but for demo", gt=0, le=1)
     lrf:float = knob(
@@ -199,13 +217,21 @@ def _in_range(value:float|str, top:float) -> float|str:
     return value
 
 # %% ../../nbs/10_core/05_config.ipynb #05_config-027
+_HOW = ('recipe', 'method', 'scale', 'bn', 'init_ptq', 'granularity', 'bits_schedule')
+
+def _apart(data:dict[str,Any]) -> bool:
+    "Runs that cannot start from calibrated weights."
+    return data.get('quantize') is False or bool(data.get('quantize_from_epoch')) or data.get('base') == RANDOM
+
 def _filled(data:dict[str,Any], profile:dict[str,Any]) -> dict[str,Any]:
     "Settings with what profile and recipe say where nothing is given."
     def given(name): return no_value(data.get(name)) is not None
+    if profile.get('recipe') == CALIBRATED and (any(map(given, _HOW)) or _apart(data)):
+        profile = {k: v for k, v in profile.items() if k != 'recipe'}
     recipe = data['recipe'] if given('recipe') else profile.get('recipe')
     # a file that states them all is complete, whatever became of the recipe since
     if isinstance(recipe, (str, Path)) and not all(map(given, SHARED)):
-        profile = profile | {k: v for k, v in read_recipe(recipe).items() if k in SHARED}
+        profile = profile | {k: v for k, v in read_recipe(recipe).items() if k in SHARED} | recipe_settings(recipe)
     return data | {k: v for k, v in profile.items() if not given(k)}
 
 # %% ../../nbs/10_core/05_config.ipynb #05_config-028
@@ -407,8 +433,11 @@ def changed_fields(
     config:RunConfig, # A resolved configuration
 ) -> dict[str,Any]: # Field name -> value, for values that differ from the profile's defaults
     "Fields whose value is not the default of the run's profile."
-    plain = RunConfig(profile=config.profile)
-    return {k: v for k, v in config.model_dump().items() if v != getattr(plain, k)}
+    said = {k: v for k in ('recipe', 'method') if (v := getattr(config, k)) is not None}
+    usual, plain = RunConfig(profile=config.profile), RunConfig(**said, profile=config.profile)
+    if all(getattr(usual, k) == getattr(config, k) for k in _HOW): plain = usual
+    found = {k: v for k, v in config.model_dump().items() if v != getattr(plain, k)}
+    return found if plain is usual else said | found
 
 # %% ../../nbs/10_core/05_config.ipynb #05_config-057
 def save_config(
@@ -421,6 +450,8 @@ def save_config(
     return path
 
 # %% ../../nbs/10_core/05_config.ipynb #05_config-058
+_BEFORE = {'selection': 0.}  # fields that the first release did not have, and what it did
+
 def load_config(
     path:Path|str, # YAML file written by `save_config` or by hand
     **changes,     # Fields that win over the file's
@@ -429,5 +460,6 @@ def load_config(
     if not os.path.isfile(path):
         raise FileNotFoundError(f'no configuration file {path}; a run writes one as run_config.yaml in its run root')
     data = read_settings(Path(path), str(path), 'settings')
+    if 'ungated' in data: data = _BEFORE | data  # every run has written every field
     try: return RunConfig(**(data | changes))
     except ConfigError as e: raise ConfigError(f'{path}: {e}') from None

@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 
 from ..core.errors import nearest
-from ..core.layout import ViewLayout
+from ..core.layout import SELECTION, ViewLayout
 from ..core.progress import Progress
 from yolov10_qat.data.annotations import (
     Category,
@@ -47,6 +47,8 @@ from yolov10_qat.data.images import (
     list_faults,
     listing,
     select_images,
+    selection_ids,
+    set_aside,
 )
 from .labels import LabelCounts, scorable_ids, sum_counts, usable_annotations, write_labels
 from .names import resolve_names
@@ -54,11 +56,12 @@ from .names import resolve_names
 # %% ../../nbs/30_data/04_splits.ipynb #04_splits-005
 class SplitRequest(msgspec.Struct, frozen=True):
     "What to take of a split."
-    key:str            # train or val
+    key:str            # train, val or selection
     name:str           # Such as train2017
     max_images:int=0   # Images to take, 0 for all
     fraction:float=1.  # Share of the images to take where `max_images` is 0
     seed:int|None=None # Ranks images by sha256 of "seed:id"; None ranks by id
+    aside:float=0.     # Share of these images that is `selection`; the rest is `train`
 
     def count(self,
         available:int, # Images in the annotation file
@@ -70,7 +73,16 @@ class SplitRequest(msgspec.Struct, frozen=True):
         images:list[ImageRecord], # All of the split
     ) -> list[ImageRecord]: # By ascending id
         "The images to take."
-        return select_images(images, self.count(len(images)), self.seed)
+        taken = select_images(images, self.count(len(images)), self.seed)
+        if not self.aside: return taken
+        aside = selection_ids(taken, self.aside)
+        return [image for image in taken if (image.id in aside) == (self.key == SELECTION)]
+
+    def set_aside(self,
+        available:int, # Images in the annotation file
+    ) -> int: # 0: there is no selection split
+        "How many of its images are set aside."
+        return set_aside(min(self.count(available) or available, available), self.aside)
 
 # %% ../../nbs/30_data/04_splits.ipynb #04_splits-008
 def _nearest_in(path:Path) -> str:
@@ -422,11 +434,12 @@ def not_listed(
 # %% ../../nbs/30_data/04_splits.ipynb #04_splits-046
 def check_labels_found(
     out:Path|str, # Root of a view
+    keys:Iterable[str]=('train', 'val'), # Its splits
 ) -> None:
     "Refuse a view in which Ultralytics would skip an image or miss a label."
     from ultralytics.data.utils import IMG_FORMATS, img2label_paths
     root = Path(out).resolve()
-    for key in ('train', 'val'):
+    for key in keys:
         images = [f'{root}/{link}' for link in read_list(root, key)]
         foreign = [image for image in images if image.rpartition('.')[-1].lower() not in IMG_FORMATS]
         if foreign:

@@ -16,14 +16,15 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import yaml
 
 from ..core.files import file_sha256, write_atomic
-from ..core.layout import ViewLayout
+from ..core.layout import SELECTION, ViewLayout
 from ..core.progress import Progress
 from .annotations import Category, DataError
 from .images import label_path
@@ -57,12 +58,20 @@ class View:
     category_ids:list[int] # Class index -> COCO category id
     warnings:list[str]     # Lines for the user
     provenance:dict[str,Any] # Content of provenance.json
+    selection_images:int=0 # Training images that were set aside; they are none of `train_images`
 
     def images(self,
-        key:str, # train or val
+        key:str, # train, val or selection
     ) -> list[Path]: # Links inside the view, by ascending image id
         "Image files of a split."
         return [self.root/link for link in read_list(self.root, key)]
+
+    def selection(self) -> 'View': # For `evaluate`
+        "The same data, with the images that were set aside in the place of the validation images."
+        if not self.selection_images: raise DataError(f'{self.root}: no image was set aside (selection=0)')
+        files = ViewLayout(self.root)
+        return replace(self, dataset_yaml=files.selection_yaml, val_images=self.selection_images,
+                       val_annotations=files.annotation_file(SELECTION))
 
 # %% ../../nbs/30_data/05_view.ipynb #05_view-006
 def _to_view(root:Path, provenance:dict[str,Any]) -> View:
@@ -72,11 +81,11 @@ def _to_view(root:Path, provenance:dict[str,Any]) -> View:
         train_images=splits['train']['images'], train_annotations=files.annotation_file('train'),
         val_images=splits['val']['images'], val_annotations=files.annotation_file('val'),
         names=[c['name'] for c in classes], category_ids=[c['category_id'] for c in classes],
-        warnings=provenance['warnings'], provenance=provenance)
+        warnings=provenance['warnings'], provenance=provenance,
+        selection_images=splits[SELECTION]['images'] if SELECTION in splits else 0)
 
 # %% ../../nbs/30_data/05_view.ipynb #05_view-008
 SCHEMA = 1  # of provenance.json
-_LISTS = (ViewLayout.yaml, ViewLayout.train_list, ViewLayout.val_list)  # whose digests it names
 _ADVICE = 'remove the folder and build it again'
 
 def read_provenance(
@@ -101,7 +110,7 @@ def changed_files(
     "Lists whose content, and annotation files whose size, is not what it was when the view was built."
     def size(name): return (root/name).stat().st_size if (root/name).is_file() else None
     def digest(name): return file_sha256(root/name) if (root/name).is_file() else None
-    lists = [name for name in _LISTS if digest(name) != provenance['files'][name]]
+    lists = [name for name, expected in provenance['files'].items() if digest(name) != expected]
     return lists + [name for name, expected in provenance['sizes'].items() if size(name) != expected]
 
 # %% ../../nbs/30_data/05_view.ipynb #05_view-011
@@ -128,8 +137,8 @@ def load_view(
     if changed := changed_files(root, provenance):
         raise DataError(f'{root}/{changed[0]} was removed or changed after the view was built; {_ADVICE}')
     request = provenance['request']
-    for key in ('train', 'val'):
-        lost = lost_files(read_list(root, key), root, image_folder(request['coco_root'], request[f'{key}_split']))
+    for key, facts in provenance['splits'].items():
+        lost = lost_files(read_list(root, key), root, image_folder(request['coco_root'], facts['split']))
         if lost:
             raise DataError(f'{root}: {len(lost)} files of {key} are gone, the first is {lost[0]}; '
                             f"restore {request['coco_root']}, or {_ADVICE}")
@@ -178,12 +187,18 @@ def write_yaml(
 ) -> None:
     "Say to Ultralytics where the images are, and how the classes are called."
     names = {i: c.name for i, c in enumerate(categories)}
-    content = dict(train=ViewLayout.train_list, val=ViewLayout.val_list, names=names)
-    ViewLayout(out).yaml.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding='utf-8')
+    files, content = ViewLayout(out), dict(train=ViewLayout.train_list, val=ViewLayout.val_list, names=names)
+    texts = {files.yaml: content}
+    if (listed := files.list_file(SELECTION)).is_file(): texts[files.selection_yaml] = content | dict(val=listed.name)
+    for path, text in texts.items():
+        path.write_text(yaml.safe_dump(text, sort_keys=False, allow_unicode=True), encoding='utf-8')
 
 # %% ../../nbs/30_data/05_view.ipynb #05_view-019
+def _named(split:Split, facts:dict[str,Any]) -> dict[str,Any]:
+    return facts if split.key != SELECTION else facts | dict(split=SELECTION, requested=0)
+
 def provenance_of(
-    made:list[tuple[Split,LabelCounts]], # Train and val, as of `make_split`
+    made:list[tuple[Split,LabelCounts]], # Train, val and perhaps selection, as of `make_split`
     request:dict[str,Any], # Arguments of `build_view`
     out:Path,              # Where they were written
 ) -> dict[str,Any]: # Plain types, for JSON
@@ -196,21 +211,21 @@ def provenance_of(
         sources={s.key: s.source for s in splits},
         splits={s.key: f for s, f in zip(splits, facts)},
         classes=[dict(index=i, category_id=c.id, name=c.name) for i, c in enumerate(splits[0].categories)],
-        warnings=[line for f in facts for line in split_warnings(f)],
-        files={name: file_sha256(out/name) for name in _LISTS},
+        warnings=[line for s, f in zip(splits, facts) for line in split_warnings(_named(s, f))],
+        files={path.name: file_sha256(path) for path in sorted([*out.glob('*.yaml'), *out.glob('*.txt')])},
         sizes={file.relative_to(out).as_posix(): file.stat().st_size for file in annotations})
 
 # %% ../../nbs/30_data/05_view.ipynb #05_view-020
 def finish_view(
-    made:list[tuple[Split,LabelCounts]], # Train and val, as of `make_split`
+    made:list[tuple[Split,LabelCounts]], # Train, val and perhaps selection, as of `make_split`
     request:dict[str,Any], # Arguments of `build_view`
     out:Path,              # Where they were written
 ) -> dict[str,Any]: # The provenance
     "Write what belongs to both splits, provenance last."
     splits = [split for split, _ in made]
-    check_agreement(splits)
+    check_agreement(splits[:2])
     write_yaml(splits[0].categories, out)
-    check_labels_found(out)
+    check_labels_found(out, [s.key for s in splits])
     provenance = provenance_of(made, request, out)
     write_atomic(ViewLayout(out).provenance, json.dumps(provenance, indent=1, ensure_ascii=False))
     return provenance
@@ -227,10 +242,12 @@ def without_gc() -> Iterator[None]:
 
 def _write_both(request:dict[str,Any], out:Path, progress:Progress) -> dict[str,Any]:
     train = SplitRequest('train', request['train_split'], request['train_max_images'], request.get('fraction', 1.),
-                         request['seed'])
+                         request['seed'], request.get(SELECTION, 0.))
     val = SplitRequest('val', request['val_split'], request['val_max_images'])
     with without_gc():
         made = [make_split(wanted, request['coco_root'], out, progress) for wanted in (train, val)]
+        if train.set_aside(made[0][0].available):
+            made.append(make_split(msgspec.structs.replace(train, key=SELECTION), request['coco_root'], out, progress))
         return finish_view(made, request, out)
 
 # %% ../../nbs/30_data/05_view.ipynb #05_view-023
@@ -292,12 +309,14 @@ def build_view(
     val_max_images:int=0,        # Validation images to take, 0 for all
     fraction:float=1.,           # Share of the training images to take, above 0, where train_max_images is 0
     seed:int=0,                  # Of the training subset
+    selection:float=0.,          # Share of these training images to set aside, below 1; see `set_aside`
     progress:Progress|None=None, # Called with done, total and what is done; None is silent
 ) -> View: # What was built, or found to be there already
     "Make a COCO-format dataset visible to Ultralytics without copying an image."
     request:dict[str,Any] = dict(coco_root=os.path.abspath(coco_root), train_split=train_split, val_split=val_split,
                    train_max_images=train_max_images, val_max_images=val_max_images, seed=seed)
     if fraction < 1: request['fraction'] = fraction
+    if selection: request[SELECTION] = selection
     _check_request(request)
     out = Path(os.path.realpath(out))
     if out.exists() and not out.is_dir(): raise FileExistsError(f'{out} is a file; choose another folder')

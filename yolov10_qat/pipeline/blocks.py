@@ -20,7 +20,7 @@ from ..core.layout import Layout, gain_file
 from ..core.methods import PARTS, parts_of
 from ..core.recipe import word_lengths
 from ..data.view import View
-from ..evaluate.rungs import rungs_of
+from ..evaluate.rungs import read_selection, rungs_of
 from ..quant.layers import floating, histogram, quantized_layers
 from ..runs.folder import relative_inside
 from ..runs.results import RAW, Stability, judge_results, read_results
@@ -67,7 +67,8 @@ def dataset_block(
     "Which images, and the digest that says whether two runs saw the same."
     return Dataset(coco_root=str(config.coco_root),
                    dataset_yaml=relative_inside(root, Layout(root).view.yaml),
-                   train_images=view.train_images, val_images=view.val_images, fingerprint=view.fingerprint,
+                   train_images=view.train_images, val_images=view.val_images,
+                   selection_images=view.selection_images, fingerprint=view.fingerprint,
                    selection=dict(train_max_images=config.train_max_images, val_max_images=config.val_max_images,
                                   seed=config.seed))
 
@@ -97,7 +98,7 @@ def metrics_block(
     corrected = [r['AP'] for r in rungs if (r['rung'], r['head'], r['metrics_source']) == _CORRECTED]
     found, stability = judge_results(rows, corrected[0] if corrected else None)
     history = [dict(epoch=int(e), value=v, raw=r) for e, v, r in zip(rows['epoch'], rows[PRIMARY].tolist(), raw)]
-    return Metrics(**found, history=history, rungs=rungs,
+    return Metrics(**found, history=history, rungs=rungs, selection=read_selection(evaluation),
                    qc_gain=json.loads(gain.read_text(encoding='utf-8')) if gain.is_file() else None), stability
 
 # %% ../../nbs/90_pipeline/02_blocks.ipynb #02_blocks-010
@@ -109,7 +110,8 @@ def artifacts_block(
     paths = dict(results_csv=files.results, tensorboard_log_dir=files.tensorboard, last=files.last, best=files.best,
                  dataset_yaml=files.view.yaml, evaluation=files.evaluation, figures=files.figures, config=files.config,
                  notebook=files.notebook, log=files.log, summary_md=files.summary_md, report=files.report)
-    optional = dict(calibrated=files.calibrated, corrected=files.corrected, qc_history=files.correction_history,
+    optional = dict(delivered=files.delivered,
+                    calibrated=files.calibrated, corrected=files.corrected, qc_history=files.correction_history,
                     bn_reestimated=files.reestimated, batchnorm=files.batchnorm, export=files.export,
                     oscillation=files.oscillation, oscillation_histories=files.histories,
                     keep_layers=files.keep_layers, sensitivity=files.sensitivity)

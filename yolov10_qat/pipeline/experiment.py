@@ -20,7 +20,14 @@ from torch import nn
 
 from ..checkpoint.base_weights import find_base
 from ..checkpoint.format import deployed
-from ..checkpoint.store import build_model, load_checkpoint, open_base, random_model, state_sha256
+from yolov10_qat.checkpoint.store import (
+    build_model,
+    load_checkpoint,
+    open_base,
+    random_model,
+    save_checkpoint,
+    state_sha256,
+)
 from ..core.config import AUTO, DEMO, RANDOM, RunConfig, contradictions, load_config, save_config
 from ..core.errors import ConfigError
 from ..core.files import write_atomic
@@ -33,7 +40,7 @@ from ..data.view import View, build_view
 from ..deploy.export import export_all
 from ..deploy.parity import PARITY_IMAGES
 from ..evaluate.heads import HEADS, evaluate, validation_view
-from ..evaluate.rungs import rungs_of, save_gain, save_scores
+from ..evaluate.rungs import rungs_of, save_gain, save_scores, save_selection
 from yolov10_qat.pipeline.blocks import (
     artifacts_block,
     dataset_block,
@@ -110,7 +117,7 @@ class _Sources(Stages):
             root = write_scenes(self.files.scenes.resolve(), c.train_max_images, c.val_max_images, progress=_tell)
         self.view = build_view(root, self.files.dataset, train_split=c.train_split, val_split=c.val_split,
                                train_max_images=c.train_max_images, val_max_images=c.val_max_images,
-                               fraction=c.fraction, seed=c.seed, progress=_tell)
+                               fraction=c.fraction, seed=c.seed, selection=c.selection, progress=_tell)
         for line in self.view.warnings: log_note(line)
 
 # %% ../../nbs/90_pipeline/04_experiment.ipynb #04_experiment-008
@@ -202,22 +209,20 @@ class _Described(_Checked):
 class _Scoring(_Described):
     "Scores states of the model; what is scored on disk is not scored again."
     def _score(self, rung:str, make:Callable[[],nn.Module]):
-        if scores_file(self.files.evaluation, rung, HEADS[-1]).is_file(): return  # scored before a resume
+        self._score_on(self.view, self.files.evaluation, rung, make)
+
+    def _score_on(self, view:View, folder:Path, rung:str, make:Callable[[],nn.Module]):
+        if scores_file(folder, rung, HEADS[-1]).is_file(): return  # scored before a resume
         c = self.config
-        self.files.evaluation.mkdir(exist_ok=True)
-        scores = evaluate(make(), self.view, c.imgsz, 2*c.batch, c.device,
+        folder.mkdir(parents=True, exist_ok=True)
+        scores = evaluate(make(), view, c.imgsz, 2*c.batch, c.device,
                           workers=0 if c.device == 'cpu' else c.workers, label=rung)
-        for head in HEADS: save_scores(scores[head], rung, self.files.evaluation)
+        for head in HEADS: save_scores(scores[head], rung, folder)
 
     def _score_float(self, content:dict[str,Any]) -> pd.DataFrame:
         self._score('fp', lambda: build_model(content))
         self._score('ptq', lambda: deployable(quantize(build_model(content), self.manifest, self.config.scale_init)))
         return self.rungs()
-
-    def _score_corrected(self, before:str):
-        self._score('qc', lambda: deployable(build_model(load_checkpoint(self.files.corrected))))
-        if not gain_file(self.files.evaluation).is_file():
-            save_gain(before, self.files.evaluation, self.view.val_annotations)
 
     def _quantised_base(self) -> nn.Module:
         if self.config.init_ptq: return build_model(load_checkpoint(self.files.calibrated))
@@ -261,22 +266,53 @@ class _Trained(_Scoring):
 # %% ../../nbs/90_pipeline/04_experiment.ipynb #04_experiment-013
 class _Rated(_Trained):
     "States after the training."
+    def _states(self, content:dict[str,Any]) -> dict[str,Callable[[],nn.Module]]: # Rung -> quantised model
+        "What a run could deliver, in the order in which it came to be; `content` is that of last.pt."
+        files = self.files
+        states = {} if self.config.base == RANDOM else {'ptq': self._quantised_base}
+        states['qat_raw'] = lambda: build_model(content, 'raw')
+        if content['ema_state_dict'] is not None: states['qat_ema'] = lambda: build_model(content)
+        if self.config.bn == 'reestimate':
+            states['bn_reestimated'] = lambda: build_model(load_checkpoint(reestimated(self.root)))
+        if 'qc' in method_parts(self.config.method):
+            states['qc'] = lambda: build_model(load_checkpoint(files.corrected))
+        return states
+
+    def _save_gain(self, before:str):
+        if not gain_file(self.files.evaluation).is_file():
+            save_gain(before, self.files.evaluation, self.view.val_annotations)
+
     def score_after(self) -> pd.DataFrame: # All rungs
         "Raw weights of the last epoch, their average and the corrected model where there are; weights on their grid."
         with self.stage('score_after'):
             content = load_checkpoint(self.files.last)
             if not self.config.quantize: return self._score_float(content)
-            averaged, trained = content['ema_state_dict'] is not None, build_model(content)
-            before = 'qat_ema' if averaged else 'qat_raw'
-            if averaged: self._score('qat_raw', lambda: deployable(build_model(content, 'raw')))
-            self._score(before, lambda: deployable(trained))
-            if self.config.bn == 'reestimate':
-                before = 'bn_reestimated'
-                self._score(before, lambda: deployable(build_model(load_checkpoint(reestimated(self.root)))))
-            if 'qc' in method_parts(self.config.method): self._score_corrected(before)
-            layers = weight_histograms(self._quantised_base(), trained)
+            states = self._states(content)
+            for rung, make in states.items():
+                if rung != 'ptq': self._score(rung, lambda make=make: deployable(make()))
+            if 'qc' in states: self._save_gain([*states][-2])
+            layers = weight_histograms(self._quantised_base(), build_model(content))
             write_atomic(self.files.grid_histograms, json.dumps({'layers': layers}))
         return self.rungs()
+
+# %% ../../nbs/90_pipeline/04_experiment.ipynb #04_experiment-013a
+class _Selected(_Rated):
+    "What the run delivers."
+    def select(self) -> pd.DataFrame|None: # State, AP on the images set aside; None: none were, or nothing is quantised
+        "Score every state on the training images that were set aside; the best becomes `delivered.pt`."
+        if not (self.config.quantize and self.view.selection_images): return None
+        with self.stage('select'):
+            content, folder = load_checkpoint(self.files.last), self.files.selection
+            states, view = self._states(content), self.view.selection()
+            for rung, make in states.items(): self._score_on(view, folder, rung, lambda make=make: deployable(make()))
+            chosen = save_selection(folder, self.files.evaluation)
+            self._deliver(content, states[chosen.delivered]())
+        return pd.DataFrame([dict(state=s.rung, AP=s.AP, delivered=s.rung == chosen.delivered) for s in chosen.scores])
+
+    def _deliver(self, content:dict[str,Any], model:nn.Module):
+        kept = {k: content[k] for k in ('epoch', 'model_yaml', 'names', 'manifest', 'train_args')}
+        state = dict(model_state_dict=model.state_dict(), ema_state_dict=None, optimizer=None, ema_updates=0, resume={})
+        save_checkpoint(self.files.delivered, kept | state)
 
 # %% ../../nbs/90_pipeline/04_experiment.ipynb #04_experiment-014
 def export_table(
@@ -289,14 +325,13 @@ def export_table(
              AP_torch=e.parity.ap_torch) for e in exports])
 
 # %% ../../nbs/90_pipeline/04_experiment.ipynb #04_experiment-015
-class Experiment(_Rated):
+class Experiment(_Selected):
     "One run in one folder."
     def export(self) -> pd.DataFrame|None: # What lies in export/; None: nothing is quantised
-        "Deployable files of the last scored state, each compared with it on up to `PARITY_IMAGES` validation images."
+        "Files of the delivered (else the last) state, each compared with it on up to `PARITY_IMAGES` images."
         if not self.config.quantize: return None
         with self.stage('export'), tempfile.TemporaryDirectory() as scratch:
-            has_qc = 'qc' in method_parts(self.config.method)
-            checkpoint = self.files.corrected if has_qc else end_of_training(self.root)
+            checkpoint = self._to_deliver()
             shutil.rmtree(self.files.export, ignore_errors=True)
             stem = f'{self.config.variant}-w{self.config.weight_bits}'
             view = self._parity_view(Path(scratch))
@@ -308,6 +343,10 @@ class Experiment(_Rated):
             told = [e.model_dump() for e in [*self.summary.exports, *self.summary.refused_exports]]
             write_atomic(self.files.exports, json.dumps(told, indent=1))
         return export_table(self.summary.exports)
+
+    def _to_deliver(self) -> Path:
+        if self.files.delivered.is_file(): return self.files.delivered
+        return self.files.corrected if 'qc' in method_parts(self.config.method) else end_of_training(self.root)
 
     def _inside(self, made): return made.model_copy(update=dict(path=relative_inside(self.root, made.path)))
     def _parity_view(self, scratch:Path) -> View:

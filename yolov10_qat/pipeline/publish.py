@@ -42,6 +42,7 @@ class Wanted(NamedTuple):
     source:Path  # In the run folder
     what:str     # What it is
 CHECKPOINT_KINDS = {
+    'delivered':   (Layout.delivered, 'the best state on the training images that were set aside'),
     'best':        (Layout.best, 'the epoch with the best score'),
     'last':        (Layout.last, 'the last epoch'),
     'reestimated': (Layout.reestimated, 'the last epoch with re-estimated batch-norm statistics'),

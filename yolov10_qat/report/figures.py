@@ -17,7 +17,7 @@ from ..core.config import PRIMARY
 from ..core.methods import method_parts
 from .grid_figures import draw_batchnorm, draw_scales, plot_levels, plot_weights
 from .oscillation_figures import draw_frozen, draw_oscillating, draw_thresholds, draw_trajectories
-from .read import Run, _floating, last_rung, primary_rungs, read_run
+from .read import Run, _floating, end_rung, primary_rungs, read_run
 from yolov10_qat.report.score_figures import (
     class_changes,
     class_message,
@@ -109,7 +109,7 @@ def last_changes(
     run:Run, # A run
 ) -> pd.DataFrame|None: # None until two states are scored
     "AP of each class in floating point and in the last scored state."
-    last = last_rung(run)
+    last = end_rung(run)
     pair = [run.evaluations.get((rung, 'one2one')) for rung in ('fp', last.rung)] if last else [None]
     changes = class_changes(*(e['per_class'] for e in pair)) if all(pair) else None
     return None if changes is None or changes.empty else changes
@@ -121,12 +121,12 @@ def _classes(run:Run):
                       c in changes.head(3).iterrows())
     return plot_class_changes(
         changes, new_axes(1.3+.25*min(len(changes), 17)),
-        last_rung(run).rung), f'Change of AP by class: {class_message(changes)}. Largest losses: {worst}.'
+        end_rung(run).rung), f'Change of AP by class: {class_message(changes)}. Largest losses: {worst}.'
 
 # %% ../../nbs/70_report/11_figures.ipynb #11_figures-011
 def _layer(run:Run, plot:Callable, what:str):
-    if not run.layers or not last_rung(run): return None
-    ax = plot(run.layers[0], new_axes(3.1), last_rung(run).rung)
+    if not run.layers or not end_rung(run): return None
+    ax = plot(run.layers[0], new_axes(3.1), end_rung(run).rung)
     return ax, f'{what}: {flat_title(ax)}.'
 
 def _freezes(run:Run) -> bool: return bool(run.config and 'freeze' in method_parts(run.config.method))

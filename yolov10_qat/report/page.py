@@ -13,7 +13,7 @@ from ..core.layout import Layout
 from ..core.shown import markdown_code, markdown_text
 from .figures import _bits, _figures, last_changes
 from .oscillation_figures import memory, restless_rows
-from .read import Run, _floating, last_rung, read_run
+from .read import Run, _floating, end_rung, read_run
 from yolov10_qat.report.rows import (
     _total,
     artefact_rows,
@@ -54,7 +54,7 @@ def render(
         few_images=0 < min((r['images'] for r in rows), default=0) < 1000,
         present=links_below(folder, [e.path for e in run.summary.exports]), figures=_draw_all(run, folder),
         classes=[] if changes is None else changes.to_dict('records'), FEW=FEW, few=few,
-        last=last_rung(run) and LOOKS[last_rung(run).rung].label, examples=shown, examples_sentence=sentence,
+        last=end_rung(run) and LOOKS[end_rung(run).rung].label, examples=shown, examples_sentence=sentence,
         splits=split_rows(run.provenance['splits']) if run.provenance else [],
         sources=source_rows(run.provenance, Path(run.config.run_root) if run.config else run.root) if run.provenance
         else [], parameters=parameter_rows(run.config) if run.config else [], restless=restless_rows(run.oscillation),

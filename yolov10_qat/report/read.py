@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Evaluation', 'read_evaluation', 'read_grid_histograms', 'Provenance', 'read_origin', 'Run', 'read_correction',
-           'read_run', 'primary_rungs', 'last_rung']
+           'read_run', 'primary_rungs', 'end_rung']
 
 # %% ../../nbs/70_report/07_read.ipynb #07_read-002
 from collections.abc import Callable
@@ -230,9 +230,11 @@ def primary_rungs(
     "States scored by pycocotools with the one2one head: the numbers a verdict rests on."
     return [r for r in run.summary.metrics.rungs if (r.head, r.metrics_source) == ('one2one', 'pycocotools')]
 
-def last_rung(
+def end_rung(
     run:Run, # A run
 ) -> Rung|None: # None when nothing but floating point was scored
-    "The last scored state, which is compared with floating point."
+    "The state that is delivered and compared with floating point: the chosen one, or the last where none was chosen."
     after = [r for r in primary_rungs(run) if r.rung != 'fp']
-    return after[-1] if after else None
+    chosen = run.summary.metrics.selection
+    delivered = [r for r in after if chosen and r.rung == chosen.delivered]
+    return next(iter(delivered or after[-1:]), None)

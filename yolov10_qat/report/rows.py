@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from ..core.config import RunConfig, changed_fields
 from ..core.doors import inside
-from ..core.layout import Layout
+from ..core.layout import SELECTION, Layout
 from ..core.recipe import FLOAT_BITS, batches_gathered, word_lengths
 from ..core.shown import one_line
 from .read import Run, _floating
@@ -52,12 +52,13 @@ def rung_rows(
     run:Run, # A run
 ) -> list[dict]: # One per scored state, primary ones first; with the difference to FP32
     "The result table."
-    rows = []
+    rows, chosen = [], run.summary.metrics.selection
     for r in run.summary.metrics.rungs:
         fp = find_rung(run.summary, 'fp', r.head, r.metrics_source)
         difference = r.AP-fp.AP if fp and fp.AP is not None and r.AP is not None and r.rung != 'fp' else None
         rows.append(r.model_dump()
-                    | dict(label=LOOKS[r.rung].label, color=LOOKS[r.rung].color, difference=difference,
+                    | dict(label=LOOKS[r.rung].label + ' (delivered)'*bool(chosen and chosen.delivered == r.rung),
+                           color=LOOKS[r.rung].color, difference=difference,
                            primary=(r.head, r.metrics_source) == ('one2one', 'pycocotools')))
     return rows
 
@@ -127,19 +128,19 @@ def parameter_rows(
 
 # %% ../../nbs/70_report/13_rows.ipynb #13_rows-015
 def split_rows(
-    splits:dict[str,dict], # `splits` of provenance.json: facts of train and of val
-) -> list[tuple[str,str,str]]: # What, train, val; rows that are 0 in both are left out
+    splits:dict[str,dict], # `splits` of provenance.json: facts of train, val and perhaps selection
+) -> list[tuple[str,...]]: # What, train, val, selection where there is one; rows that are 0 in all are left out
     "What was taken from each split, and what was left out and why."
     counts = {'images taken': 'images', 'images in the file': 'available', 'images without a box': 'backgrounds',
               'annotations to score': 'annotations', 'boxes to learn from': 'boxes',
               'boxes clipped to the image': 'clipped', 'boxes written once instead of twice': 'repeated'}
-    facts = [splits.get(key, {}) for key in ('train', 'val')]
+    facts = [splits.get(key, {}) for key in ('train', 'val', *({SELECTION} & {*splits}))]
     rows = [(name, *(f.get(key, 0) for f in facts)) for name, key in counts.items()]
     rows.append(('image files left out', *(len(f.get('faults', {})) for f in facts)))
     reasons = dict.fromkeys(reason for f in facts for reason in f.get('skipped', {}))
     rows += [(f'not learned from: {r}', *(f.get('skipped', {}).get(r, {}).get('count', 0) for f in facts))
              for r in reasons]
-    return [(name, f'{a:,}', f'{b:,}') for name, a, b in rows if a or b]
+    return [(name, *(f'{count:,}' for count in counts)) for name, *counts in rows if any(counts)]
 
 # %% ../../nbs/70_report/13_rows.ipynb #13_rows-016
 def source_rows(

@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['RETRY', 'AFTER_REFUSAL', 'Verdict', 'gate_sentence', 'history_sentence', 'fp_sentence', 'gain_sentence',
-           'classes_sentence', 'refused_sentence', 'verdict']
+           'delivered_sentence', 'classes_sentence', 'refused_sentence', 'verdict']
 
 # %% ../../nbs/70_report/09_verdict.ipynb #09_verdict-002
 from typing import NamedTuple
 
 from ..core.methods import method_parts
 from ..core.shown import one_line
-from .read import Run, last_rung
+from .read import Run, end_rung
 from .style import LOOKS, ap_text, signed_text
-from ..runs.summary import QcGain, RunSummary, find_rung
+from ..runs.summary import QcGain, RunSummary, Selection, find_rung
 
 # %% ../../nbs/70_report/09_verdict.ipynb #09_verdict-006
 class Verdict(NamedTuple):
@@ -24,8 +24,9 @@ class Verdict(NamedTuple):
     sentences:list[str]  # the numbers behind it
 
 def _fp_share(run:Run) -> float|None:
-    fp, last = find_rung(run.summary, 'fp'), last_rung(run)
-    return last.AP/fp.AP if fp and last and fp.AP and last.AP is not None and last.rung != 'ptq' else None
+    fp, last = find_rung(run.summary, 'fp'), end_rung(run)
+    if not (fp and last and fp.AP) or last.AP is None: return None
+    return last.AP/fp.AP if last.rung != 'ptq' or run.summary.metrics.selection else None
 
 def _images(run:Run) -> str:
     count = run.summary.dataset.val_images if run.summary.dataset else next(
@@ -69,11 +70,11 @@ def fp_sentence(
     run:Run, # A run
 ) -> str: # Empty when no trained state was scored
     "How the end compares with floating point and with rounding alone."
-    share, fp, ptq, last = _fp_share(run), find_rung(run.summary, 'fp'), find_rung(run.summary, 'ptq'), last_rung(run)
+    share, fp, ptq, last = _fp_share(run), find_rung(run.summary, 'fp'), find_rung(run.summary, 'ptq'), end_rung(run)
     if share is None: return ''
     q = run.summary.quantization
     how = f'calibration by {q.init_ptq}' if q and q.init_ptq else 'rounding'
-    alone = f'; {how} without training (PTQ) gives {ap_text(ptq.AP)}' if ptq else ''
+    alone = f'; {how} without training (PTQ) gives {ap_text(ptq.AP)}' if ptq and last.rung != 'ptq' else ''
     return (f'{LOOKS[last.rung].label} has AP {ap_text(last.AP)}, {share:.0%} of the {ap_text(fp.AP)} of FP32{alone}. '
             f'{last.images:,} validation images, one2one head, pycocotools.')
 
@@ -88,6 +89,16 @@ def gain_sentence(
             f'{gain.level:.0%} interval {signed_text(gain.low)} to {signed_text(gain.high)}. '
             f'{gain.images:,} validation images, drawn {gain.resamples} times with replacement; '
             f'{gain.head} head, {gain.metrics_source}.')
+
+# %% ../../nbs/70_report/09_verdict.ipynb #09_verdict-012d
+def delivered_sentence(
+    chosen:Selection|None, # From a summary
+) -> str: # Empty when no state was chosen
+    "Which state is delivered, and what it was chosen from."
+    if chosen is None: return ''
+    scores = ', '.join(f'{LOOKS[s.rung].label} {ap_text(s.AP)}' for s in chosen.scores)
+    return (f'Delivered: {LOOKS[chosen.delivered].label}, the best of {len(chosen.scores)} on {chosen.images:,} '
+            f'training images that were set aside and trained nothing (AP {scores}). Validation images chose nothing.')
 
 # %% ../../nbs/70_report/09_verdict.ipynb #09_verdict-012b
 def classes_sentence(
@@ -118,7 +129,8 @@ def verdict(
 ) -> Verdict: # For the head of the page
     "The outcome in one word, one line and the numbers behind it."
     s, share = run.summary, _fp_share(run)
-    sentences = [t for t in (history_sentence(run), fp_sentence(run), classes_sentence(s), gate_sentence(s),
+    sentences = [t for t in (history_sentence(run), fp_sentence(run),
+                             delivered_sentence(s.metrics.selection), classes_sentence(s), gate_sentence(s),
                                refused_sentence(s)) if t]
     if s.status == 'incomplete':
         done = 0 if run.results is None else len(run.results)

@@ -21,7 +21,7 @@ from ..core.config import DEMO
 from ..core.layout import Layout, detections_file
 from ..core.shown import one_line
 from ..data.images import open_image
-from .read import Run, last_rung
+from .read import Run, end_rung
 from .style import LOOKS, data_uri
 from .tracking_tables import NAME_LENGTH
 
@@ -241,7 +241,7 @@ def examples(
     run:Run, # A run
 ) -> tuple[list[dict],str]: # Per picture its file and two shots; a sentence on what was found
     "The images that lost most, as floating point and as the last state sees them."
-    last = last_rung(run)
+    last = end_rung(run)
     if not last: return [], 'Detections of two states are needed, and no state but floating point was scored.'
     files = [Layout(run.root).view.val_annotations,
              *(detections_file(Layout(run.root).evaluation, rung, 'one2one') for rung in ('fp', last.rung))]
@@ -258,7 +258,7 @@ def examples(
 
 # %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-020a
 def _drawn(run:Run, truth:Truth, before:list[Box], after:list[Box], count:int=6) -> tuple[list[dict],str]:
-    rung = last_rung(run).rung
+    rung = end_rung(run).rung
     lost, label = losers(truth, before, after), LOOKS[rung].label
     if not lost:
         return [], f'In none of the {len(truth.images):,} validation images does {label} find fewer objects than FP32.'

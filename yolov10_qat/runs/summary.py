@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['Fraction', 'Count', 'Positive', 'OneLine', 'MOST', 'SCHEMA_VERSION', 'FLOAT', 'Method', 'RUNGS', 'HistoryRow',
            'SUMMARY_FILE', 'Git', 'Model', 'Layer', 'Quantization', 'Batchnorm', 'Oscillation', 'Dataset', 'Rung',
-           'Sizes', 'Parity', 'Latency', 'Exported', 'NotExported', 'QcGain', 'Metrics', 'Training', 'Moved', 'Advice',
-           'Diagnosis', 'Failure', 'Raised', 'Gate', 'RunSummary', 'schema_text', 'find_rung', 'save_summary',
-           'SummaryError', 'load_summary']
+           'Sizes', 'Parity', 'Latency', 'Exported', 'NotExported', 'QcGain', 'SelectionScore', 'Selection', 'Metrics',
+           'Training', 'Moved', 'Advice', 'Diagnosis', 'Failure', 'Raised', 'Gate', 'RunSummary', 'schema_text',
+           'find_rung', 'save_summary', 'SummaryError', 'load_summary']
 
 # %% ../../nbs/20_runs/02_summary.ipynb #02_summary-002
 import json
@@ -106,6 +106,7 @@ class Dataset(Block):
     coco_root:str
     dataset_yaml:str
     train_images:Count
+    selection_images:Count = 0     # training images set aside; they are none of `train_images`
     val_images:Count
     fingerprint:OneLine
     selection:dict[str,Any]
@@ -192,6 +193,18 @@ class QcGain(Block):
     resamples:Count
     level:Fraction                # share of the resamples inside the interval
 
+# %% ../../nbs/20_runs/02_summary.ipynb #02_summary-014a
+class SelectionScore(Block):
+    "A state of the model on the images that were set aside: one2one head, pycocotools."
+    rung:Literal[RUNGS]
+    AP:Fraction|None
+
+class Selection(Block):
+    "Which state a run delivers: the best on training images that trained nothing."
+    delivered:Literal[RUNGS]
+    images:Count                 # that were set aside
+    scores:list[SelectionScore] = Field(max_length=len(RUNGS))  # in the order in which the states came to be
+
 # %% ../../nbs/20_runs/02_summary.ipynb #02_summary-015
 def _has_epoch(row:dict[str,Any]) -> dict[str,Any]:
     if type(row.get('epoch')) is not int or not 0 <= row['epoch'] <= 100_000 or 'value' not in row:
@@ -212,6 +225,7 @@ class Metrics(Block):
     history:list[HistoryRow] = Field([], max_length=MOST)
     rungs:list[Rung] = Field([], max_length=MOST)
     qc_gain:QcGain|None = None    # None: the run has no QC
+    selection:Selection|None = None  # None: no image was set aside, the last state is delivered
 
 # %% ../../nbs/20_runs/02_summary.ipynb #02_summary-015b
 class Training(Block):
