@@ -59,6 +59,7 @@ class View:
     warnings:list[str]     # Lines for the user
     provenance:dict[str,Any] # Content of provenance.json
     selection_images:int=0 # Training images that were set aside; they are none of `train_images`
+    scored:str='val'       # Split that `evaluate` scores
 
     def images(self,
         key:str, # train, val or selection
@@ -70,7 +71,7 @@ class View:
         "The same data, with the images that were set aside in the place of the validation images."
         if not self.selection_images: raise DataError(f'{self.root}: no image was set aside (selection=0)')
         files = ViewLayout(self.root)
-        return replace(self, dataset_yaml=files.selection_yaml, val_images=self.selection_images,
+        return replace(self, dataset_yaml=files.selection_yaml, scored=SELECTION, val_images=self.selection_images,
                        val_annotations=files.annotation_file(SELECTION))
 
 # %% ../../nbs/30_data/05_view.ipynb #05_view-006

@@ -113,7 +113,7 @@ class _HeadScorer(DetectionValidator):
 
 # %% ../../nbs/55_evaluate/03_heads.ipynb #03_heads-009
 def _image_ids(view:View) -> dict[str,int]:
-    folder = view.root/'images'/'val'
+    folder = view.root/'images'/view.scored
     images = json.loads(view.val_annotations.read_text(encoding='utf-8'))['images']
     return {str(folder/i['file_name']): i['id'] for i in images}
 
