@@ -37,7 +37,7 @@ def tiny(tmp_path_factory):
 def tiny_run(tiny):
     "Words of a run that takes seconds; give it a run root."
     return ['run', '--coco-root', tiny/'coco', '--base', tiny/'base.pt', '--imgsz', 64, '--epochs', 3, '--batch', 2,
-            '--lr0', 1e-3, '--ema-decay', .5, '--ema-tau', 2]
+            '--lr0', 1e-3, '--method', 'ema', '--ema-decay', .5, '--ema-tau', 2]
 
 
 @pytest.fixture(scope='session')
