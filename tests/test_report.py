@@ -291,7 +291,7 @@ def test_command_repeats_the_configuration(tmp_path):
 def test_parameters_and_artefacts(tmp_path, no_figures):
     root = make_run(tmp_path/'run')
     page, html = page_of(root)
-    assert html.count('class="changed"') == 6 and all(name in page.text() for name in RunConfig.model_fields)
+    assert html.count('class="changed"') == 7 and all(name in page.text() for name in RunConfig.model_fields)
     assert load_config(root/'run_config.yaml').imgsz == 320
     assert {'ultralytics/train/weights/best.pt', 'run_summary.json'} <= {r['path'] for r in artefact_rows(root)}
     assert '4.1 kB' in page.text() and 'dirty: there were uncommitted changes' in page.text()

@@ -429,15 +429,20 @@ def identity(
     return {'data': fingerprint} | {k: v for k, v in config.model_dump().items() if k not in left_out}
 
 # %% ../../nbs/10_core/05_config.ipynb #05_config-054
+def _usual(**said) -> dict[str,Any]:
+    "What a run has that says no more than this; not checked, it need not be able to start."
+    filled = _filled(said, PROFILES[said['profile']])
+    return {k: filled.get(k, field.default) for k, field in RunConfig.model_fields.items()}
+
 def changed_fields(
     config:RunConfig, # A resolved configuration
 ) -> dict[str,Any]: # Field name -> value, for values that differ from the profile's defaults
-    "Fields whose value is not the default of the run's profile."
-    said = {k: v for k in ('recipe', 'method') if (v := getattr(config, k)) is not None}
-    usual, plain = RunConfig(profile=config.profile), RunConfig(**said, profile=config.profile)
-    if all(getattr(usual, k) == getattr(config, k) for k in _HOW): plain = usual
-    found = {k: v for k, v in config.model_dump().items() if v != getattr(plain, k)}
-    return found if plain is usual else said | found
+    "What must be said to get this configuration: recipe and method where they are not the usual, and the rest."
+    values, usual = config.model_dump(), _usual(profile=config.profile)
+    if all(usual[k] == values[k] for k in _HOW): return {k: v for k, v in values.items() if v != usual[k]}
+    said = {k: values[k] for k in ('recipe', 'method') if values[k] is not None}
+    usual = _usual(profile=config.profile, **said)
+    return said | {k: v for k, v in values.items() if v != usual[k]}
 
 # %% ../../nbs/10_core/05_config.ipynb #05_config-057
 def save_config(
