@@ -57,6 +57,14 @@ def test_every_rung_is_a_checkpoint_with_its_score(climbed, scenes):
                 found in scores.items()} == {'one2one': s.one2one, 'one2many': s.one2many}
 
 
+def test_errors_rank_methods_as_ap_does_and_vanish_at_eight_bits(climbed, scenes, tmp_path):
+    rtn, bn = (next(s for s in load_ladder(climbed[0]).steps if s.method == m) for m in ('rtn', 'bn'))
+    for name in ('p3', 'box', 'cls'): assert getattr(rtn.errors, name) > getattr(bn.errors, name) > 0, name
+    assert load_ladder(climbed[0]).steps[0].errors is None
+    fine = run_ladder('demo', scenes, tmp_path/'fine', ['mse'], bits=8, imgsz=160, val_max_images=2).steps[-1].errors
+    assert fine.p3 < .01*rtn.errors.p3 and fine.box < .01*rtn.errors.box and .9 < fine.confident < 1.1
+
+
 def test_corrections_change_no_integer(climbed):
     folder, _ = climbed
     plain, bias, bn = (codes(folder/f'{m}.pt') for m in ('rtn', 'bias', 'bn'))

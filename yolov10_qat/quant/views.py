@@ -70,6 +70,21 @@ class Views:
         with ThreadPoolExecutor(2) as readers:
             self.views_nhw3 = list(readers.map(lambda of: self._view(*of, side, seed), enumerate(files)))
 
+    @classmethod
+    def of(cls,
+        data:View|Path|str, # Dataset view, or its dataset.yaml
+        count:int,          # Views; where there are fewer images, several of one
+        side:int,           # Of the square, pixels
+        batch:int,          # Views at once
+        *,
+        device:torch.device|str='cpu', # Where they go
+        seed:int=0,         # Of images, sizes and places
+    ) -> 'Views':
+        "Views of training images, in an order of the seed."
+        files = training_files(data)
+        order = np.random.default_rng(seed).permutation(len(files))
+        return cls([files[order[i % len(files)]] for i in range(count)], side, batch, device, seed)
+
     @staticmethod
     def _view(i:int, file:Path|str, side:int, seed:int) -> np.ndarray:
         image = imread(str(file))
@@ -102,7 +117,5 @@ def training_views(
     seed:int=0,                    # Of images, sizes and places
 ) -> Views: # Each (n, 3, side, side), RGB, float32, 0 to 1
     "Random pieces of training images; where there are fewer images than views, several of one."
-    files = training_files(data)
-    few_images(len(files))
-    order = np.random.default_rng(seed).permutation(len(files))
-    return Views([files[order[i % len(files)]] for i in range(views_wanted(side))], side, batch, device, seed)
+    few_images(len(training_files(data)))
+    return Views.of(data, views_wanted(side), side, batch, device=device, seed=seed)
