@@ -289,8 +289,8 @@ def test_run_that_cannot_start(case, coco, bases, tiny, tmp_path):
     changes, piece = CANNOT_START[case]
     changes.get('damage', lambda root: None)(coco)
     base, root = bases/changes['base'] if 'base' in changes else tiny/'base.pt', tmp_path/'run'
-    done = command('run', '--coco-root', coco, '--base', base, '--device', changes.get('device', 'cpu'), '--run-root',
-                   root, cwd=tmp_path)
+    done = command('run', '--coco-root', coco, '--base', base, '--device', changes.get('device', 'cpu'), '--method',
+                   'ema', '--run-root', root, cwd=tmp_path)
     refused(done, piece)
     assert done.stdout.splitlines()[-1] == f"incomplete: {root/'report.html'}"
     summary = load_summary(root)

@@ -293,6 +293,7 @@ def test_the_console_says_it(tiny, tmp_path, monkeypatch):
     (tmp_path/'weights').mkdir()
     (tmp_path/'weights'/'yolov10n.pt').write_bytes(WHOLE)
     monkeypatch.setenv('YOLOV10_QAT_WEIGHTS', str(tmp_path/'weights'))
-    done = command('run', '--coco-root', tiny/'coco', '--imgsz', 64, '--epochs', 1, '--batch', 2, '--run-root', tmp_path/'r')
+    done = command('run', '--coco-root', tiny/'coco', '--imgsz', 64, '--epochs', 1, '--batch', 2, '--method', 'ema', '--run-root',
+                   tmp_path/'r')
     lines = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
     assert done.returncode == 1 and len(lines) == 1 and SHA256 in lines[0] and OFFICIAL['yolo10n'].sha256 in lines[0]

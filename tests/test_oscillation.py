@@ -133,7 +133,7 @@ REFUSED = {
 def test_refused_before_anything_is_made(case, tiny, tmp_path):
     more, pieces = REFUSED[case]
     done = command('run', '--coco-root', tiny/'coco', '--base', tiny/'base.pt', '--imgsz', 64, '--epochs', 3, '--batch',
-                   2, '--train-max-images', 4, '--run-root', tmp_path/'r', *more)
+                   2, '--train-max-images', 4, '--method', 'ema', '--run-root', tmp_path/'r', *more)
     assert done.returncode == 1 and done.stderr.startswith('error: ') and done.stderr.count('\n') == 1
     for piece in pieces: assert piece in done.stderr, done.stderr
     assert not (tmp_path/'r').exists()

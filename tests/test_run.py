@@ -50,7 +50,7 @@ def same_end(a, b):
 def whole(tiny, once):
     "One run that nobody disturbed, and what it printed."
     words = ['run', '--coco-root', tiny/'coco', '--base', tiny/'base.pt', '--imgsz', 64, '--epochs', 3, '--batch', 2,
-             '--lr0', 1e-3, '--ema-decay', .5, '--ema-tau', 2, '--save-period', 2]
+             '--lr0', 1e-3, '--method', 'ema', '--ema-decay', .5, '--ema-tau', 2, '--save-period', 2]
     def make(folder):
         folder.mkdir()
         done = command(*words, '--run-root', folder/'run')
@@ -167,7 +167,7 @@ def test_loss_that_becomes_nan(tiny, tmp_path):
     state['model'].model[0].conv.weight.data.fill_(float('nan'))
     torch.save(state, tmp_path/'nan.pt')
     done = command('run', '--coco-root', tiny/'coco', '--base', tmp_path/'nan.pt', '--imgsz', 64, '--epochs', 2,
-                   '--batch', 2, '--run-root', tmp_path/'nan')
+                   '--batch', 2, '--method', 'ema', '--run-root', tmp_path/'nan')
     assert done.returncode == 1 and 'in epoch 1' in done.stderr, done.stderr
     summary = load_summary(tmp_path/'nan')
     assert (summary.status, summary.error.type, summary.error.epoch) == ('incomplete', 'TrainingDiverged', 1)
