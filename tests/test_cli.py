@@ -304,6 +304,10 @@ def test_run_that_cannot_start(case, coco, bases, tiny, tmp_path):
     if case == 'other base': return  # data that is fine stays
     assert not (root/'dataset').exists()
     check_free(root)  # the same command, corrected, may use the folder
+    (root/'recipe.yaml').write_text('optimizer: of a run that could not start')
+    check_free(root)
+    open_root(RunConfig(run_root=root, method='ema'))
+    assert not (root/'recipe.yaml').exists()
 
 
 # --- checkpoints -----------------------------------------------------------------------------------------------------------------------------

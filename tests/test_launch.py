@@ -255,7 +255,7 @@ WRONG = ('maybe', '', 'None', None, '2', 'resume')
 @pytest.mark.parametrize('word', NO)
 def test_a_word_that_says_no(word, tmp_path):
     entrance.enter(entrance.resolve(dict(run_root=tmp_path/'run', coco_root='demo'), word), word).lock.release()
-    variables = RunConfig(run_root=tmp_path/'run', coco_root='demo', seed=3).model_dump() | dict(quantize=str(word))
+    variables = RunConfig(run_root=tmp_path/'run', coco_root='demo', seed=3, method='ema').model_dump() | dict(quantize=str(word))
     config = entrance.config_from(variables, word)
     assert (config.seed, config.quantize) == (3, False)
     (tmp_path/'run'/'evaluation').mkdir()

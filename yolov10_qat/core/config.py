@@ -220,8 +220,9 @@ def _in_range(value:float|str, top:float) -> float|str:
 _HOW = ('recipe', 'method', 'scale', 'bn', 'init_ptq', 'granularity', 'bits_schedule')
 
 def _apart(data:dict[str,Any]) -> bool:
-    "Runs that cannot start from calibrated weights."
-    return data.get('quantize') is False or bool(data.get('quantize_from_epoch')) or data.get('base') == RANDOM
+    "Runs that cannot start from calibrated weights, in the words of Python, a shell or papermill."
+    floating = str(data.get('quantize', True)).lower() in ('false', 'f', 'no', 'n', 'off', '0')
+    return floating or str(data.get('quantize_from_epoch', 0)) != '0' or data.get('base') == RANDOM
 
 def _filled(data:dict[str,Any], profile:dict[str,Any]) -> dict[str,Any]:
     "Settings with what profile and recipe say where nothing is given."

@@ -325,8 +325,8 @@ def export_table(
              AP_torch=e.parity.ap_torch) for e in exports])
 
 # %% ../../nbs/90_pipeline/04_experiment.ipynb #04_experiment-015
-class Experiment(_Selected):
-    "One run in one folder."
+class _Exported(_Selected):
+    "Deployable files."
     def export(self) -> pd.DataFrame|None: # What lies in export/; None: nothing is quantised
         "Files of the delivered (else the last) state, each compared with it on up to `PARITY_IMAGES` images."
         if not self.config.quantize: return None
@@ -355,6 +355,9 @@ class Experiment(_Selected):
         return validation_view(self.files.scenes if c.coco_root == DEMO else c.coco_root, scratch/'dataset', names,
                                'this run', val_split=c.val_split, val_max_images=PARITY_IMAGES, progress=_tell)
 
+# %% ../../nbs/90_pipeline/04_experiment.ipynb #04_experiment-015a
+class Experiment(_Exported):
+    "One run in one folder."
     def finish(self) -> RunSummary: # Complete
         "The verdict: written last, so that nothing but a whole run carries one."
         s, results = self.summary, self.files.results

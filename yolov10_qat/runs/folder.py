@@ -32,7 +32,7 @@ DATA = {Layout.scenes, Layout.dataset}
 def _others(run_root:Path) -> list[str]:
     "What stands in the way; the data is prepared before the base is looked at, and used again."
     if not run_root.is_dir(): return []
-    ours = BEFORE_START | (DATA if Layout(run_root).summary.is_file() else set())
+    ours = BEFORE_START | (DATA | {Layout.recipe} if Layout(run_root).summary.is_file() else set())
     names = sorted(p.name for p in run_root.iterdir() if not (p.name in DATA and p.is_symlink()))
     return [name for name in names if name not in ours]
 
@@ -166,6 +166,7 @@ def open_root(
     root = Path(config.run_root)
     if not resume: check_free(root)
     root.mkdir(parents=True, exist_ok=True)
+    if not resume: Layout(root).recipe.unlink(missing_ok=True)  # of a run that could not start
     old = load_summary(root) if resume and (root/SUMMARY_FILE).is_file() else None
     run_id = (
         old.run_id if old
