@@ -16,7 +16,7 @@ from ..core.layout import Layout
 from ..core.shown import one_line
 from .read import read_run
 from .rows import rung_rows
-from .style import ap_text
+from .style import LOOKS, ap_text
 from .verdict import verdict
 from ..runs.summary import FLOAT, Rung, RunSummary, find_rung
 
@@ -34,7 +34,8 @@ def story(
 ) -> list[str]: # Three sentences
     "What rounding broke, what training and correction brought back, and what that is worth."
     score = {name: find_rung(summary, name) for name in ('fp', 'ptq', *_BROUGHT)}
-    fp, last = score['fp'], [r for r in score.values() if r][-1]
+    chosen = summary.metrics.selection
+    fp, last = score['fp'], (chosen and score.get(chosen.delivered)) or [r for r in score.values() if r][-1]
     if summary.quantization.mode == FLOAT: return _float_story(summary, fp, score['ptq'])
     steps = [text.format(ap_text(score[name].AP)) for name, text in _BROUGHT.items() if score[name]]
     bits, end = (summary.quantization.weight_bit_width,
@@ -44,9 +45,11 @@ def story(
     if fp is None:
         return [f"From random weights, {trained.replace('brought it to', 'reached')}",
                 f'{last.images:,} validation images; {end}: status {summary.status}.']
-    return [f"Rounding the weights to {bits} bit took AP from {ap_text(fp.AP)} to {ap_text(score['ptq'].AP)} "
+    how = f'Calibration by {summary.quantization.init_ptq}' if summary.quantization.init_ptq else 'Rounding the weights'
+    that = f'{LOOKS[last.rung].label} is delivered,' if chosen else 'That is'
+    return [f"{how} to {bits} bit took AP from {ap_text(fp.AP)} to {ap_text(score['ptq'].AP)} "
             f"({fp.images:,} validation images).", trained,
-            f"That is {last.AP/fp.AP:.0%} of floating point, and {end}: status {summary.status}." if fp.AP
+            f"{that} {last.AP/fp.AP:.0%} of floating point, and {end}: status {summary.status}." if fp.AP
             else f'Nothing to compare with: the float model scores 0. Status {summary.status}.']
 
 # %% ../../nbs/70_report/15_card.ipynb #15_card-009
