@@ -26,9 +26,8 @@ from yolov10_qat.core.recipe import (
     FLOAT_BITS,
     RECIPES,
     SHARED,
+    open_recipe,
     parse_schedule,
-    read_recipe,
-    recipe_settings,
     word_lengths,
 )
 from .settings_file import read_settings
@@ -232,7 +231,8 @@ def _filled(data:dict[str,Any], profile:dict[str,Any]) -> dict[str,Any]:
     recipe = data['recipe'] if given('recipe') else profile.get('recipe')
     # a file that states them all is complete, whatever became of the recipe since
     if isinstance(recipe, (str, Path)) and not all(map(given, SHARED)):
-        profile = profile | {k: v for k, v in read_recipe(recipe).items() if k in SHARED} | recipe_settings(recipe)
+        arguments, own = open_recipe(recipe)
+        profile = profile | {k: v for k, v in arguments.items() if k in SHARED} | own
     return data | {k: v for k, v in profile.items() if not given(k)}
 
 # %% ../../nbs/10_core/05_config.ipynb #05_config-028
