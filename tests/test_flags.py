@@ -18,14 +18,15 @@ OTHER = {
     'workers': 2, 'amp': 'bf16', 'train_max_images': 11, 'val_max_images': 12, 'fraction': .5, 'quantize': False, 'selection': .2,
     'weight_bits': 3, 'quantize_from_epoch': 1, 'bits_schedule': '32:0,4:1', 'granularity': 'per_tensor', 'scale': 'learned',
     'scale_init': 'absmax', 'quantizer': 'stock', 'scale_lr': .002, 'init_ptq': 'gptq', 'keep_layers': 'auto:4kB',
-    'average_bits': 4.5, 'first_last_bits': 8, 'quantize_dfl': True, 'bn': 'freeze', 'bn_batches': 5, 'head_loss': 'ultralytics',
+    'average_bits': 4.5, 'max_loss': 1.5, 'first_last_bits': 8, 'quantize_dfl': True, 'bn': 'freeze', 'bn_batches': 5, 'head_loss': 'ultralytics',
     'recipe': 'scratch', 'lr0': .003, 'lrf': .2, 'weight_decay': .001, 'warmup_epochs': 1., 'mosaic': .5,
     'oscillation_momentum': .1, 'oscillation_threshold': .01, 'oscillation_interval': 2, 'ema_decay': .9, 'ema_tau': 20.,
     'dampen_lambda': .2, 'dampen_aggregation': 'kernel_mean', 'dampen_start': .1, 'dampen_end': .9, 'freeze_threshold': .02,
     'freeze_threshold_start': .2, 'freeze_start': .1, 'freeze_end': .9, 'qc_scope': 'backbone', 'qc_epochs': 2, 'qc_lr': .01,
     'save_period': 4, 'keep_snapshots': 2, 'snapshot_optimizer': False, 'gate_root': 'runs', 'ungated': True,
 }
-BESIDE = {'fraction': ['--train-max-images', '0'], 'init_ptq': ['--scale', 'learned'], 'scale_init': ['--scale', 'learned'], 'scale_lr': ['--scale', 'learned'],
+BESIDE = {'fraction': ['--train-max-images', '0'], 'init_ptq': ['--scale', 'learned'],
+          'max_loss': ['--scale', 'learned', '--init-ptq', 'closed', '--selection', '.1'], 'scale_init': ['--scale', 'learned'], 'scale_lr': ['--scale', 'learned'],
           'quantize': ['--method', 'baseline'], 'amp': ['--device', '0'], 'bits_schedule': ['--scale', 'learned']}
 FOLLOW = {'profile', 'recipe'}  # settings that bring others with them
 # a method is named, or one flag more would mean another way of training
@@ -96,7 +97,7 @@ GIVEN = {'--out': ('o2.safetensors', 'o2.safetensors'), '--coco-root': ('{other}
          '--seed': ('13', 13), '--train-split': ('a', 'a'), '--val-split': ('a', 'a'), '--side': ('64', 64), '--imgsz': ('96', 96),
          '--batch': ('5', 5), '--device': ('cuda:1', 'cuda:1'), '--weights': ('raw', 'raw'), '--budget': ('4kB', 4000),
          '--variant': ('yolo10s', 'yolo10s'), '--weight-bits': ('3', 3), '--granularity': ('per_tensor', 'per_tensor'),
-         '--method': ('rtn', ['rtn']), '--calibration-images': ('7', 7), '--average-bits': ('4.5,4', [4., 4.5]), '--format': ('onnx-qcdq', 'onnx-qcdq'),
+         '--method': ('rtn', ['rtn']), '--calibration-images': ('7', 7), '--average-bits': ('4.5,4', [4., 4.5]), '--max-loss': ('2.5', 2.5), '--format': ('onnx-qcdq', 'onnx-qcdq'),
          '--head': ('raw', 'raw'), '--opset': ('22', 22), '--dynamic': (None, True), '--name': ('m', 'm'),
          '--checkpoints': ('best,last', ['best', 'last']), '--incomplete': (None, True)}
 WITH = {'--format': ['--out', 'o.onnx', '--format', 'onnx-int4'], '--head': ['--out', 'o.onnx', '--format', 'onnx-int4'],

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['app', 'checkpoint_app', 'RUN_LOG', 'scratch_app', 'Limit', 'Root', 'Weights', 'DataOrDemo', 'InputSide', 'Batch',
-           'Granularity', 'Averages', 'LONGEST', 'UsageError', 'with_config_options', 'run', 'demo', 'scratch_fp16',
-           'scratch_qat', 'dataset', 'evaluate_command', 'sensitivity', 'ptq', 'show', 'verify', 'export', 'report',
-           'publish', 'worker', 'summarize', 'with_amp_type', 'main']
+           'Granularity', 'Averages', 'MaxLoss', 'LONGEST', 'UsageError', 'with_config_options', 'run', 'demo',
+           'scratch_fp16', 'scratch_qat', 'dataset', 'evaluate_command', 'sensitivity', 'ptq', 'show', 'verify',
+           'export', 'report', 'publish', 'worker', 'summarize', 'with_amp_type', 'main']
 
 # %% ../nbs/99_cli.ipynb #99_cli-002
 import inspect
@@ -177,6 +177,10 @@ Averages = Annotated[str|None,
                      typer.Option(help='bits a deployed weight on average, up to 8, joined by commas, such as '
                                        '4,4.15,4.5: each method at each of them, small layers getting the bits '
                                        'first [--weight-bits for each layer]')]
+MaxLoss = Annotated[float|None,
+                    typer.Option(min=0, max=100, help='AP points (hundredths) that each method may lose, in the place '
+                                                      'of --average-bits: the fewest bits are searched on training '
+                                                      'images that calibrate nothing')]
 
 # %% ../nbs/99_cli.ipynb #99_cli-018
 @app.command()
@@ -332,10 +336,12 @@ def _tell_study(found, out:Path, bits:int):
 
 # %% ../nbs/99_cli.ipynb #99_cli-025
 def _tell_ladder(found, out:Path):
+    from yolov10_qat.studies.bit_search import search_sentence
     from yolov10_qat.studies.ptq_ladder import ladder_headline, lead_sentence
     for s in found.steps:
         ap = '-' if s.one2one['AP'] is None else format(s.one2one['AP'], '.4f')
         print(f'{s.method:20} AP {ap}  {s.seconds:6.1f} s')
+    for searched in found.searches: print(search_sentence(searched))
     print('. '.join(t for t in (ladder_headline(found), lead_sentence(found.lead)) if t))
     print(f'report: {Layout(out.resolve()).report}')
 
@@ -368,6 +374,7 @@ def ptq(
                                        'mse+bn,gpfq,gptq,mse+learned-round; per channel closed, too]')]=None,
     variant:str='yolo10n', imgsz:InputSide=None, batch:Batch=16, device:str='cpu', val_max_images:Limit=0,
     train_split:str='train2017', val_split:str='val2017', seed:int=0, average_bits:Averages=None,
+    max_loss:MaxLoss=None,
     calibration_images:Annotated[int|None,
                                  typer.Option(min=1, help='training images to calibrate on, without labels; left out: '
                                                           '256 for closed, 32 for others')]=None,
@@ -376,18 +383,19 @@ def ptq(
 ) -> int:
     "What post-training methods leave of a model: each scored, compared in a report, and kept as a checkpoint."
     _check_imgsz(imgsz)
+    if average_bits and max_loss is not None: raise UsageError('give --average-bits or --max-loss, not both')
     methods, averages = _methods(method, granularity), _averages(average_bits)
     from yolov10_qat.checkpoint.base_weights import find_base
     file = find_base(variant, str(checkpoint)).path
     _check_data(coco_root, train_split, val_split)
     base, side = _read_base(file, imgsz)
     print(f'settings: checkpoint={checkpoint} coco_root={coco_root} methods={",".join(methods)} '
-          f'average_bits={average_bits} imgsz={side} out={out}', flush=True)
+          f'average_bits={average_bits} max_loss={max_loss} imgsz={side} out={out}', flush=True)
     from yolov10_qat.pipeline.stages import check_device
     from yolov10_qat.studies.ptq_ladder import run_ladder
     check_device(device)
     with _bar() as progress:
-        found = run_ladder(base, coco_root, out, methods, averages, variant=variant, bits=weight_bits,
+        found = run_ladder(base, coco_root, out, methods, averages, max_loss, variant=variant, bits=weight_bits,
                            granularity=granularity, imgsz=side, batch=batch, device=device,
                            calibration=calibration_images, val_max_images=val_max_images, train_split=train_split,
                            val_split=val_split, seed=seed, progress=progress, tell=_say)

@@ -142,6 +142,9 @@ class _Kept(Settings):
     average_bits:OptionalFloat = knob(
         None, 'bits a deployed weight on average, above weight_bits and up to 8: small layers get more, as theirs cost '
               'least; none: weight_bits for each layer', gt=2, le=8)
+    max_loss:OptionalFloat = knob(
+        None, 'AP points (hundredths) that the calibration may lose, in the place of average_bits: the fewest bits '
+              'are searched on the images set aside (needs init_ptq and selection); none: no search', gt=0, le=100)
     first_last_bits:OptionalInt = knob(
         None, 'word length of the first layer and the last head layers, 2 to 8; none: weight_bits', ge=2, le=8)
     quantize_dfl:bool = knob(
@@ -333,6 +336,18 @@ def _calibration_problems(c:RunConfig) -> list[str]:
     return found
 
 def _average_problems(c:RunConfig) -> list[str]:
+    return _spread_problems(c) + (_loss_problems(c) if c.max_loss else [])
+
+def _loss_problems(c:RunConfig) -> list[str]:
+    found = [f'max_loss={c.max_loss:g} and {name}={value} both say which layers get more bits: give one of them'
+             for name, value in (('average_bits', c.average_bits), ('keep_layers', c.keep_layers)) if value]
+    if c.quantize and not c.init_ptq:
+        found.append(f'max_loss={c.max_loss:g} asks what calibration loses: give init_ptq, closed say, too')
+    if not c.selection: found.append(f'max_loss={c.max_loss:g} is measured on images set aside: selection must be '
+                                     'above 0')
+    return found
+
+def _spread_problems(c:RunConfig) -> list[str]:
     if c.average_bits is None: return []
     found = []
     if c.keep_layers:
@@ -347,7 +362,7 @@ def _float_problems(c:RunConfig) -> list[str]:
     method = c.method if any(part.needs_grid for part in parts_of(c.method)) else None
     asked = {'method': method, 'bn': c.bn if c.bn != 'train' else None, 'bits_schedule': c.bits_schedule,
              'quantize_from_epoch': c.quantize_from_epoch or None, 'keep_layers': c.keep_layers,
-             'average_bits': c.average_bits, 'init_ptq': c.init_ptq}
+             'average_bits': c.average_bits, 'max_loss': c.max_loss, 'init_ptq': c.init_ptq}
     return [f'{k}={v} needs quantised weights: leave it out of a floating-point run' for k, v in asked.items() if v]
 
 # %% ../../nbs/10_core/05_config.ipynb #05_config-035

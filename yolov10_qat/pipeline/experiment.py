@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 from torch import nn
+from ultralytics.utils.torch_utils import select_device
 
 from ..checkpoint.base_weights import find_base
 from ..checkpoint.format import deployed
@@ -51,6 +52,7 @@ from yolov10_qat.pipeline.blocks import (
     weight_histograms,
 )
 from .stages import Stages, check_device
+from ..quant.calibrate import calibration_batches
 from ..quant.keeplist import load_keep_list, parse_budget, save_spread, spread_bits
 from ..quant.layers import deployable, plan, plan_of, quantize
 from ..quant.views import few_images
@@ -61,6 +63,7 @@ from ..runs.diagnosis import diagnose
 from ..runs.folder import relative_inside
 from ..runs.results import last_phase, read_results, status_word
 from ..runs.summary import Exported, Model, Rung, RunSummary
+from ..studies.bit_search import least_bits, search_sentence
 from ..studies.sensitivity import check_keep_list, measure_and_keep
 from ..train.float_trainer import FloatTrainer, checkpoint_bytes, checkpoints_room, overrides, recipe_of
 from ..train.qat_trainer import QATTrainer, calibrated, raised_layers, reestimated
@@ -163,7 +166,19 @@ class _Checked(_Prepared):
             if c.keep_layers.startswith(AUTO): measure_and_keep(self.base, self.view, c, self.root, progress=_tell)
             else: write_atomic(file, Path(c.keep_layers).read_text(encoding='utf-8'))
         if c.average_bits and not file.is_file(): save_spread(file, deployed(plan_of(self.base, c)), c.average_bits)
+        if c.max_loss and not file.is_file(): self._search(file)
         return raised_layers(self.root)
+
+    def _search(self, file:Path):
+        "As many bits as the loss that is allowed needs."
+        c = self.config
+        def planned(raised): return plan_of(self.base, c, raised=raised)
+        images = calibration_batches(c.init_ptq, self.view, c.imgsz, c.batch, seed=c.seed,
+                                     device=select_device(c.device, verbose=False))
+        found = least_bits(self.base, self.view, c.init_ptq, c.max_loss, planned, images, imgsz=c.imgsz,
+                           batch=c.batch, device=c.device, progress=_tell)
+        log_note(search_sentence(found))
+        save_spread(file, deployed(planned({})), found.chosen)
 
     def _check(self):
         "What only data and network can tell, all at once and before anything is measured."
