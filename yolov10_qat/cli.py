@@ -6,7 +6,7 @@
 __all__ = ['app', 'checkpoint_app', 'RUN_LOG', 'scratch_app', 'Limit', 'Root', 'Weights', 'DataOrDemo', 'InputSide', 'Batch',
            'Granularity', 'Averages', 'MaxLoss', 'LONGEST', 'UsageError', 'with_config_options', 'run', 'demo',
            'scratch_fp16', 'scratch_qat', 'dataset', 'evaluate_command', 'sensitivity', 'ptq', 'show', 'verify',
-           'export', 'report', 'publish', 'worker', 'summarize', 'with_amp_type', 'main']
+           'export', 'report', 'publish', 'worker', 'summarize', 'sweep_command', 'with_amp_type', 'main']
 
 # %% ../nbs/99_cli.ipynb #99_cli-002
 import inspect
@@ -497,12 +497,18 @@ def worker(run_root:Annotated[Path, typer.Argument(help='folder of a run that wa
     return 0
 
 # %% ../nbs/99_cli.ipynb #99_cli-032
+def _own_folder(run_roots:list[Path]) -> Path:
+    if len(run_roots) == 1 and ComparisonLayout(run_roots[0]).sweep.is_file(): return run_roots[0]
+    raise UsageError('--out is missing: the folder for the comparison; only a sweep is compared where it lies')
+
 @app.command()
 def summarize(
     run_roots:Annotated[list[Path], typer.Argument(help='run roots, folders of them, or a results.csv')],
-    out:Annotated[Path, typer.Option(help='folder for the comparison, made if need be')],
+    out:Annotated[Path|None, typer.Option(help='folder for the comparison, made if need be [of one sweep: its own '
+                                               'folder]')]=None,
 ) -> int:
     "Compare runs: tables, figures, and whether yolo10m may start."
+    out = out or _own_folder(run_roots)
     print(f"settings: run_roots={','.join(map(str, run_roots))} out={out}", flush=True)
     from yolov10_qat.pipeline.launch import summarize as execute
     code = execute(run_roots, out)
@@ -513,6 +519,30 @@ def summarize(
 
 def _table(facts:dict[str,Any]):
     for k, v in facts.items(): print(f'{k:16} {one_line(v, 2000)}')
+
+# %% ../nbs/99_cli.ipynb #99_cli-032s
+@app.command('sweep')
+def sweep_command(
+    plan:Annotated[Path, typer.Argument(help='YAML: base, grid, points, exclude, resources, at_once, tries, stop')],
+    out:Annotated[Path, typer.Option(help='folder of the sweep: sweep.json, report.html, a run root for each point')],
+    address:Annotated[str|None, typer.Option(help='Ray cluster, auto or HOST:PORT [this machine alone]')]=None,
+    resume:Annotated[bool, typer.Option('--resume', help='go on with what is in --out')]=False,
+    dry_run:Annotated[bool, typer.Option('--dry-run', help='check the plan, print its points, start nothing')]=False,
+) -> int:
+    "Many runs from one plan, at once where Ray is installed; collapsed ones are stopped, failed ones tried again."
+    print(f'settings: plan={plan} out={out} address={address} resume={resume}', flush=True)
+    from yolov10_qat.sweep.plan import read_plan
+    if dry_run:
+        from yolov10_qat.sweep.sweep import planned_lines
+        print(*planned_lines(read_plan(plan, out), out), sep='\n')
+        return 0
+    read_plan(plan, out)  # before the slow imports: a refusal takes a second
+    from yolov10_qat.sweep.sweep import sweep
+    found = sweep(plan, out, address, resume, _say)
+    for p in found.points:
+        if p.fate in ('failed', 'refused'): print(f'{p.name}: {one_line(p.error, LONGEST)}; alone: {p.command}')
+    print(f"{found.count('done')} of {len(found.points)} points done: {ComparisonLayout(out.resolve()).report}")
+    return 0 if found.count('done') == len(found.points) else 130 if found.count('waiting') else 1
 
 # %% ../nbs/99_cli.ipynb #99_cli-034
 class _bar:

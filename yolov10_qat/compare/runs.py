@@ -147,6 +147,10 @@ class Difference(Block):
 UNKNOWN = 'unknown'
 
 # %% ../../nbs/75_compare/01_runs.ipynb #01_runs-018z
+def _cut_short(summary:RunSummary) -> dict[str,str]: # A collapse would not have been another after more epochs
+    s = summary.stopped
+    return {'training': f'ended after {s.after} of {s.epochs} epochs'} if s and s.rule != 'collapse' else {}
+
 def settings(
     summary:RunSummary, # A run
 ) -> dict[str,str]: # Setting -> value in words; empty when the run does not say
@@ -159,7 +163,7 @@ def settings(
             'granularity': q.granularity, 'average bits': f'{q.average_bits:.4f}',
             'data fingerprint': d.fingerprint[:12], 'imgsz': str(m.imgsz),
             'evaluation': ', '.join(f'{head} on {images:,} images' for head, images in sorted(counts, reverse=True))
-            or 'nothing scored'}
+            or 'nothing scored'} | _cut_short(summary)
 
 # %% ../../nbs/75_compare/01_runs.ipynb #01_runs-019
 def differences(
@@ -172,7 +176,8 @@ def differences(
         return [
             Difference(field='variant, quantisation and data', value=UNKNOWN,
                        reference='a results table names none of them')]
-    return [Difference(field=k, value=mine[k], reference=theirs[k]) for k in mine if mine[k] != theirs[k]]
+    return [Difference(field=k, value=mine.get(k, 'as planned'), reference=theirs.get(k, 'as planned'))
+            for k in theirs | mine if mine.get(k) != theirs.get(k)]
 
 def completed(runs:Iterable[Found]) -> list[Found]: return [r for r in runs if r.summary.status != 'incomplete']
 

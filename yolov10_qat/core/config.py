@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PRIMARY', 'VARIANTS', 'AUTO', 'DEMO', 'RANDOM', 'PROFILES', 'GROUPS', 'Fields', 'RESUME_MAY_CHANGE', 'PATHS',
-           'RunConfig', 'contradictions', 'option_type', 'parameter_cell', 'identity', 'changed_fields', 'save_config',
-           'load_config']
+           'RunConfig', 'contradictions', 'option_type', 'parameter_cell', 'identity', 'changed_fields', 'config_text',
+           'save_config', 'load_config']
 
 # %% ../../nbs/10_core/05_config.ipynb #05_config-002
 import math
@@ -461,13 +461,19 @@ def changed_fields(
     return said | {k: v for k, v in values.items() if v != usual[k]}
 
 # %% ../../nbs/10_core/05_config.ipynb #05_config-057
+def config_text(
+    config:RunConfig, # What to keep
+) -> str: # YAML, fields in their documented order
+    "A configuration as it is written."
+    return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
+
 def save_config(
     config:RunConfig, # What to keep
     path:Path|str,    # YAML file to write
 ) -> Path: # The file
     "Write a configuration as YAML, fields in their documented order."
     path = Path(path)
-    path.write_text(yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True), encoding='utf-8')
+    path.write_text(config_text(config), encoding='utf-8')
     return path
 
 # %% ../../nbs/10_core/05_config.ipynb #05_config-058

@@ -47,6 +47,7 @@ class _Around:
     figures = Below('figures')
     log = Below('run.log')
     failure = Below('failure.txt')                 # what a training process died of
+    stop = Below('stop.json')                      # an order to end the training, from outside
     keep_layers = Below('keep-layers.json')        # layers at 8 bit, and how they were chosen
     sensitivity = Below('sensitivity.csv')
     scenes = Below('coco')                         # painted scenes, in COCO's own layout
@@ -167,6 +168,7 @@ class ComparisonLayout:
     report = Below('report.html')
     notebook = Below('compare.ipynb')
     figures = Below('figures')
+    sweep = Below('sweep.json')          # of a sweep, which is compared where it lies
 
     @classmethod
     def names(cls) -> set[str]:

@@ -48,6 +48,7 @@ from yolov10_qat.pipeline.blocks import (
     method_block,
     metrics_block,
     quantization_block,
+    stopped_block,
     training_block,
     weight_histograms,
 )
@@ -381,6 +382,7 @@ class Experiment(_Exported):
             if self.config.quantize:
                 s.diagnosis = diagnose(last_phase(read_results(results)), read_oscillation(self.files.oscillation),
                                        self.config, s.metrics.rungs)
+            s.stopped = stopped_block(self.config, self.root)
             s.artifacts = artifacts_block(self.root)
             s.status, s.error = status_word(s.metrics.best_value, s.stability), None
         write_summary_md(self.root)

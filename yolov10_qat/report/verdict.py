@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RETRY', 'AFTER_REFUSAL', 'Verdict', 'gate_sentence', 'history_sentence', 'fp_sentence', 'gain_sentence',
-           'delivered_sentence', 'classes_sentence', 'refused_sentence', 'verdict']
+           'delivered_sentence', 'stopped_sentence', 'classes_sentence', 'refused_sentence', 'verdict']
 
 # %% ../../nbs/70_report/09_verdict.ipynb #09_verdict-002
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from ..core.methods import method_parts
 from ..core.shown import one_line
 from .read import Run, end_rung
 from .style import LOOKS, ap_text, signed_text
-from ..runs.summary import QcGain, RunSummary, Selection, find_rung
+from ..runs.summary import QcGain, RunSummary, Selection, Stopped, find_rung
 
 # %% ../../nbs/70_report/09_verdict.ipynb #09_verdict-006
 class Verdict(NamedTuple):
@@ -101,6 +101,13 @@ def delivered_sentence(
             f'training images that were set aside and trained nothing (AP {scores}). Validation images chose nothing.')
 
 # %% ../../nbs/70_report/09_verdict.ipynb #09_verdict-012b
+def stopped_sentence(
+    stopped:Stopped|None, # From a summary
+) -> str: # Empty when nobody ended the training
+    "Who ended the training, and why."
+    if stopped is None: return ''
+    return f'Training was ended after {stopped.after} of {stopped.epochs} epochs: {stopped.reason}.'
+
 def classes_sentence(
     summary:RunSummary, # A run
 ) -> str: # Empty when the classes of the base and of the data stand alike
@@ -122,14 +129,13 @@ def refused_sentence(
     return (f'Refused: {len(names)} of {tried} deployable files ({which}); '
             'the outcome does not depend on it, and the report says why under Refused files.')
 
-
 # %% ../../nbs/70_report/09_verdict.ipynb #09_verdict-013
 def verdict(
     run:Run, # A run
 ) -> Verdict: # For the head of the page
     "The outcome in one word, one line and the numbers behind it."
     s, share = run.summary, _fp_share(run)
-    sentences = [t for t in (history_sentence(run), fp_sentence(run),
+    sentences = [t for t in (history_sentence(run), stopped_sentence(s.stopped), fp_sentence(run),
                              delivered_sentence(s.metrics.selection), classes_sentence(s), gate_sentence(s),
                                refused_sentence(s)) if t]
     if s.status == 'incomplete':

@@ -187,7 +187,7 @@ def _raise(root:Path, epochs:int) -> list[Raised]:
     # they are of the end, which is no end any more
     for folder in (files.correction, files.evaluation, files.reestimated.parent):
         shutil.rmtree(folder, ignore_errors=True)
-    files.delivered.unlink(missing_ok=True)
+    for file in (files.delivered, files.stop): file.unlink(missing_ok=True)
     return [
         Raised(after=len(read_results(files.results)) if files.results.is_file() else 0, before=before, epochs=epochs)]
 

@@ -6,8 +6,8 @@
 __all__ = ['Fraction', 'Count', 'Positive', 'OneLine', 'MOST', 'SCHEMA_VERSION', 'FLOAT', 'Method', 'RUNGS', 'HistoryRow',
            'SUMMARY_FILE', 'Git', 'Model', 'Layer', 'Quantization', 'Batchnorm', 'Oscillation', 'Dataset', 'Rung',
            'Sizes', 'Parity', 'Latency', 'Exported', 'NotExported', 'QcGain', 'SelectionScore', 'Selection', 'Metrics',
-           'Training', 'Moved', 'Advice', 'Diagnosis', 'Failure', 'Raised', 'Gate', 'RunSummary', 'schema_text',
-           'find_rung', 'save_summary', 'SummaryError', 'load_summary']
+           'Training', 'Moved', 'Advice', 'Diagnosis', 'Failure', 'Raised', 'Stopped', 'Gate', 'RunSummary',
+           'schema_text', 'find_rung', 'save_summary', 'SummaryError', 'load_summary']
 
 # %% ../../nbs/20_runs/02_summary.ipynb #02_summary-002
 import json
@@ -276,6 +276,13 @@ class Raised(Block):
     before:Count                 # planned until then
     epochs:Count                 # planned from then on
 
+class Stopped(Block):
+    "A training that was ended from outside before its last epoch."
+    rule:OneLine                 # that asked for it
+    reason:OneLine
+    after:Count                  # finished epochs
+    epochs:Count                 # planned
+
 class Gate(Block):
     allowed:bool               # whether the runs in `root` let this one start
     ungated:bool               # whether it was to start in any case
@@ -302,6 +309,7 @@ class RunSummary(Block):
     stability:Stability = Stability()
     gate:Gate|None = None          # None: this variant needs none
     raised:list[Raised] = Field([], max_length=MOST)       # how its number of epochs grew
+    stopped:Stopped|None = None    # None: it trained as long as it was told to
     # deployable files, each compared with the network it was made from
     exports:list[Exported] = Field([], max_length=100)
     refused_exports:list[NotExported] = Field([], max_length=100)  # what a run tried to write and did not keep

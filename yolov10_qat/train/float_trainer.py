@@ -51,6 +51,7 @@ from ..core.progress import log_note, report_progress
 from ..core.recipe import SHARED, batches_gathered, read_recipe
 from ..core.threads import all_cores
 from ..quant.layers import copy_state, deployable
+from ..runs.stop import stop_order
 
 # %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-005
 def epoch_seed(
@@ -288,7 +289,7 @@ class _Built(_Placed):
         if file and file != self.last and RANK in {-1, 0}:
             log_note(f"going on from {file.name}, the newest whole checkpoint, after epoch {content['epoch']}")
             replace_file(self.last, lambda part: shutil.copyfile(file, part))
-        if file and content['epoch'] >= self.epochs: raise _Finished
+        if file and (content['epoch'] >= self.epochs or stop_order(self.root)): raise _Finished
         return content
 
     def set_model_attributes(self):
@@ -505,6 +506,7 @@ class FloatTrainer(_Reporting):
         self.batches_done = 0
 
     def _fit_epoch_end(self):
+        if stop_order(self.root): self.stop = True  # the first process tells the others
         if self.board is None: return
         for name, value in self.rows[-1].items():
             if name not in ('epoch', 'time'): self.board.add_scalar(name, value, self.epoch+1)
