@@ -40,6 +40,7 @@ notebooks: env
 	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_clean --fname yolov10_qat/templates/compare.ipynb
 	$(BIN)/python -c "from yolov10_qat.runs.summary import schema_text; print(schema_text(), end='')" > yolov10_qat/schemas/run_summary.schema.json
 	$(BIN)/python -c "from yolov10_qat.compare.summary import comparison_schema; print(comparison_schema(), end='')" > yolov10_qat/schemas/comparison.schema.json
+	$(BIN)/python -c "from yolov10_qat.compare.sweep_file import sweep_schema; print(sweep_schema(), end='')" > yolov10_qat/schemas/sweep.schema.json
 
 # The weights that ship with the package, trained anew; then copy the file over yolov10_qat/assets/ and its digest into nbs/45_checkpoint/03_base_weights.ipynb.
 base-weights: env

@@ -91,6 +91,7 @@ CALLED = {
     'export': ('deploy.export.export_checkpoint', [FILE, '--out', 'o.safetensors']),
     'publish': ('pipeline.publish.publish', ['{run}', '--name', 'n']),
     'summarize': ('pipeline.launch.summarize', ['{run}', '--out', 'o']),
+    'sweep': ('sweep.sweep.sweep', ['{plan}', '--out', 'o']),
 }
 # flag -> its word, and what the call gets
 GIVEN = {'--out': ('o2.safetensors', 'o2.safetensors'), '--coco-root': ('{other}', '{other}'), '--train-max-images': ('3', 3), '--val-max-images': ('2', 2),
@@ -99,10 +100,10 @@ GIVEN = {'--out': ('o2.safetensors', 'o2.safetensors'), '--coco-root': ('{other}
          '--variant': ('yolo10s', 'yolo10s'), '--weight-bits': ('3', 3), '--granularity': ('per_tensor', 'per_tensor'),
          '--method': ('rtn', ['rtn']), '--calibration-images': ('7', 7), '--average-bits': ('4.5,4', [4., 4.5]), '--max-loss': ('2.5', 2.5), '--format': ('onnx-qcdq', 'onnx-qcdq'),
          '--head': ('raw', 'raw'), '--opset': ('22', 22), '--dynamic': (None, True), '--name': ('m', 'm'),
-         '--checkpoints': ('best,last', ['best', 'last']), '--incomplete': (None, True)}
+         '--checkpoints': ('best,last', ['best', 'last']), '--incomplete': (None, True), '--address': ('h:1', 'h:1'), '--resume': (None, True)}
 WITH = {'--format': ['--out', 'o.onnx', '--format', 'onnx-int4'], '--head': ['--out', 'o.onnx', '--format', 'onnx-int4'],
         '--opset': ['--out', 'o.onnx', '--format', 'onnx-int4'], '--dynamic': ['--out', 'o.onnx', '--format', 'onnx-int4']}
-ELSEWHERE = {'run': {'--config', '--resume'}, 'demo': {'--run-root'}, 'scratch': {'--config', '--resume'}}  # tests that start runs
+ELSEWHERE = {'run': {'--config', '--resume'}, 'demo': {'--run-root'}, 'scratch': {'--config', '--resume'}, 'sweep': {'--dry-run'}}  # tests that start runs
 PAINTS = {'--train-max-images', '--val-max-images', '--seed', '--side', '--out'}
 
 
@@ -115,7 +116,8 @@ def places(tmp_path_factory):
         (folder/name/'a').symlink_to('train2017')
         (folder/name/'annotations/instances_a.json').symlink_to('instances_train2017.json')
     make_run(folder/'run')
-    return {name: str(folder/name) for name in ('coco', 'other', 'run')}
+    (folder/'plan').write_text('{base: {profile: demo}, grid: {seed: [0]}}')
+    return {name: str(folder/name) for name in ('coco', 'other', 'run', 'plan')}
 
 
 @pytest.fixture

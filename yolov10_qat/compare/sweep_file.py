@@ -40,6 +40,13 @@ class PointRow(Block):
     command:OneLine                  # that does this point alone
 
     @property
+    def outcome(self) -> str: # held, collapsed, never learned; waiting, running, failed, gate closed
+        "What became of it, in a word or two."
+        if self.fate != 'done': return 'gate closed' if self.fate == 'refused' else self.fate
+        if self.status == 'completed-success': return 'held'
+        return 'collapsed' if self.best else 'never learned'
+
+    @property
     def saved_s(self) -> float: # 0 where nothing was stopped
         "Seconds of training that a rule has saved, at the pace of the epochs before."
         s = self.stopped

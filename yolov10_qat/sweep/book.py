@@ -31,8 +31,8 @@ def _left(p:PointRow) -> str:
     return f'{minutes/60:.1f} h' if minutes >= 90 else f'{minutes:.0f} min'
 
 def _word(p:PointRow) -> str:
-    if p.fate == 'done': return 'held' if p.status == 'completed-success' else 'collapsed'
-    return p.fate if p.tries < 2 or p.fate != 'running' else f'running, try {p.tries}'
+    again = f', try {p.tries}' if p.fate == 'running' and p.tries > 1 else ''
+    return p.outcome + (', stopped' if p.stopped else again)
 
 def sweep_table(
     sweep:SweepFile, # As far as it has come
@@ -42,8 +42,7 @@ def sweep_table(
     for name in ('point', 'state'): table.add_column(name, overflow='fold')
     for name in ('epoch', 'score', 'best', 'left'): table.add_column(name, justify='right', no_wrap=True)
     for p in sweep.points:
-        stopped = ', stopped' if p.stopped else ''
-        table.add_row(p.name, _word(p) + stopped, f'{p.epoch}/{p.epochs}', _score(p.score), _score(p.best), _left(p))
+        table.add_row(p.name, _word(p), f'{p.epoch}/{p.epochs}', _score(p.score), _score(p.best), _left(p))
     return table
 
 # %% ../../nbs/95_sweep/05_book.ipynb #05_book-006

@@ -6,6 +6,7 @@
 __all__ = ['STORE_BYTES', 'ANSWER_S', 'connect', 'wanted', 'check_nodes', 'PointTrial', 'run_on_ray']
 
 # %% ../../nbs/95_sweep/07_on_ray.ipynb #07_on_ray-002
+import logging
 import os
 import socket
 import tempfile
@@ -33,10 +34,11 @@ def connect(
     address:str|None, # auto, HOST:PORT, or None: a cluster of this machine alone
 ):
     "Join a cluster, or start one."
-    how:dict[str,Any] = dict(log_to_driver=False, logging_level='ERROR', include_dashboard=False)
+    logging.getLogger('ray').setLevel(logging.CRITICAL)  # a failed try is told in a line of ours
+    how:dict[str,Any] = dict(log_to_driver=False, logging_level='CRITICAL', include_dashboard=False)
     if address is None: return ray.init(num_cpus=os.cpu_count(), object_store_memory=STORE_BYTES, **how)
     if address != 'auto': _check_answer(address)
-    try: return ray.init(address=address, log_to_driver=False, logging_level='ERROR')
+    try: return ray.init(address=address, log_to_driver=False, logging_level='CRITICAL')
     except (ConnectionError, RuntimeError, ValueError) as e:
         raise ConnectionError(f'no Ray cluster at {address}: {" ".join(str(e).split())[:300]}') from None
 
