@@ -101,7 +101,7 @@ class Attempt:
         with open(self.log, 'ab') as said:
             self.from_here = said.tell()
             self.process = subprocess.Popen(
-                [sys.executable, '-P', '-c', guard.GUARD, guard.__file__, *_command(self.root, folder.config(name))],
+                guard.guarded(_command(self.root, folder.config(name))),
                 stdin=subprocess.PIPE, stdout=said, stderr=subprocess.STDOUT, start_new_session=True,
                 env=os.environ | {THREADS_VARIABLE: str(cpus)})
 

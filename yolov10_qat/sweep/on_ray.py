@@ -36,7 +36,8 @@ def connect(
     "Join a cluster, or start one."
     logging.getLogger('ray').setLevel(logging.CRITICAL)  # a failed try is told in a line of ours
     how:dict[str,Any] = dict(log_to_driver=False, logging_level='CRITICAL', include_dashboard=False)
-    if address is None: return ray.init(num_cpus=os.cpu_count(), object_store_memory=STORE_BYTES, **how)
+    if address is None:
+        return ray.init('local', num_cpus=os.cpu_count(), object_store_memory=STORE_BYTES, **how)
     if address != 'auto': _check_answer(address)
     try: return ray.init(address=address, log_to_driver=False, logging_level='CRITICAL')
     except (ConnectionError, RuntimeError, ValueError) as e:
