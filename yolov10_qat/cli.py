@@ -345,8 +345,9 @@ def _tell_ladder(found, out:Path):
     print('. '.join(t for t in (ladder_headline(found), lead_sentence(found.lead)) if t))
     print(f'report: {Layout(out.resolve()).report}')
 
-def _averages(text:str|None) -> list[float]:
+def _averages(text:str|None, max_loss:float|None) -> list[float]:
     "Averages as they stand in --average-bits, fewest first, each once."
+    if text and max_loss is not None: raise UsageError('give --average-bits or --max-loss, not both')
     try: return sorted({float(t) for t in text.split(',')}) if text else []
     except ValueError:
         raise UsageError(f"--average-bits '{text}' is no list of numbers: write 4.25, or 4,4.15,4.5") from None
@@ -373,8 +374,7 @@ def ptq(
                                        'learned-round, and bias or bn, joined by plus; or closed [rtn,mse,bias,'
                                        'mse+bn,gpfq,gptq,mse+learned-round; per channel closed, too]')]=None,
     variant:str='yolo10n', imgsz:InputSide=None, batch:Batch=16, device:str='cpu', val_max_images:Limit=0,
-    train_split:str='train2017', val_split:str='val2017', seed:int=0, average_bits:Averages=None,
-    max_loss:MaxLoss=None,
+    train_split:str='train2017', val_split:str='val2017', seed:int=0, average_bits:Averages=None, max_loss:MaxLoss=None,
     calibration_images:Annotated[int|None,
                                  typer.Option(min=1, help='training images to calibrate on, without labels; left out: '
                                                           '256 for closed, 32 for others')]=None,
@@ -383,8 +383,7 @@ def ptq(
 ) -> int:
     "What post-training methods leave of a model: each scored, compared in a report, and kept as a checkpoint."
     _check_imgsz(imgsz)
-    if average_bits and max_loss is not None: raise UsageError('give --average-bits or --max-loss, not both')
-    methods, averages = _methods(method, granularity), _averages(average_bits)
+    methods, averages = _methods(method, granularity), _averages(average_bits, max_loss)
     from yolov10_qat.checkpoint.base_weights import find_base
     file = find_base(variant, str(checkpoint)).path
     _check_data(coco_root, train_split, val_split)

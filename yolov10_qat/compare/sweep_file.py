@@ -63,17 +63,8 @@ class SweepFile(Block):
     rules:dict[str,Any]              # what stops a run
     points:list[PointRow] = Field(max_length=MOST_POINTS)
 
-    def point(self,
-        name:str, # Of a point
-    ) -> PointRow:
-        "The point of that name."
-        return next(p for p in self.points if p.name == name)
-
-    def count(self,
-        *fates:str, # Of `Fate`
-    ) -> int:
-        "How many points have come to that."
-        return sum(p.fate in fates for p in self.points)
+    def point(self, name:str) -> PointRow: "By its name."; return next(p for p in self.points if p.name == name)
+    def count(self, *fates:str) -> int: "How many have come to that."; return sum(p.fate in fates for p in self.points)
 
 # %% ../../nbs/75_compare/10_sweep_file.ipynb #10_sweep_file-007
 def load_sweep(
@@ -85,6 +76,7 @@ def load_sweep(
     try: return SweepFile.model_validate(read_plain(file))
     except ValidationError as e: raise ValueError(f'{file}: {first_problem(e)}') from None
 
+# %% ../../nbs/75_compare/10_sweep_file.ipynb #10_sweep_file-007b
 def save_sweep(
     sweep:SweepFile, # What to keep
     folder:Path|str, # Of the sweep

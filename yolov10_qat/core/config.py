@@ -335,6 +335,7 @@ def _calibration_problems(c:RunConfig) -> list[str]:
                      'give one of them')
     return found
 
+# %% ../../nbs/10_core/05_config.ipynb #05_config-034a
 def _average_problems(c:RunConfig) -> list[str]:
     return _spread_problems(c) + (_loss_problems(c) if c.max_loss else [])
 

@@ -150,8 +150,8 @@ class _Prepared(_Sources):
         return self.config.epochs*math.ceil(math.ceil(self.view.train_images/self.config.batch)/gathered)
 
 # %% ../../nbs/90_pipeline/04_experiment.ipynb #04_experiment-009
-class _Checked(_Prepared):
-    "What a run keeps of its settings, and what it refuses."
+class _Kept(_Prepared):
+    "What a run keeps of its settings."
     def _keep_recipe(self):
         "A copy of the recipe lies in the run folder from here on; a file of the user's is not looked at again."
         recipe, kept = self.config.recipe, self.files.recipe
@@ -181,6 +181,9 @@ class _Checked(_Prepared):
         log_note(search_sentence(found))
         save_spread(file, deployed(planned({})), found.chosen)
 
+# %% ../../nbs/90_pipeline/04_experiment.ipynb #04_experiment-009a
+class _Checked(_Kept):
+    "What a run refuses."
     def _check(self):
         "What only data and network can tell, all at once and before anything is measured."
         c, problems = self.config, contradictions(self.config, self.steps)

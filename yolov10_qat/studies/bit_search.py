@@ -50,6 +50,7 @@ def averages_to_try(
     least, most = word_length_range(entries)
     return [a for a in (round(least + more, 2) for more in ABOVE_LEAST) if a < most] + [most]
 
+# %% ../../nbs/80_studies/02_bit_search.ipynb #02_bit_search-006a
 def search_bits(
     averages:list[float],              # From `averages_to_try`
     score:Callable[[float],float],     # AP at an average

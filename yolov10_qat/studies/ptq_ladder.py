@@ -168,23 +168,18 @@ def run_ladder(
     tell:Callable[[str],object]=log_note, # Given one line when the classes had to be matched by name
 ) -> Ladder: # Complete
     "Score every method that has not been scored yet, and write the report."
-    methods, images = _named(methods, granularity), calibration or VIEWS
-    read, out = _read(checkpoint, variant), Path(out)
+    methods, read, out = _named(methods, granularity), _read(checkpoint, variant), Path(out)
     with tempfile.TemporaryDirectory() as scratch:
-        view = _view(coco_root, Path(scratch), images, val_max_images or LADDER_DEMO_IMAGES, progress,
-                     train_split=train_split, val_split=val_split, val_max_images=val_max_images, seed=seed,
-                     selection=0. if max_loss is None else DECIDES)
+        view = _view(coco_root, Path(scratch), calibration or VIEWS, max_loss is not None, progress, seed=seed,
+                     train_split=train_split, val_split=val_split, val_max_images=val_max_images)
         settings = LadderSettings(variant=variant, base_sha256=file_sha256(read.path), bits=bits,
                                   granularity=granularity, imgsz=imgsz or read.imgsz or USUAL_SIDE,
                                   fingerprint=view.fingerprint, seed=seed,
                                   calibration_images=view.train_images, val_images=view.val_images, max_loss=max_loss)
-        base, note = _opened(read, variant, view.names, tell)
-        _tell_few(methods, view.train_images, tell)
+        base, note = _opened(read, variant, view, methods, tell)
         ladder = _begin(out, settings, read.path.name, device).model_copy(update=dict(class_order=note))
         climber = _Climber(ladder, out, base, view, batch=batch, count=calibration, progress=progress)
-        climber.run_method(FP)
-        for name in rung_names(methods, averages) if max_loss is None else map(climber.search, methods):
-            climber.run_method(name)
+        for name in [FP, *climber.names(methods, averages)]: climber.run_method(name)
         ladder.lead = _lead(ladder, out, view.val_annotations)
     render_ladder(save_ladder(ladder, out).parent)
     return ladder
@@ -205,22 +200,20 @@ def _named(methods:list[str], granularity:str) -> list[str]:
 def _read(checkpoint:Path|str|BaseFile, variant:str) -> BaseFile:
     return checkpoint if isinstance(checkpoint, BaseFile) else read_base(find_base(variant, str(checkpoint)).path)
 
-def _opened(read:BaseFile, variant:str, names:list[str], tell:Callable[[str],object]):
-    "The base, and what there is to say of its classes."
+def _opened(read:BaseFile, variant:str, view:View, methods:list[str], tell:Callable[[str],object]):
+    "The base, and what there is to say of its classes; too few images are refused before the first rung."
     said:list[str] = []
-    base = open_base(read, variant, names, said.append)
+    base = open_base(read, variant, view.names, said.append)
+    if any(map(fits_channels, methods)) and (note := few_images(view.train_images)): tell(note)
     for line in said: tell(line)
     return base, said[0] if said else None
 
-def _view(coco_root:Path|str, scratch:Path, images:int, scenes:int, progress, selection:float, **how) -> View:
+def _view(coco_root:Path|str, scratch:Path, images:int, decide:bool, progress, *, val_max_images:int, **how) -> View:
+    scenes, selection = val_max_images or LADDER_DEMO_IMAGES, DECIDES if decide else 0.
     images = round(images/(1-selection))
     root = coco_root if str(coco_root) != DEMO else write_scenes(scratch/'coco', images, scenes, progress=progress)
-    return build_view(root, scratch/'dataset', train_max_images=images, selection=selection,
-                      progress=progress, **how)
-
-def _tell_few(methods:list[str], images:int, tell:Callable[[str],object]):
-    "Too few images are refused before the first rung."
-    if any(map(fits_channels, methods)) and (note := few_images(images)): tell(note)
+    return build_view(root, scratch/'dataset', train_max_images=images, val_max_images=val_max_images,
+                      selection=selection, progress=progress, **how)
 
 # %% ../../nbs/80_studies/03_ptq_ladder.ipynb #02_ptq_ladder-013y
 def rung_names(
@@ -257,8 +250,6 @@ def _begin(out:Path, settings:LadderSettings, base:str, device:str) -> Ladder:
     return ladder
 
 # %% ../../nbs/80_studies/03_ptq_ladder.ipynb #02_ptq_ladder-014
-ERRORS_VIEWS, ERRORS_SEED = 64, 10_000  # crops that errors are measured on, and what is added to the seed for them
-
 class _Rungs:
     "One base and its data, and what a rung is made of."
     def __init__(self, ladder:Ladder, out:Path, base, view, *, batch:int, count:int|None, progress):
@@ -290,6 +281,11 @@ class _Rungs:
         return calibrate(deepcopy(self.base).to(self.device), manifest, method, self._images(method),
                          self.progress).cpu()
 
+# %% ../../nbs/80_studies/03_ptq_ladder.ipynb #02_ptq_ladder-014a
+ERRORS_VIEWS, ERRORS_SEED = 64, 10_000  # crops that errors are measured on, and what is added to the seed for them
+
+class _Measuring(_Rungs):
+    "How far a rung is from its base."
     def _errors(self, model) -> OutputErrors:
         "Against the base, on crops of the training images that no calibration has seen in this way."
         s, seed = self.ladder.settings, self.ladder.settings.seed + ERRORS_SEED
@@ -298,13 +294,14 @@ class _Rungs:
         base = deepcopy(self.base).to(self.device)
         return output_errors(deployable(model).to(self.device), base, self.read['errors'])
 
-# %% ../../nbs/80_studies/03_ptq_ladder.ipynb #02_ptq_ladder-014b
-def _difference(out:Path, annotations:Path, before:str, after:str) -> dict[str,Any]:
-    return bootstrap_difference(annotations, *(detections_file(Layout(out).evaluation, name, 'one2one')
-                                               for name in (before, after)))
+# %% ../../nbs/80_studies/03_ptq_ladder.ipynb #02_ptq_ladder-014s
+class _Searching(_Measuring):
+    "Rungs by name, and word lengths that a loss asks for."
+    def names(self, methods:list[str], averages:Sequence[float]) -> list[str]:
+        "Of all rungs to come."
+        if self.ladder.settings.max_loss is None: return rung_names(methods, averages)
+        return [*map(self.search, methods)]
 
-class _Climber(_Rungs):
-    "A rung at a time."
     def search(self, method:str) -> str: # Name of the rung
         "Word lengths at which a method loses no more than is allowed; what was found is kept."
         s, found = self.ladder.settings, next((x for x in self.ladder.searches if x.method == method), None)
@@ -315,6 +312,14 @@ class _Climber(_Rungs):
             save_ladder(self.ladder, self.out)
         return f'{method}@{found.chosen:g}'
 
+# %% ../../nbs/80_studies/03_ptq_ladder.ipynb #02_ptq_ladder-014b
+def _difference(out:Path, annotations:Path, before:str, after:str) -> dict[str,Any]:
+    return bootstrap_difference(annotations, *(detections_file(Layout(out).evaluation, name, 'one2one')
+                                               for name in (before, after)))
+
+# %% ../../nbs/80_studies/03_ptq_ladder.ipynb #02_ptq_ladder-014ba
+class _Climber(_Searching):
+    "A rung at a time."
     def run_method(self, name:str):
         "Compute a rung unless it is there; whatever happens afterwards, it is kept."
         if any(s.method == name for s in self.ladder.steps): return

@@ -32,6 +32,7 @@ def _end_when_alone(process:subprocess.Popen):
     try: process.wait(SOFT_S)
     except subprocess.TimeoutExpired: os.killpg(process.pid, signal.SIGKILL)
 
+# %% ../../nbs/95_sweep/03_guard.ipynb #03_guard-004a
 _START = 'import runpy, sys; sys.exit(runpy.run_path(sys.argv[1])["guard"](sys.argv[2:]))'
 
 def guarded(

@@ -22,6 +22,7 @@ def check_here(
     if plan.file.resources.cpus > cpus:
         raise ConfigError(f'resources: cpus={plan.file.resources.cpus}, this machine has {cpus}')
 
+# %% ../../nbs/95_sweep/06_one_by_one.ipynb #06_one_by_one-003a
 def run_one_by_one(
     plan:Plan,        # Resolved
     names:list[str],  # Points to do, in this order
@@ -32,6 +33,7 @@ def run_one_by_one(
         for tried in range(1, plan.file.tries+1):
             if _once(plan, name, book, last=tried == plan.file.tries): break
 
+# %% ../../nbs/95_sweep/06_one_by_one.ipynb #06_one_by_one-003b
 def _once(plan:Plan, name:str, book:SweepBook, last:bool) -> bool: # Whether it has a result
     attempt = None
     try:

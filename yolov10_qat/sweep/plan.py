@@ -36,6 +36,7 @@ class StopRules(Settings):
     hopeless:bool = knob(False, 'end the lower two thirds at epochs 3, 9, 27, ... (ASHA); biases comparisons')
     gate:bool = knob(False, 'yolo10m waits for the runs of yolo10n and yolo10s, and starts if they open the gate')
 
+# %% ../../nbs/95_sweep/01_plan.ipynb #01_plan-005a
 class PlanFile(Settings):
     "A plan as it is written."
     config:OptionalText = knob(None, 'a saved run_config.yaml to start from')
@@ -79,6 +80,7 @@ def point_name(
     words = '_'.join(word(*pair) for pair in said.items()) or 'run'
     return re.sub(r'[^\w.+,-]', '-', words).strip('.') or 'run'
 
+# %% ../../nbs/95_sweep/01_plan.ipynb #01_plan-008a
 def grid_points(
     grid:dict[str,list[Any]],       # Field -> values
     exclude:list[dict[str,Any]]=[], # Left out
@@ -106,6 +108,7 @@ def _words(plan:PlanFile) -> list[str]:
     if plan.config and not os.path.isfile(plan.config): found.append(f'config: no file {plan.config}')
     return found
 
+# %% ../../nbs/95_sweep/01_plan.ipynb #01_plan-011a
 def _device(r:Resources) -> dict[str,str]:
     if r.gpus_per_run: return dict(device=','.join(map(str, range(r.gpus_per_run))))
     return dict(device='0') if r.gpus else {}
@@ -126,6 +129,7 @@ def _check_sources(config:RunConfig):
     if config.base not in (None, DEMO, RANDOM) and not os.path.isfile(config.base):
         raise FileNotFoundError(f'no base weights {config.base}')
 
+# %% ../../nbs/95_sweep/01_plan.ipynb #01_plan-012a
 def _points(plan:PlanFile, out:Path) -> list[Point]:
     "All points, or all faults."
     points, faults, sources = [], [], set()

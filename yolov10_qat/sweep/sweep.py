@@ -37,6 +37,7 @@ def _check_free(folder:SweepFolder, resume:bool):
     if folder.root.exists() and (not folder.root.is_dir() or any(folder.root.iterdir())):
         raise FileExistsError(f'{folder.root} holds other things; choose another --out')
 
+# %% ../../nbs/95_sweep/08_sweep.ipynb #08_sweep-005a
 def plan_changes(
     stored:SweepFile, # As it was started
     plan:Plan,        # As it is now
@@ -80,6 +81,7 @@ def _do(plan:Plan, book:SweepBook, run:Callable[[Plan,list[str],SweepBook],None]
         names = [p.name for p in left if (p.name in gated) == late and (not late or _may_start(p, book))]
         if names: run(plan, names, book)
 
+# %% ../../nbs/95_sweep/08_sweep.ipynb #08_sweep-008a
 def _may_start(point, book:SweepBook) -> bool:
     try: ask_gate(point.config)
     except GateError as e:
@@ -87,6 +89,7 @@ def _may_start(point, book:SweepBook) -> bool:
         return False
     return True
 
+# %% ../../nbs/95_sweep/08_sweep.ipynb #08_sweep-008b
 def ray_is_installed() -> bool: return importlib.util.find_spec('ray') is not None
 
 def _engine(plan:Plan, address:str|None, tell:Callable[[str],object]):
@@ -114,6 +117,7 @@ def write_page(
     except (ValueError, FileNotFoundError) as e: return tell(f'no page yet: {e}')
     return ComparisonLayout(out).report
 
+# %% ../../nbs/95_sweep/08_sweep.ipynb #08_sweep-009a
 def planned_lines(
     plan:Plan,       # Resolved
     out:Path|str,    # Folder of the sweep; where runs of it have ended they say how long one takes
@@ -126,6 +130,7 @@ def planned_lines(
     each = 'hours: unknown, no run of this plan has ended yet' if hours is None else f'about {hours:.2f} h each'
     return [*lines, f'{len(plan.points)} points, {plan.file.resources.cpus} CPU cores a run; {each}']
 
+# %% ../../nbs/95_sweep/08_sweep.ipynb #08_sweep-009b
 def sweep(
     plan:Path|str,           # YAML file, see `read_plan`
     out:Path|str,            # Folder of the sweep, new or empty
