@@ -541,6 +541,7 @@ def sweep_command(
     for p in found.points:
         if p.fate in ('failed', 'refused'): print(f'{p.name}: {one_line(p.error, LONGEST)}; alone: {p.command}')
     print(f"{found.count('done')} of {len(found.points)} points done: {ComparisonLayout(out.resolve()).report}")
+    if found.count('waiting'): print(f'interrupted; go on with: yolov10-qat sweep {plan} --out {out} --resume')
     return 0 if found.count('done') == len(found.points) else 130 if found.count('waiting') else 1
 
 # %% ../nbs/99_cli.ipynb #99_cli-034

@@ -26,7 +26,7 @@ class PointRow(Block):
     "One point of a sweep."
     name:OneLine
     settings:dict[str,Any]           # what the plan says of this point alone
-    run_root:OneLine                 # relative to the folder of the sweep
+    run_root:Annotated[str, Field(pattern=r'^runs/[\w.+,-]+$')]  # relative to the folder of the sweep
     fate:Fate = 'waiting'
     tries:int = 0
     epoch:int = 0                    # finished

@@ -110,8 +110,9 @@ class Attempt:
         name:str,           # Of the point
         cpus:int,           # Threads of its arithmetic
     ):
-        self.root, self.log, self.told = folder.run(name), folder.log(name), 0
+        self.root, self.log = folder.run(name), folder.log(name)
         _wait_for_lock(self.root)
+        self.told = len(epochs_of(self.root))  # by an earlier try
         with open(self.log, 'ab') as said:
             self.from_here = said.tell()
             self.process = subprocess.Popen(

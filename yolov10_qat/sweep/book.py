@@ -70,6 +70,12 @@ class Screen:
         if self.live: self.live.update(sweep_table(sweep), refresh=True)
         elif line: self.console.print(one_line(line, 4000))
 
+# %% ../../nbs/95_sweep/05_book.ipynb #05_book-006r
+def _reached(p:PointRow, done:Epoch):
+    "A row learns of an epoch."
+    p.epoch, p.score, p.seconds = done.epoch, None if math.isnan(done.score) else done.score, done.seconds
+    p.best = max((s for s in (p.best, p.score) if s is not None), default=None)
+
 # %% ../../nbs/95_sweep/05_book.ipynb #05_book-008
 class _Begun:
     "What has become of the points."
@@ -90,6 +96,7 @@ class _Begun:
         "A try has started; what an earlier one has reached is known."
         p, before = self.sweep.point(name), epochs_of(self.folder.run(name))
         p.fate, p.tries, p.error = 'running', p.tries+1, None
+        for done in before[-1:]: _reached(p, done)
         self._keep(p, f'try {p.tries}{f", goes on after epoch {len(before)}" if before else ""}')
 
 # %% ../../nbs/95_sweep/05_book.ipynb #05_book-008a
@@ -98,8 +105,7 @@ class _Ruled(_Begun):
     def epoch(self, name:str, done:Epoch):
         "An epoch is done; a rule may end the training."
         p = self.sweep.point(name)
-        p.epoch, p.score, p.seconds = done.epoch, None if math.isnan(done.score) else done.score, done.seconds
-        p.best = max((s for s in (p.best, p.score) if s is not None), default=None)
+        _reached(p, done)
         self._keep(p, f'epoch {p.epoch}/{p.epochs}, score {_score(p.score)}, best {_score(p.best)}')
         scores = [e.score for e in epochs_of(self.folder.run(name))[:done.epoch]]
         stop = self.judge.stop(scores) if done.epoch < p.epochs else None
@@ -111,9 +117,7 @@ class SweepBook(_Ruled):
     def ended(self, name:str, summary:RunSummary):
         "A point has a result."
         p = self.sweep.point(name)
-        for done in epochs_of(self.folder.run(name))[p.epoch:]:
-            p.epoch, p.score, p.seconds = done.epoch, done.score, done.seconds
-            p.best = max(p.best or 0., p.score)
+        for done in epochs_of(self.folder.run(name)): _reached(p, done)
         p.fate, p.status, p.stopped, p.error = 'done', summary.status, summary.stopped, None
         why = f', stopped: {p.stopped.reason}' if p.stopped else ''
         self._keep(p, f'{_word(p)}, best {_score(p.best)}{why}')

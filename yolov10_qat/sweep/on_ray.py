@@ -8,8 +8,8 @@ __all__ = ['STORE_BYTES', 'ANSWER_S', 'connect', 'wanted', 'check_nodes', 'Point
 # %% ../../nbs/95_sweep/07_on_ray.ipynb #07_on_ray-002
 import logging
 import os
+import shutil
 import socket
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +133,10 @@ def run_on_ray(
     f = plan.file
     check_nodes(f.resources)
     space = dict(name=tune.grid_search(names), folder=str(book.folder.root), cpus=f.resources.cpus)
-    with tempfile.TemporaryDirectory() as scratch:
-        told = tune.RunConfig(name='sweep', storage_path=scratch, callbacks=[_Told(book)], verbose=0,
-                              failure_config=tune.FailureConfig(max_failures=f.tries-1))
+    store = book.folder.root/'.ray'  # of what Tune keeps of trials, seen by all nodes like the runs
+    told = tune.RunConfig(name='sweep', storage_path=str(store), callbacks=[_Told(book)], verbose=0,
+                          failure_config=tune.FailureConfig(max_failures=f.tries-1))
+    try:
         tune.Tuner(tune.with_resources(PointTrial, wanted(f.resources)), param_space=space, run_config=told,
                    tune_config=tune.TuneConfig(max_concurrent_trials=f.at_once)).fit()
+    finally: shutil.rmtree(store, ignore_errors=True)

@@ -18,7 +18,7 @@ from ..core.errors import ConfigError
 from ..core.files import RunLock
 from ..core.layout import ComparisonLayout
 from ..runs.environment import now
-from .attempt import SweepFolder, finished
+from .attempt import SweepFolder, epochs_of, finished
 from .book import Screen, SweepBook
 from .one_by_one import check_here, run_one_by_one
 from .plan import Plan, read_plan
@@ -75,6 +75,7 @@ def _do(plan:Plan, book:SweepBook, run:Callable[[Plan,list[str],SweepBook],None]
     "First what waits for nothing, then what the gate lets through."
     gated, left = _gated(plan), []
     for p in plan.points:
+        book.judge.halving.remember([e.score for e in epochs_of(book.folder.run(p.name))])
         if summary := finished(book.folder.run(p.name)): book.ended(p.name, summary)
         else: left.append(p)
     for late in (False, True):
