@@ -11,6 +11,7 @@ __all__ = ['RAW_OUTPUT', 'ONNX_TYPES', 'BREVITAS', 'ONNX_VERSION', 'ONNX_KEY', '
 import ast
 import hashlib
 import json
+import math
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ import onnx
 import onnxruntime
 import torch
 from google.protobuf.message import DecodeError
-from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.version_converter import convert_version
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
@@ -89,6 +90,47 @@ def _arguments(opset:int, dynamic:bool) -> dict[str,Any]:
     return dict(opset_version=min(opset, TRACED_OPSET), dynamo=False, input_names=['images'],
                 output_names=['output0', RAW_OUTPUT], **axes)
 
+# %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-010h
+def _grid_nodes(last:Detect) -> tuple[list[TensorProto],list[NodeProto]]:
+    "Constants and nodes whose last outputs are `grid.anchors` (2 a) and `grid.strides` (a)."
+    strides, counts = last.strides.flatten().unique_consecutive(return_counts=True)
+    tensors, nodes = [numpy_helper.from_array(np.array([-1]), 'grid.flat')], []
+    def constant(name, value): tensors.append(numpy_helper.from_array(np.asarray(value), name))
+    def node(kind, inputs, output, **how): nodes.append(helper.make_node(kind, inputs, [output], f'/{output}', **how))
+    for i, (stride, count) in enumerate(zip(strides.tolist(), counts.tolist())):
+        side = math.isqrt(count)
+        constant(f'grid.{i}.at', np.arange(side, dtype=np.float32) + np.float32(.5))
+        constant(f'grid.{i}.map', [side, side]); constant(f'grid.{i}.column', [side, 1])
+        constant(f'grid.{i}.stride', np.float32([stride])); constant(f'grid.{i}.cells', [count])
+        node('Reshape', [f'grid.{i}.at', f'grid.{i}.column'], f'grid.{i}.down')
+        for axis, at in (('x', 'at'), ('y', 'down')):
+            node('Expand', [f'grid.{i}.{at}', f'grid.{i}.map'], f'grid.{i}.{axis}s')
+            node('Reshape', [f'grid.{i}.{axis}s', 'grid.flat'], f'grid.{i}.{axis}')
+        node('Expand', [f'grid.{i}.stride', f'grid.{i}.cells'], f'grid.{i}.strides')
+    maps = range(len(strides))
+    node('Concat', [f'grid.{i}.{axis}' for axis in 'xy' for i in maps], 'grid.anchors', axis=0)
+    node('Concat', [f'grid.{i}.strides' for i in maps], 'grid.strides', axis=0)
+    return tensors, nodes
+
+# %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-010i
+def _compute_grid(graph:GraphProto, last:Detect):
+    "Put the nodes of `_grid_nodes` in the place of what the tracer wrote out."
+    known = {'grid.anchors': last.anchors.numpy().ravel(), 'grid.strides': last.strides.numpy().ravel()}
+    tensors, added = _grid_nodes(last)
+    for node in list(graph.node):
+        if node.op_type != 'Constant' or node.attribute[0].name != 'value': continue
+        value = numpy_helper.to_array(node.attribute[0].t)
+        name = next((n for n, v in known.items() if value.dtype == v.dtype and np.array_equal(value.ravel(), v)), None)
+        if name is None: continue
+        shape = f'{node.output[0]}.shape'
+        tensors.append(numpy_helper.from_array(np.array(value.shape), shape))
+        added.append(helper.make_node('Reshape', [name, shape], list(node.output), f'/{node.output[0]}/Reshape'))
+        graph.node.remove(node)
+    rest = list(graph.node)
+    del graph.node[:]
+    graph.node.extend(added + rest)
+    graph.initializer.extend(tensors)
+
 # %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-010
 def _trace(network:OneOutput, imgsz:int, opset:int, dynamic:bool, write:Callable) -> ModelProto:
     with tempfile.TemporaryDirectory() as folder, _ready_to_trace(network.eval(), imgsz, dynamic) as images:
@@ -96,6 +138,7 @@ def _trace(network:OneOutput, imgsz:int, opset:int, dynamic:bool, write:Callable
         write(network, (images,), file, **_arguments(opset, dynamic))
         model = onnx.load(file)
     if opset > TRACED_OPSET: model = convert_version(model, opset)
+    if not dynamic: _compute_grid(model.graph, network.network.model[-1])
     del model.graph.output[1:], model.graph.input[1:]  # `raw` stays inside; Brevitas lists weights among the inputs
     return _without_prefix(model)
 
