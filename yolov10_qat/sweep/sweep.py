@@ -61,7 +61,7 @@ def _open(plan:Plan, folder:SweepFolder, engine:str, resume:bool) -> SweepFile:
     if changes := plan_changes(stored, plan, folder):
         raise ConfigError(f'{folder.root} was started with another plan ({changes}); put the plan back, or choose '
                           'another --out')
-    return stored.model_copy(update=dict(engine=engine))
+    return stored.model_copy(update=dict(engine=engine, rules=plan.file.stop.model_dump()))
 
 # %% ../../nbs/95_sweep/08_sweep.ipynb #08_sweep-008
 HOW_TO_GET_RAY = ("Ray is not installed, so the points run one after the other; pip install 'yolov10-qat[sweep]' runs "
