@@ -39,7 +39,7 @@ def plan_file(folder, tiny, **more):
     return folder/'plan.yaml'
 
 
-def until(what, limit_s=240):
+def until(what, limit_s=600):
     "Wait until `what()` is true; its value."
     deadline = time.monotonic() + limit_s
     while not (found := what()):
@@ -86,7 +86,7 @@ def kill_and_resume(folder, tiny):
         finally: os.killpg(driver.pid, signal.SIGKILL)
         driver.wait()
     done = [p.name for p in points(out).values() if p.fate == 'done' and finished(out/'runs'/p.name)]
-    until(lambda: not at_work(out), 60)  # nobody outlives the driver
+    until(lambda: not at_work(out), 120)  # nobody outlives the driver
     before = {n: digests(out/'runs'/n) for n in done}
     again = command('sweep', plan, '--out', out, '--resume')
     assert again.returncode == 0, again.stdout + again.stderr
