@@ -28,7 +28,7 @@ from torch import distributed as dist
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
-from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK, RANK
+from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK, RANK, SETTINGS
 from ultralytics.utils.loss import E2ELoss
 from ultralytics.utils.torch_utils import ModelEMA, unwrap_model
 
@@ -54,6 +54,9 @@ from ..quant.layers import copy_state, deployable
 from ..runs.stop import stop_order
 
 # %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-005
+# or Ultralytics would import Ray wherever it is installed, and report to a session that is not there
+dict.__setitem__(SETTINGS, 'raytune', False)  # of this process alone; its file stays
+
 def epoch_seed(
     seed:int,  # Seed of the run
     epoch:int, # 0-based
