@@ -531,12 +531,10 @@ def sweep_command(
     "Many runs from one plan, at once where Ray is installed; collapsed ones are stopped, failed ones tried again."
     print(f'settings: plan={plan} out={out} address={address} resume={resume}', flush=True)
     from yolov10_qat.sweep.plan import read_plan
+    from yolov10_qat.sweep.sweep import planned_lines, sweep
     if dry_run:
-        from yolov10_qat.sweep.sweep import planned_lines
         print(*planned_lines(read_plan(plan, out), out), sep='\n')
         return 0
-    read_plan(plan, out)  # before the slow imports: a refusal takes a second
-    from yolov10_qat.sweep.sweep import sweep
     found = sweep(plan, out, address, resume, _say)
     for p in found.points:
         if p.fate in ('failed', 'refused'): print(f'{p.name}: {one_line(p.error, LONGEST)}; alone: {p.command}')

@@ -10,9 +10,9 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from ..core.doors import first_problem, read_plain
+from ..core.doors import read_model
 from ..core.fields import Block
 from ..core.files import write_atomic
 from ..core.layout import ComparisonLayout
@@ -73,8 +73,7 @@ def load_sweep(
     "Read `sweep.json`."
     file = ComparisonLayout(Path(folder)).sweep
     if not file.is_file(): raise FileNotFoundError(f'no {file.name} in {folder}; is this the folder of a sweep?')
-    try: return SweepFile.model_validate(read_plain(file))
-    except ValidationError as e: raise ValueError(f'{file}: {first_problem(e)}') from None
+    return read_model(file, SweepFile)
 
 # %% ../../nbs/75_compare/10_sweep_file.ipynb #10_sweep_file-007b
 def save_sweep(

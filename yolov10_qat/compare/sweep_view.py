@@ -123,12 +123,17 @@ def on_grid(
     "Whether a point lies where the axes cross."
     return all(a in p.settings and p.settings[a] in values for a, values in axes.items())
 
-def _label_axes(axes:dict[str,list[Any]], names:list[str], ax:Axes):
+# %% ../../nbs/75_compare/11_sweep_view.ipynb #11_sweep_view-010c
+def _label_axes(axes:dict[str,list[Any]], names:list[str], ends:tuple[float,float], ax:Axes):
     for at, a in enumerate(names):
         for j, v in enumerate(axes[a]):
             if len(axes[a]) > MOST_LABELS and 0 < j < len(axes[a])-1: continue
             ax.annotate(fitting(v, 1.1), (at, j/(len(axes[a])-1)), xytext=(4, 3), textcoords='offset points',
                         fontsize='small', bbox=dict(fc='white', ec='none', alpha=.7, pad=.5))
+    for y, value in enumerate(ends):
+        ax.annotate(ap_text(value), (len(names), y), xytext=(4, 0), textcoords='offset points', va='center')
+    ax.set_xticks(range(len(names)+1), [*names, 'AP'])
+    ax.set_yticks([]); ax.set_ylim(-.06, 1.12); ax.set_xlim(-.1, len(names)+.3); ax.grid(axis='x')
 
 # %% ../../nbs/75_compare/11_sweep_view.ipynb #11_sweep_view-011
 def plot_parallel(
@@ -147,11 +152,7 @@ def plot_parallel(
         end = (aps[p.run_root]-low)/(high-low) if high > low else .5
         ax.plot([*range(len(names)), len(names)], [*heights, end], color='#0072B2', alpha=.15+.85*i/(len(shown)-1),
                 lw=1.4)
-    _label_axes(sweep.axes, names, ax)
-    for y, value in ((0, low), (1, high)):
-        ax.annotate(ap_text(value), (len(names), y), xytext=(4, 0), textcoords='offset points', va='center')
-    ax.set_xticks(range(len(names)+1), [*names, 'AP'])
-    ax.set_yticks([]); ax.set_ylim(-.06, 1.12); ax.set_xlim(-.1, len(names)+.3); ax.grid(axis='x')
+    _label_axes(sweep.axes, names, (low, high), ax)
     figure_title(ax, f'AP goes from {ap_text(low)} ({shown[0].name}) to {ap_text(high)} ({shown[-1].name})')
     return ax
 

@@ -107,9 +107,8 @@ def _grid_nodes(last:Detect) -> tuple[list[TensorProto],list[NodeProto]]:
             node('Expand', [f'grid.{i}.{at}', f'grid.{i}.map'], f'grid.{i}.{axis}s')
             node('Reshape', [f'grid.{i}.{axis}s', 'grid.flat'], f'grid.{i}.{axis}')
         node('Expand', [f'grid.{i}.stride', f'grid.{i}.cells'], f'grid.{i}.strides')
-    maps = range(len(strides))
-    node('Concat', [f'grid.{i}.{axis}' for axis in 'xy' for i in maps], 'grid.anchors', axis=0)
-    node('Concat', [f'grid.{i}.strides' for i in maps], 'grid.strides', axis=0)
+    node('Concat', [f'grid.{i}.{axis}' for axis in 'xy' for i in range(len(strides))], 'grid.anchors', axis=0)
+    node('Concat', [f'grid.{i}.strides' for i in range(len(strides))], 'grid.strides', axis=0)
     return tensors, nodes
 
 # %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-010i

@@ -9,9 +9,7 @@ __all__ = ['Stop', 'order_stop', 'stop_order']
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
-from ..core.doors import first_problem, read_plain
+from ..core.doors import read_model
 from ..core.fields import Block
 from ..core.files import write_atomic
 from ..core.layout import Layout
@@ -36,6 +34,4 @@ def stop_order(
 ) -> Stop|None: # None: nobody asked
     "What was asked of a run."
     file = Layout(Path(run_root)).stop
-    if not file.is_file(): return None
-    try: return Stop.model_validate(read_plain(file))
-    except ValidationError as e: raise ValueError(f'{file}: {first_problem(e)}') from None
+    return read_model(file, Stop) if file.is_file() else None

@@ -77,7 +77,7 @@ def _reached(p:PointRow, done:Epoch):
     p.best = max((s for s in (p.best, p.score) if s is not None), default=None)
 
 # %% ../../nbs/95_sweep/05_book.ipynb #05_book-008
-class _Begun:
+class _Kept:
     "What has become of the points."
     def __init__(self,
         sweep:SweepFile,     # As far as it had come
@@ -87,11 +87,18 @@ class _Begun:
     ):
         self.sweep, self.folder, self.judge, self.screen = sweep, folder, judge, screen
 
-    def _keep(self, point:PointRow, line:str):
+    def save(self):
+        "Write `sweep.json`."
         self.sweep.updated_at = now()
         save_sweep(self.sweep, self.folder.root)
+
+    def _keep(self, point:PointRow, line:str):
+        self.save()
         self.screen.show(self.sweep, f'{point.name}: {line}')
 
+# %% ../../nbs/95_sweep/05_book.ipynb #05_book-008a
+class _Ruled(_Kept):
+    "Follows a try, and applies the rules after each epoch."
     def begun(self, name:str):
         "A try has started; what an earlier one has reached is known."
         p, before = self.sweep.point(name), epochs_of(self.folder.run(name))
@@ -99,9 +106,6 @@ class _Begun:
         for done in before[-1:]: _reached(p, done)
         self._keep(p, f'try {p.tries}{f", goes on after epoch {len(before)}" if before else ""}')
 
-# %% ../../nbs/95_sweep/05_book.ipynb #05_book-008a
-class _Ruled(_Begun):
-    "Applies the rules after each epoch."
     def epoch(self, name:str, done:Epoch):
         "An epoch is done; a rule may end the training."
         p = self.sweep.point(name)
@@ -138,5 +142,4 @@ class SweepBook(_Ruled):
         "Nobody works any more: what was running waits."
         for p in self.sweep.points:
             if p.fate == 'running': p.fate = 'waiting'
-        self.sweep.updated_at = now()
-        save_sweep(self.sweep, self.folder.root)
+        self.save()

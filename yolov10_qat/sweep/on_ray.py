@@ -35,11 +35,12 @@ def connect(
 ):
     "Join a cluster, or start one."
     logging.getLogger('ray').setLevel(logging.CRITICAL)  # a failed try is told in a line of ours
-    how:dict[str,Any] = dict(log_to_driver=False, logging_level='CRITICAL', include_dashboard=False)
+    quiet:dict[str,Any] = dict(log_to_driver=False, logging_level='CRITICAL')
     if address is None:
-        return ray.init('local', num_cpus=os.cpu_count(), object_store_memory=STORE_BYTES, **how)
+        return ray.init('local', num_cpus=os.cpu_count(), object_store_memory=STORE_BYTES, include_dashboard=False,
+                        **quiet)
     if address != 'auto': _check_answer(address)
-    try: return ray.init(address=address, log_to_driver=False, logging_level='CRITICAL')
+    try: return ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as e:
         raise ConnectionError(f'no Ray cluster at {address}: {" ".join(str(e).split())[:300]}') from None
 

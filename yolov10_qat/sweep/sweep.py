@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..compare.gate import GATED, GateError, ask_gate
-from ..compare.page import write_comparison
 from ..compare.sweep_file import PointRow, SweepFile, load_sweep, save_sweep
 from ..core.errors import ConfigError
 from ..core.files import RunLock
@@ -114,6 +113,7 @@ def write_page(
     tell:Callable[[str],object]=print, # Given one line where there is nothing to show
 ) -> Path|None: # report.html; None: no run has begun
     "Compare the runs of a sweep, in its own folder."
+    from yolov10_qat.compare.page import write_comparison  # here, because its plotting library would delay a refusal
     try: write_comparison([out/'runs'], out)
     except (ValueError, FileNotFoundError) as e: return tell(f'no page yet: {e}')
     return ComparisonLayout(out).report
