@@ -187,6 +187,17 @@ def test_without_ray_the_points_run_one_by_one(tiny, tmp_path, monkeypatch, caps
     with pytest.raises(ValueError, match='needs Ray: pip install'): home.sweep(plan, tmp_path/'other', address='auto')
 
 
+def test_an_interrupted_sweep_lets_go_of_its_folder(tiny, tmp_path, monkeypatch):
+    "In a notebook the process lives on, and so would its lock."
+    def interrupt(plan, names, book): raise KeyboardInterrupt
+    monkeypatch.setattr(home, 'ray_is_installed', lambda: False)
+    monkeypatch.setattr(home, 'run_one_by_one', interrupt)
+    plan = plan_file(tmp_path, tiny, grid=dict(seed=[0]))
+    with pytest.raises(KeyboardInterrupt) as kept: home.sweep(plan, tmp_path/'out')
+    with pytest.raises(KeyboardInterrupt): home.sweep(plan, tmp_path/'out', resume=True)  # not: somebody else works there
+    assert kept.tb and [p.fate for p in load_sweep(tmp_path/'out').points] == ['waiting']  # its frames are alive, as IPython keeps them
+
+
 def test_a_run_that_is_told_to_stop_ends_whole(tiny, tmp_path):
     root = tmp_path/'run'
     words = [sys.executable, '-m', 'yolov10_qat', 'run', '--coco-root', tiny/'coco', '--base', tiny/'base.pt', '--imgsz', '64', '--batch', '2',

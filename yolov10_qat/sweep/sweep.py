@@ -132,6 +132,18 @@ def planned_lines(
     return [*lines, f'{len(plan.points)} points, {plan.file.resources.cpus} CPU cores a run; {each}']
 
 # %% ../../nbs/95_sweep/08_sweep.ipynb #08_sweep-009b
+def _work(plan:Plan, found:SweepFile, folder:SweepFolder, run:Callable[[Plan,list[str],SweepBook],None]):
+    "Do the points; whatever ends this, the file says what waits, and the folder is free."
+    lock = RunLock(folder.root)
+    try:
+        save_sweep(found, folder.root)
+        with Screen() as screen:
+            book = SweepBook(found, folder, Judge(plan.file.stop), screen)
+            try: _do(plan, book, run)
+            finally: book.interrupted()
+    finally: lock.release()
+
+# %% ../../nbs/95_sweep/08_sweep.ipynb #08_sweep-009c
 def sweep(
     plan:Path|str,           # YAML file, see `read_plan`
     out:Path|str,            # Folder of the sweep, new or empty
@@ -146,14 +158,8 @@ def sweep(
     engine, run, close = _engine(read, address, tell)
     try:
         found = _open(read, folder, engine, resume)
-        lock = RunLock(folder.root)
-        save_sweep(found, folder.root)
         if Path(plan).resolve() != folder.root/'plan.yaml': shutil.copyfile(plan, folder.root/'plan.yaml')
-        with Screen() as screen:
-            book = SweepBook(found, folder, Judge(read.file.stop), screen)
-            try: _do(read, book, run)
-            finally: book.interrupted()
+        _work(read, found, folder, run)
         write_page(folder.root, tell)
-        lock.release()
     finally: close()
     return found
