@@ -33,11 +33,12 @@ def read(path):
     "Layer -> float32 weight (out, in/groups, height, width) and bias (out), or None."
     with open(path, 'rb') as file: found, metadata = tensors(file.read())
     layers = json.loads(metadata['yolov10_qat_packed'])['layers']
-    def weight(name, bits, shape):
+    def weight(name, shape, bits, group_size=None, **more):
         if bits is None: return found[f'{name}.weight']
-        return integers(found[f'{name}.codes'], bits,
-                        shape).astype(np.float32)*found[f'{name}.scale'][:, None, None, None]
-    return {e['name']: (weight(e['name'], e['bits'], e['shape']), found.get(f"{e['name']}.bias")) for e in layers}
+        scale = found[f'{name}.scale']
+        scale = scale.repeat(group_size, 1) if group_size else scale[:, None, None, None]
+        return integers(found[f'{name}.codes'], bits, shape).astype(np.float32)*scale
+    return {e['name']: (weight(**e), found.get(f"{e['name']}.bias")) for e in layers}
 
 
 if __name__ == '__main__':

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'checkpoint_app', 'RUN_LOG', 'scratch_app', 'Limit', 'Root', 'Weights', 'DataOrDemo', 'InputSide', 'Batch',
-           'Granularity', 'Averages', 'MaxLoss', 'LONGEST', 'UsageError', 'with_config_options', 'run', 'demo',
-           'scratch_fp16', 'scratch_qat', 'dataset', 'evaluate_command', 'sensitivity', 'ptq', 'show', 'verify',
+           'Granularity', 'GroupSize', 'Averages', 'MaxLoss', 'LONGEST', 'UsageError', 'with_config_options', 'run',
+           'demo', 'scratch_fp16', 'scratch_qat', 'dataset', 'evaluate_command', 'sensitivity', 'ptq', 'show', 'verify',
            'export', 'report', 'publish', 'worker', 'summarize', 'sweep_command', 'with_amp_type', 'main']
 
 # %% ../nbs/99_cli.ipynb #99_cli-002
@@ -172,7 +172,10 @@ InputSide = Annotated[int | None,
                       typer.Option(min=32, help='network input, pixels, a multiple of 32 [as the base was trained, '
                                                 'else 640]')]
 Batch = Annotated[int, typer.Option(min=1)]
-Granularity = Annotated[str, typer.Option(help='per_channel or per_tensor')]
+Granularity = Annotated[str, typer.Option(help='per_channel, per_tensor or per_group')]
+GroupSize = Annotated[int|None,
+                      typer.Option(min=8, help='input channels that share a scale with per_group, a multiple of 8; '
+                                               'other layers have one per channel [32]')]
 Averages = Annotated[str|None,
                      typer.Option(help='bits a deployed weight on average, up to 8, joined by commas, such as '
                                        '4,4.15,4.5: each method at each of them, small layers getting the bits '
@@ -289,12 +292,13 @@ def sensitivity(
     variant:str='yolo10n',
     imgsz:InputSide=None, batch:Batch=16, device:str='cpu', val_max_images:Limit=0, val_split:str='val2017',
     weight_bits:Annotated[int, typer.Option(min=2, max=7, help='word length of a rounded weight')]=4,
-    granularity:Granularity='per_channel',
+    granularity:Granularity='per_channel', group_size:GroupSize=None,
 ) -> int:
     "What each layer loses at low bits by itself, and which layers are worth keeping at 8 bit."
     _check_imgsz(imgsz)
     _check_own(out, {Layout.sensitivity, Layout.keep_layers, Layout.figures})
     _check_variant(variant)
+    _check_groups(granularity, group_size)
     from yolov10_qat.checkpoint.base_weights import find_checkpoint
     from yolov10_qat.quant.keeplist import parse_budget
     size = parse_budget(budget) if budget else None
@@ -307,8 +311,8 @@ def sensitivity(
     print(f'settings: checkpoint={checkpoint} coco_root={coco_root} imgsz={side} out={out}', flush=True)
     with _bar() as progress:
         found = study(base, coco_root, out, size, variant=variant, bits=weight_bits, granularity=granularity,
-                      val_split=val_split, max_images=val_max_images, progress=progress, imgsz=side, batch=batch,
-                      device=device, tell=_say)
+                      group_size=group_size, val_split=val_split, max_images=val_max_images, progress=progress,
+                      imgsz=side, batch=batch, device=device, tell=_say)
     _tell_study(found, out, weight_bits)
     return 0
 
@@ -354,11 +358,17 @@ def _averages(text:str|None, max_loss:float|None) -> list[float]:
 
 _USUAL_PTQ = ('rtn', 'mse', 'bias', 'mse+bn', 'gpfq', 'gptq', 'mse+learned-round', 'closed')
 
-def _methods(text:str|None, granularity:str) -> list[str]:
+def _check_groups(granularity:str, group_size:int|None):
+    from yolov10_qat.core.config import group_problem
+    if problem := group_problem(granularity, group_size): raise UsageError(problem)
+    if group_size and group_size % 8: raise UsageError(f'--group-size {group_size} is no multiple of 8: say 32 or 16')
+
+def _methods(text:str|None, granularity:str, group_size:int|None) -> list[str]:
     "Methods as they stand in --method; without it, all that suit the grid."
+    _check_groups(granularity, group_size)
     from yolov10_qat.core.methods import canonical_ptq, fits_channels
     if text: return [canonical_ptq(m) for m in text.split(',')]
-    return [m for m in _USUAL_PTQ if granularity == 'per_channel' or not fits_channels(m)]
+    return [m for m in _USUAL_PTQ if granularity != 'per_tensor' or not fits_channels(m)]
 
 # %% ../nbs/99_cli.ipynb #99_cli-026
 @app.command()
@@ -379,11 +389,11 @@ def ptq(
                                  typer.Option(min=1, help='training images to calibrate on, without labels; left out: '
                                                           '256 for closed, 32 for others')]=None,
     weight_bits:Annotated[int, typer.Option(min=2, max=8, help='word length of a rounded weight')]=4,
-    granularity:Granularity='per_channel',
+    granularity:Granularity='per_channel', group_size:GroupSize=None,
 ) -> int:
     "What post-training methods leave of a model: each scored, compared in a report, and kept as a checkpoint."
     _check_imgsz(imgsz)
-    methods, averages = _methods(method, granularity), _averages(average_bits, max_loss)
+    methods, averages = _methods(method, granularity, group_size), _averages(average_bits, max_loss)
     from yolov10_qat.checkpoint.base_weights import find_base
     file = find_base(variant, str(checkpoint)).path
     _check_data(coco_root, train_split, val_split)
@@ -395,7 +405,7 @@ def ptq(
     check_device(device)
     with _bar() as progress:
         found = run_ladder(base, coco_root, out, methods, averages, max_loss, variant=variant, bits=weight_bits,
-                           granularity=granularity, imgsz=side, batch=batch, device=device,
+                           granularity=granularity, group_size=group_size, imgsz=side, batch=batch, device=device,
                            calibration=calibration_images, val_max_images=val_max_images, train_split=train_split,
                            val_split=val_split, seed=seed, progress=progress, tell=_say)
     _tell_ladder(found, out)

@@ -7,7 +7,7 @@ __all__ = ['FORMAT_VERSION', 'MAX_CLASSES', 'MAX_LAYERS', 'Name', 'ClassNames', 
            'KNOWN', 'MAX_VALUES', 'Fill', 'CheckpointError', 'ForeignFile', 'Entry', 'OptimizerState', 'TrainArguments',
            'ResumeState', 'Content', 'misfit', 'check_weights', 'definition_file', 'shipped_definition',
            'known_variant', 'check_file', 'check_archive', 'Storage', 'TensorOutline', 'Outline', 'open_content',
-           'read_outline', 'deployed', 'average_bits', 'describe_checkpoint']
+           'read_outline', 'deployed', 'average_bits', 'stored_bits', 'describe_checkpoint']
 
 # %% ../../nbs/45_checkpoint/01_format.ipynb #01_format-002
 import errno
@@ -55,7 +55,8 @@ class Entry(_Checked):
     kind:Annotated[str, Field(max_length=60)]|None = None
     shape:Annotated[list[Annotated[int, Field(ge=1, le=2**20)]], Field(min_length=1, max_length=4)]
     bits:Annotated[int, Field(ge=2, le=8)]|None  # None: not quantised
-    granularity:Literal['per_channel', 'per_tensor']|None = None
+    granularity:Literal['per_channel', 'per_tensor', 'per_group']|None = None
+    group_size:Annotated[int, Field(ge=1, le=2**20)]|None = None  # input channels that share a step
     scale:Literal['stats', 'learned'] | None = 'stats'  # files of the first releases name none
     kept_why:Annotated[str, Field(max_length=1000)]|None = None
 
@@ -63,6 +64,10 @@ class Entry(_Checked):
     def _whole(self):
         if self.bits and not (self.granularity and self.scale):
             raise ValueError('a quantised layer needs a granularity and a scale')
+        if (self.granularity == 'per_group') != (self.group_size is not None):
+            raise ValueError('group_size belongs to per_group, and to nothing else')
+        if self.group_size and (len(self.shape) != 4 or self.shape[1] % self.group_size):
+            raise ValueError(f'group_size {self.group_size} does not divide the input channels of {self.shape}')
         return self
 
 # %% ../../nbs/45_checkpoint/01_format.ipynb #01_format-061
@@ -430,6 +435,15 @@ def average_bits(
     "Mean word length over the convolution weights that are deployed."
     counts = [(math.prod(e['shape']), e['bits'] or 32) for e in deployed(manifest)]
     return sum(n*b for n, b in counts)/sum(n for n, _ in counts)
+
+def stored_bits(
+    manifest:list[dict[str,Any]], # Plan
+) -> float: # Bits a deployed convolution weight, kept layers at 32
+    "The same with the scales, 32 bits each: one an output channel, or one a group of input channels."
+    deployed_entries = [e for e in deployed(manifest) if e['bits']]
+    scales = sum(math.prod(e['shape'])//e['group_size'] if e.get('group_size') else e['shape'][0]
+                 for e in deployed_entries)
+    return average_bits(manifest) + 32*scales/sum(math.prod(e['shape']) for e in deployed(manifest))
 
 # %% ../../nbs/45_checkpoint/01_format.ipynb #01_format-025
 def _model_name(definition:dict[str,Any]) -> str:

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from ..core.config import PRIMARY
+from ..core.config import PRIMARY, sharing_words
 from ..core.errors import nearest
 from ..core.fields import Block
 from ..core.methods import PARTS, method_parts
@@ -160,7 +160,7 @@ def settings(
     counts = {(r.head, r.images) for r in summary.metrics.rungs if r.metrics_source == 'pycocotools'
               and r.rung != 'export'}
     return {'variant': m.variant, 'quantisation': q.mode, 'weight bits': str(q.weight_bit_width),
-            'granularity': q.granularity, 'average bits': f'{q.average_bits:.4f}',
+            'granularity': sharing_words(q.granularity, q.group_size), 'average bits': f'{q.average_bits:.4f}',
             'data fingerprint': d.fingerprint[:12], 'imgsz': str(m.imgsz),
             'evaluation': ', '.join(f'{head} on {images:,} images' for head, images in sorted(counts, reverse=True))
             or 'nothing scored'} | _cut_short(summary)

@@ -134,9 +134,10 @@ def export_lines(
     s, p, t = made.sizes, made.parity, made.latency
     parts = [(s.codes, 'integers'), (s.scales, 'scales'), (s.floats, 'other numbers' if s.codes else 'floating point'),
              (s.structure, 'structure')]
+    scales = f', {s.stored_bits:.2f} with the scales' if s.stored_bits else ''
     stored = ', '.join(f'{what} {size:,}' for size, what in parts if size)
     difference = max(p.raw_boxes, p.raw_scores)
-    lines = [f'{s.file:,} bytes: {stored}; {s.average_bits:.2f} bits a weight as stored; FP32 takes {s.fp32_file:,} '
+    lines = [f'{s.file:,} bytes: {stored}; {s.average_bits:.2f} bits a weight{scales}; FP32 takes {s.fp32_file:,} '
              f'({s.fp32_file/s.file:.1f} times as many), FP16 {s.fp16_file:,} ({s.fp16_file/s.file:.1f})',
              f'same model: raw outputs differ by {difference:.1e} of their range at most ({p.raw_images} images); '
              f'AP {_ap(p.ap)} by {p.runtime}, {_ap(p.ap_torch)} by the checkpoint in torch '

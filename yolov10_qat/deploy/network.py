@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from ultralytics.nn.tasks import DetectionModel
 
@@ -24,6 +24,7 @@ from ..core.doors import USUAL_SIDE, input_side
 from ..core.files import file_sha256
 from ..core.shown import one_line
 from ..quant.batchnorm import norm_behind
+from ..quant.fakequant import spread
 from ..quant.layers import codes_and_steps, plain_conv
 
 # %% ../../nbs/60_deploy/02_network.ipynb #02_network-005
@@ -31,14 +32,16 @@ class DeployedLayer(NamedTuple):
     "A convolution as it is deployed."
     entry:dict[str,Any]       # Of the manifest
     codes_oihw:Tensor|None    # int8; None: kept in floating point
-    scale_o:Tensor|None       # float32; None with `codes_oihw`
+    scale:Tensor|None         # float32, (o,) or of grouped input channels (o, i/size, h, w); None with `codes_oihw`
     weight_oihw:Tensor|None   # float32, of a layer that was kept
     bias_o:Tensor|None        # float32; None: the layer has none
 
     @property
     def weight(self) -> Tensor: # (o, i, h, w), float32
         "What the layer multiplies with."
-        return self.weight_oihw if self.codes_oihw is None else self.codes_oihw.float()*self.scale_o.view(-1, 1, 1, 1)
+        if self.codes_oihw is None: return self.weight_oihw
+        steps = self.scale.view(-1, 1, 1, 1) if self.scale.dim() == 1 else self.scale
+        return self.codes_oihw.float()*spread(steps, self.codes_oihw)
 
 # %% ../../nbs/60_deploy/02_network.ipynb #02_network-005b
 Sha256 = Annotated[str, Field(pattern='^[0-9a-f]{64}$')]
@@ -53,6 +56,13 @@ class LayerEntry(HeaderBlock):
     shape:Annotated[list[Annotated[int, Field(ge=1, le=2**16)]], Field(min_length=4, max_length=4)]  # o, i/groups, h, w
     bits:Annotated[int, Field(ge=2, le=8)]|None      # None: kept in floating point
     kept_why:Annotated[str, Field(max_length=1000)]|None
+    group_size:Annotated[int, Field(ge=1, le=2**16)]|None = None  # input channels that share a scale; None: all
+
+    @model_validator(mode='after')
+    def _whole(self):
+        if self.group_size and (not self.bits or self.shape[1] % self.group_size):
+            raise ValueError(f'group_size {self.group_size} does not divide the input channels of {self.shape}')
+        return self
 
 Layers = Annotated[list[LayerEntry], Field(min_length=1, max_length=MAX_LAYERS)]
 
@@ -89,7 +99,8 @@ def _folded(conv:nn.Conv2d, entry:dict[str,Any], norm:nn.BatchNorm2d|None) -> De
     if not entry['bits']:
         return DeployedLayer(entry, None, None, (conv.weight.double()*factor.view(-1, 1, 1, 1)).float(), bias)
     codes, steps = codes_and_steps(conv)
-    return DeployedLayer(entry, codes.to(torch.int8), (steps.double().flatten()*factor).float(), None, bias)
+    scale = steps.double()*factor.view(-1, 1, 1, 1) if conv.group_size else steps.double().flatten()*factor
+    return DeployedLayer(entry, codes.to(torch.int8), scale.float(), None, bias)
 
 # %% ../../nbs/60_deploy/02_network.ipynb #02_network-009
 def plain_network(
@@ -151,9 +162,10 @@ class Deployment:
     facts:dict[str,Any]       # model_yaml, names, epoch, weights, source_sha256: plain values for a header
 
     @property
-    def manifest(self) -> list[dict[str,Any]]: # name, shape, bits, kept_why
+    def manifest(self) -> list[dict[str,Any]]: # name, shape, bits, kept_why; group_size where there are groups
         "What is quantised and how, fit for a header."
-        return [{k: layer.entry[k] for k in ('name', 'shape', 'bits', 'kept_why')} for layer in self.layers]
+        said = ('name', 'shape', 'bits', 'kept_why', 'group_size')
+        return [{k: layer.entry[k] for k in said if k in layer.entry} for layer in self.layers]
 
     def turned(self,
         head:str, # `one2one` or `one2many`

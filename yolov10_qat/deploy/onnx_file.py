@@ -161,8 +161,9 @@ def _integers(layer:DeployedLayer) -> _Stored:
     name, bits = layer.entry['name'], layer.entry['bits']
     codes = helper.make_tensor(f'{name}.codes', ONNX_TYPES[bits], layer.entry['shape'],
                                pack(layer.codes_oihw.numpy(), bits).tobytes(), raw=True)
-    return _Stored([codes, numpy_helper.from_array(layer.scale_o.numpy(), f'{name}.scale')], 'DequantizeLinear',
-                   dict(axis=0))
+    size = layer.entry.get('group_size')
+    return _Stored([codes, numpy_helper.from_array(layer.scale.numpy(), f'{name}.scale')], 'DequantizeLinear',
+                   dict(axis=1, block_size=size) if size else dict(axis=0))
 
 def _halves(layer:DeployedLayer) -> _Stored:
     half = layer.weight.half()

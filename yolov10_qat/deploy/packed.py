@@ -59,7 +59,7 @@ def unpack(
     return np.where(values >= 2**(bits-1), values - 2**bits, values).astype(np.int8).reshape(shape)
 
 # %% ../../nbs/60_deploy/03_packed.ipynb #03_packed-009
-PACKED_VERSION = 2  # since 2 the digest covers the header
+PACKED_VERSION = 3  # since 2 the digest covers the header; 3: scales of groups, where there are any
 PACKED_KEY = 'yolov10_qat_packed'
 
 def digest(
@@ -81,7 +81,7 @@ def packed_tensors(
     found = {}
     for layer in layers:
         e = layer.entry
-        parts = dict(weight=layer.weight_oihw, bias=layer.bias_o, scale=layer.scale_o)
+        parts = dict(weight=layer.weight_oihw, bias=layer.bias_o, scale=layer.scale)
         if layer.codes_oihw is not None:
             parts['codes'] = torch.from_numpy(pack(layer.codes_oihw.cpu().numpy(), e['bits']))
         found |= {f"{e['name']}.{part}": t.cpu().contiguous() for part, t in parts.items() if t is not None}
@@ -94,7 +94,8 @@ def save_packed(
 ) -> Path: # The file
     "Write a deployed network with its weights packed."
     tensors = packed_tensors(found.layers)
-    header = dict(version=PACKED_VERSION, **found.facts, imgsz=found.imgsz, layers=found.manifest,
+    grouped = any(e.get('group_size') for e in found.manifest)
+    header = dict(version=PACKED_VERSION if grouped else 2, **found.facts, imgsz=found.imgsz, layers=found.manifest,
                   manifest_sha256=manifest_sha256(found.manifest))
     header = json.loads(json.dumps(header))  # as it is read: keys are texts
     header['digest'] = digest(tensors, header)
@@ -106,7 +107,7 @@ def save_packed(
 # %% ../../nbs/60_deploy/03_packed.ipynb #03_packed-012a
 class PackedHeader(Header):
     "The JSON text of a packed file."
-    version:Literal[1, 2]
+    version:Literal[1, 2, 3]
     model_yaml:dict[str, JsonValue]  # compared, see `checkpoint.format.known_variant`; nothing is built from it
     names:ClassNames
     imgsz:int|None = Field(None, ge=1, le=16384)
@@ -116,14 +117,15 @@ def _header(path:Path|str, text:str|None) -> dict[str,Any]: # As `json.loads`, w
     check_header(path, PACKED_KEY, text, PackedHeader, CheckpointError)
     return json.loads(text or '')
 
-
 # %% ../../nbs/60_deploy/03_packed.ipynb #03_packed-012b
 def _expected(entry:dict[str,Any]) -> dict[str,tuple[str,list[int]]]: # Name -> type and shape, of a layer's tensors
     name, shape, bits = entry['name'], entry['shape'], entry['bits']
     parts:dict[str,tuple[str,list[int]]] = {f'{name}.bias': ('F32', shape[:1])}
     if not bits: return parts | {f'{name}.weight': ('F32', shape)}
     length = -(-math.prod(shape)*bits//8)
-    return parts | {f'{name}.codes': ('U8', [length]), f'{name}.scale': ('F32', shape[:1])}
+    o, i, h, w = shape
+    scale = [o, i//entry['group_size'], h, w] if entry.get('group_size') else [o]
+    return parts | {f'{name}.codes': ('U8', [length]), f'{name}.scale': ('F32', scale)}
 
 def _check_tensors(path:Path|str, layers:list[dict[str,Any]], found:dict[str,tuple[str,list[int]]]):
     "Names, types and shapes, before a number is read."

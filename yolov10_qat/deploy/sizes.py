@@ -38,9 +38,11 @@ def _packed_sizes(path:Path, found:Deployment) -> Sizes:
 
 def _sizes(path:Path, found:Deployment, codes:int, *, scales:int, rest:int, fp32:int, fp16:int) -> Sizes:
     file, counts = path.stat().st_size, [(int(np.prod(e['shape'])), e['bits']) for e in found.manifest]
-    bits = (8*codes + sum(32*n for n, b in counts if not b))/sum(n for n, _ in counts) if codes else 32.
+    total = sum(n for n, _ in counts)
+    bits = (8*codes + sum(32*n for n, b in counts if not b))/total if codes else 32.
     return Sizes(file=file, codes=codes, scales=scales, floats=rest, structure=file - codes - scales - rest,
-                 fp32_file=fp32, fp16_file=fp16, average_bits=bits)
+                 fp32_file=fp32, fp16_file=fp16, average_bits=bits,
+                 stored_bits=bits + 8*scales/total if codes else None)
 
 # %% ../../nbs/60_deploy/07_sizes.ipynb #07_sizes-006
 def _onnx_sizes(path:Path, found:Deployment, floating:ModelProto) -> Sizes:

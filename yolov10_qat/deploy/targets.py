@@ -14,14 +14,15 @@ class Dialect(NamedTuple):
     "A kind of ONNX file."
     bits:tuple[int,...]    # word lengths that it can hold
     opsets:tuple[int,int,int]  # oldest, the one that is taken when nobody asks, newest
+    groups:bool=True           # whether it can hold a scale for each group of input channels
 TRACED_OPSET = 20  # newest that the tracer writes
 ANY_BITS = tuple(range(2, 9))
 DIALECTS = {
     'onnx-int4': Dialect((4, 8), (21, 21, 25)),                           # INT4 initialisers and DequantizeLinear
     # by Brevitas: INT8 constants, Clip and DequantizeLinear
-    'onnx-qcdq': Dialect(ANY_BITS, (13, 17, TRACED_OPSET)),
+    'onnx-qcdq': Dialect(ANY_BITS, (13, 17, TRACED_OPSET), groups=False),
     # by Brevitas: float weights behind QONNX's Quant
-    'qonnx': Dialect(ANY_BITS, (13, 17, TRACED_OPSET)),
+    'qonnx': Dialect(ANY_BITS, (13, 17, TRACED_OPSET), groups=False),
     'onnx-fp32': Dialect(ANY_BITS, (13, 17, 25)),                         # the dequantised weights in floating point
 }
 
@@ -40,6 +41,9 @@ def check_dialect(
     if wrong := [e for e in manifest if e['bits'] and e['bits'] not in held]:
         raise ValueError(f"{dialect} holds weights of {' and '.join(map(str, held))} bits, {wrong[0]['name']} has "
                          f"{wrong[0]['bits']} ({len(wrong)} such layers); use --format packed")
+    if not DIALECTS[dialect].groups and (grouped := [e for e in manifest if e.get('group_size')]):
+        raise ValueError(f"{dialect} holds one scale per channel, {grouped[0]['name']} has one per group of "
+                         f"{grouped[0]['group_size']} input channels; use --format packed or onnx-int4")
     return opset or usual
 
 # %% ../../nbs/60_deploy/01_targets.ipynb #01_targets-009

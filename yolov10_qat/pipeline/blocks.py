@@ -14,7 +14,7 @@ from typing import Any
 import ultralytics
 from torch import nn
 
-from ..checkpoint.format import average_bits
+from ..checkpoint.format import average_bits, stored_bits
 from ..core.config import PRIMARY, RunConfig
 from ..core.layout import Layout, gain_file
 from ..core.methods import PARTS, parts_of
@@ -51,9 +51,10 @@ def quantization_block(
                 init_ptq=config.init_ptq) if config.scale == 'learned' else {}
     if len(phases) > 1: more['schedule'] = [list(p) for p in phases]
     return Quantization(mode=f'w{config.weight_bits}a16' if config.quantize else FLOAT,
-                        weight_bit_width=config.weight_bits, granularity=config.granularity, scale=config.scale, **more,
+                        weight_bit_width=config.weight_bits, granularity=config.granularity,
+                        group_size=config.shared_channels, scale=config.scale, **more,
                         layers_quantized=quantised, layers_kept=len(manifest)-quantised, layers_raised=raised,
-                        average_bits=average_bits(manifest), layers=manifest)
+                        average_bits=average_bits(manifest), stored_bits=stored_bits(manifest), layers=manifest)
 
 # %% ../../nbs/90_pipeline/02_blocks.ipynb #02_blocks-006
 def method_block(

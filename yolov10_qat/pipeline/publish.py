@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict
 
 from ..checkpoint.format import CheckpointError, TensorOutline, read_outline
-from ..core.config import RunConfig, save_config
+from ..core.config import RunConfig, save_config, sharing_words
 from ..core.doors import inside
 from ..core.errors import nearest
 from ..core.files import RunLock, RunLocked, file_sha256, write_atomic
@@ -168,7 +168,7 @@ def fact_rows(
                  f"{number_in(given, 'momentum', 0.9):g}")
     falls = (f', word length by epochs {c.bits_schedule}' if c.bits_schedule
              else f', floating point for {c.quantize_from_epoch} epochs' if c.quantize_from_epoch else '')
-    grid = (f'weights {c.weight_bits} bit {markdown_text(c.granularity.replace("_", " "))}, {scale}, '
+    grid = (f'weights {c.weight_bits} bit {sharing_words(c.granularity, c.shared_channels)}, {scale}, '
             f'activations floating{falls}')
     rows = [('Entry point', f'`yolov10-qat {" ".join(_entry(c))}`'),
             ('Trainer', f'`yolov10_qat.{trainer}`'

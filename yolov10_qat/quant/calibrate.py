@@ -25,7 +25,7 @@ from ..core.progress import Progress
 from ..data.view import View
 from .batchnorm import carry_over, norm_behind, reference, training_images
 from .closed_form import closed_form
-from .fakequant import learned_step
+from .fakequant import learned_step, spread
 from .layers import QuantDetectionModel, quantize, quantized_layers
 from .views import training_views
 
@@ -79,7 +79,8 @@ def _insert_rounding(layer:nn.Module):
 def _rounding(layer:nn.Module) -> LearnedRoundSte: return layer.weight_quant.tensor_quant.int_quant.float_to_int_impl
 
 def _take_over(layer:nn.Module):
-    with torch.no_grad(): layer.weight.add_(_rounding(layer).value.clamp(-.5, .5)*learned_step(layer).exp())
+    steps = spread(learned_step(layer).exp(), layer.weight)
+    with torch.no_grad(): layer.weight.add_(_rounding(layer).value.clamp(-.5, .5)*steps)
 
 def _blocks(model:nn.Module) -> list[str]:
     "Parts that are fitted at once, in network order: the blocks of backbone and neck, and each branch of the head."

@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..core.progress import Progress
 from .batchnorm import norm_behind
-from .fakequant import learned_step
+from .fakequant import learned_step, spread
 from .layer_fit import Fitted, Moments, fit_layer
 from .layers import _replace, plain_conv, quantized_layers
 
@@ -111,11 +111,12 @@ class _Collector:
         self.moments.add(_patches(site.exact, got, at_np, w), _outputs(wanted, at_np, site.exact.groups))
         getcurrent().parent.switch()
 
-    def fitted(self, top:int) -> Fitted:
-        "What the site should have; then all starts anew for the next."
+    def fitted(self, layer:qnn.QuantConv2d) -> Fitted:
+        "What the site should have to become this layer; then all starts again for the next."
         exact = self.site.exact
-        found = fit_layer(self.moments.covariances(), _rows(exact.weight, exact.groups), top)
-        w_oihw = _kernels(found.codes_grk*found.step_gr1, exact.weight.shape)
+        steps = learned_step(layer).numel()//len(exact.weight)  # of a row; one, or one for each group of inputs
+        found = fit_layer(self.moments.covariances(), _rows(exact.weight, exact.groups), layer.top, steps)
+        w_oihw = _kernels(found.weight_grk, exact.weight.shape)
         self.site.rounded = plain_conv(exact, w_oihw, found.bias_gr.flatten()).to(memory_format=torch.channels_last)
         self.site, self.moments = None, Moments()
         return found
@@ -136,34 +137,35 @@ def _set_norm(norm:_BatchNorm, found:Fitted) -> Tensor: # Its factor (o,), never
 
 def _set_layer(layer:qnn.QuantConv2d, norm:_BatchNorm|None, found:Fitted):
     "Integers and steps of a fitted layer, in a quantised convolution and the batch norm behind it."
-    codes, step = _kernels(found.codes_grk, layer.weight.shape), found.step_gr1.view(-1, 1, 1, 1)
+    codes, step = (_kernels(x, like.shape) for x, like in ((found.codes_grk, layer.weight),
+                                                           (found.step_grj, learned_step(layer))))
     if norm is None: layer.bias.copy_(found.bias_gr.flatten())
     else:
         factor = _set_norm(norm, found).view(-1, 1, 1, 1)
         codes, step = codes*factor.sign(), step/factor.abs()
         if layer.bias is not None: layer.bias.zero_()
-    layer.weight.copy_(codes*step)
+    layer.weight.copy_(codes*spread(step, codes))
     learned_step(layer).copy_(step.log())
 
 # %% ../../nbs/40_quant/08_closed_form.ipynb #08_closed_form-017
 @torch.no_grad()
 def closed_form(
-    model:nn.Module,             # Quantised YOLOv10 with learned steps, one a channel; changed in place
+    model:nn.Module,             # Quantised YOLOv10 with learned steps, per channel or per group; changed in place
     base:nn.Module,              # The float network that it was made of, evaluation mode
     batches:Iterable[Tensor],    # Images (n, 3, h, w), 0 to 1, on the device of both
     progress:Progress|None=None, # Told how many layers are done
 ) -> dict[str,float]: # Layer -> squared error of its outputs over their variance, 0 or more
     "Fit every quantised layer to what the float network says, in network order."
     layers, norms = quantized_layers(model), norm_behind(model)
-    if wrong := [n for n, layer in layers.items() if layer.granularity != 'per_channel' or learned_step(layer) is None]:
+    if wrong := [n for n, layer in layers.items() if layer.granularity == 'per_tensor' or learned_step(layer) is None]:
         raise ValueError(f'closed fits a step to each channel, and {wrong[0]} has none of its own: '
-                         'take granularity=per_channel and scale=learned, or another method')
+                         'take granularity=per_channel or per_group and scale=learned, or another method')
     collector, errors = _Collector(), {}
     net, sites = _twice(base, layers, collector.wait)
     names = {site: name for name, site in sites.items()}
     for i, _ in enumerate(_in_step(net, batches), 1):
         name = names[collector.site]
-        found = collector.fitted(layers[name].top)
+        found = collector.fitted(layers[name])
         norm = model.get_submodule(norms[name]) if name in norms else None
         _set_layer(layers[name], norm, found)
         errors[name] = float(found.error_gr.sum()/found.wanted_var_gr.sum().clamp_min(1e-30))

@@ -18,7 +18,7 @@ from ultralytics.nn.modules.block import DFL
 from ultralytics.nn.tasks import DetectionModel
 
 from ..core.config import RunConfig
-from .fakequant import Rows, group_rows, prepared, quant_conv, start_step
+from .fakequant import Rows, group_rows, prepared, quant_conv, spread, start_step
 
 # %% ../../nbs/40_quant/02_layers.ipynb #02_layers-005
 DFL_REASON = 'fixed ramp of the DFL layer: nothing is learned in it'
@@ -31,18 +31,24 @@ def _kind(conv:nn.Conv2d, name:str, fixed:set[str]) -> str:
 def _first_and_last(convs:dict[str,nn.Conv2d], head:str) -> set[str]:
     return {next(iter(convs))} | {n for n, c in convs.items() if n.startswith(head) and c.bias is not None}
 
+def _sharing(conv:nn.Conv2d, granularity:str, group_size:int|None) -> dict[str,Any]:
+    if granularity != 'per_group': return dict(granularity=granularity)
+    divides = group_size and conv.weight.shape[1] % group_size == 0
+    return dict(granularity='per_group', group_size=group_size) if divides else dict(granularity='per_channel')
+
 # %% ../../nbs/40_quant/02_layers.ipynb #02_layers-006
 def plan(
     model:DetectionModel,             # Float YOLOv10
     bits:int=4,                       # Word length, 2 to 8
-    granularity:str='per_channel',    # `per_channel` or `per_tensor`
+    granularity:str='per_channel',    # `per_channel`, `per_tensor` or `per_group`
     first_last_bits:int|None=None,    # Word length of the first and the last head layers; None: `bits`
     quantize_dfl:bool=False,          # Round the DFL ramp too
     scale:str='stats',                # `stats` or `learned`
     *,
     raised:Mapping[str,int]={},       # Module path -> word length, of layers that get another
+    group_size:int|None=None,         # Input channels that share a step, with `per_group`
 ) -> list[dict[str,Any]]: # The manifest: one dict per convolution, in network order
-    "How each convolution is quantised, if it is: name, kind, shape, bits, granularity, scale, kept_why."
+    "How each convolution is quantised, if it is: name, kind, shape, bits, granularity, group_size, scale, kept_why."
     convs = {n: m for n, m in model.named_modules() if isinstance(m, nn.Conv2d)}
     fixed = {f'{n}.conv' for n, m in model.named_modules() if isinstance(m, DFL)}
     ends = _first_and_last({n: c for n, c in convs.items() if n not in fixed}, f'model.{len(model.model)-1}.')
@@ -50,10 +56,11 @@ def plan(
     for name, conv in convs.items():
         kept = name in fixed and not quantize_dfl
         width = raised.get(name) or (first_last_bits if first_last_bits and name in ends else bits)
-        manifest.append(
-            dict(name=name, kind=_kind(conv, name, fixed), shape=list(conv.weight.shape), bits=None if kept else width,
-                 granularity=None if kept else granularity, scale=None if kept else scale,
-                 kept_why=DFL_REASON if kept else None))
+        grid = dict(bits=None, granularity=None, scale=None, kept_why=DFL_REASON) if kept else dict(
+            bits=width, **_sharing(conv, granularity, group_size), scale=scale, kept_why=None)
+        manifest.append(dict(name=name, kind=_kind(conv, name, fixed), shape=list(conv.weight.shape), **grid))
+    if granularity == 'per_group' and not any('group_size' in e for e in manifest):
+        raise ValueError(f'group_size={group_size} divides the input channels of no layer; take 32, 16 or 8')
     return manifest
 
 # %% ../../nbs/40_quant/02_layers.ipynb #02_layers-006z
@@ -65,7 +72,8 @@ def plan_of(
 ) -> list[dict[str,Any]]: # The manifest
     "The plan that a run asks for."
     c = config
-    return plan(model, bits or c.weight_bits, c.granularity, c.first_last_bits, c.quantize_dfl, c.scale, raised=raised)
+    return plan(model, bits or c.weight_bits, c.granularity, c.first_last_bits, c.quantize_dfl, c.scale, raised=raised,
+                group_size=c.shared_channels)
 
 # %% ../../nbs/40_quant/02_layers.ipynb #02_layers-008
 class QuantDetectionModel(DetectionModel):
@@ -106,7 +114,7 @@ def quantize(
         if entry['bits']:
             _replace(model, entry['name'],
                      quant_conv(convs[entry['name']], entry['bits'], entry['granularity'], entry.get('scale', 'stats'),
-                                scale_init))
+                                scale_init, entry.get('group_size')))
     model.__class__ = QuantDetectionModel
     return model
 
@@ -120,7 +128,7 @@ def requantize(
     convs = {n: m for n, m in model.named_modules() if isinstance(m, nn.Conv2d)}
     for entry in (e for e in manifest if e['bits']):
         old = convs[entry['name']]
-        new = quant_conv(old, entry['bits'], entry['granularity'], entry['scale'], scale_init)
+        new = quant_conv(old, entry['bits'], entry['granularity'], entry['scale'], scale_init, entry.get('group_size'))
         new.weight, new.bias = old.weight, old.bias  # at which Brevitas builds the quantiser anew
         if entry['scale'] == 'learned': start_step(new, entry['bits'], entry['granularity'], scale_init)
         _replace(model, entry['name'], new)
@@ -133,7 +141,8 @@ def floating(
     why:str,                      # Reason, for the manifest
 ) -> list[dict[str,Any]]: # The same layers, none quantised
     "A plan that leaves everything in floating point."
-    return [e | dict(bits=None, granularity=None, scale=None, kept_why=e['kept_why'] or why) for e in manifest]
+    kept = [{k: v for k, v in e.items() if k != 'group_size'} for e in manifest]
+    return [e | dict(bits=None, granularity=None, scale=None, kept_why=e['kept_why'] or why) for e in kept]
 
 def quantized_layers(
     model:nn.Module, # Any model
@@ -189,10 +198,10 @@ def plain_conv(
 @torch.no_grad()
 def codes_and_steps(
     layer:qnn.QuantConv2d, # Quantised convolution
-) -> tuple[Tensor,Tensor]: # Integers (o, i, h, w), int8; steps (o, 1, 1, 1) or a scalar, float32
+) -> tuple[Tensor,Tensor]: # Integers (o, i, h, w), int8; steps (o, 1, 1, 1), a scalar or (o, i/size, h, w), float32
     "The integer weights and the grid step that the forward uses."
     quantised = layer.quant_weight()
-    return quantised.int(), quantised.scale
+    return quantised.int(), quantised.scale[:, ::layer.group_size] if layer.group_size else quantised.scale
 
 # %% ../../nbs/40_quant/02_layers.ipynb #02_layers-033
 BINS_A_STEP = 10
@@ -204,7 +213,7 @@ def histogram(
     codes, steps = codes_and_steps(layer)
     top = 2**(int(layer.quant_weight().bit_width)-1) - 1
     edges = (torch.arange(-top*BINS_A_STEP - BINS_A_STEP//2, top*BINS_A_STEP + BINS_A_STEP//2 + 1)/BINS_A_STEP).double()
-    inside = (layer.weight.detach()/steps).flatten().double().clamp(edges[0], edges[-1])
+    inside = (layer.weight.detach()/spread(steps, layer.weight)).flatten().double().clamp(edges[0], edges[-1])
     levels = torch.arange(-top, top+1)
     counts = torch.histogram(inside.cpu(), edges)[0]
     return dict(edges=edges.tolist(), counts=counts.int().tolist(), levels=levels.tolist(),

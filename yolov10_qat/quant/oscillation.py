@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.files import write_atomic
-from .fakequant import apart, group_rows
+from .fakequant import apart, group_rows, in_rows, out_of_rows, spread
 from .layers import quantized_layers
 
 # %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-005
@@ -48,7 +48,9 @@ class _Layout:
         self.group_spans = [slice(spans[id(rows.layers[0])].start, spans[id(rows.layers[-1])].stop)
                             for rows in self.groups]
 
-    def part(self, x_w:Tensor, i:int) -> Tensor: return x_w[self.spans[i]].view_as(self.layers[i].weight)
+    def part(self, x_w:Tensor, i:int) -> Tensor: # As the weights of the layer
+        layer = self.layers[i]
+        return out_of_rows(x_w[self.spans[i]].view(in_rows(layer.weight, layer).shape), layer)
     def matrices(self, x_w:Tensor) -> list[Tensor]:
         return [x_w[span].view(-1, rows.length) for span, rows in zip(self.group_spans, self.groups)]
     def in_network_order(self, x_w:Tensor) -> Tensor: return torch.cat([x_w[span] for span in self.spans])
@@ -59,17 +61,17 @@ class _Layout:
             x_w[span].copy_(values)
 
     def steps(self, group_steps:list[Tensor]) -> list[Tensor]:
-        "Steps of each layer, (o, 1, 1, 1) or a scalar, from those of each matrix."
+        "Steps of each layer, (o, 1, 1, 1), a scalar or (o, i/size, h, w), from those of each matrix."
         found = {}
         for rows, steps_r1 in zip(self.groups, group_steps):
-            shapes = [() if rows.whole else (len(layer.weight), 1, 1, 1) for layer in rows.layers]
+            shapes = [rows.steps_shape(layer) for layer in rows.layers]
             for layer, shape, steps in zip(rows.layers, shapes, steps_r1.split([math.prod(shape) for shape in shapes])):
-                found[id(layer)] = steps.view(shape)
+                found[id(layer)] = out_of_rows(steps.view(shape), layer)
         return [found[id(layer)] for layer in self.layers]
 
     def group_steps(self, steps:list[Tensor]) -> list[Tensor]:
         "The reverse."
-        found = {id(layer): s.view(-1, 1) for layer, s in zip(self.layers, steps)}
+        found = {id(layer): in_rows(s, layer).reshape(-1, 1) for layer, s in zip(self.layers, steps)}
         return [torch.cat([found[id(layer)] for layer in rows.layers]) for rows in self.groups]
 
 # %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-010
@@ -105,7 +107,7 @@ class _Positions(_Follows):
     "Where the weights of a model lie on their grids."
     @property
     def steps(self) -> list[Tensor]:
-        "Steps of each layer at the last look, (o, 1, 1, 1) or a scalar."
+        "Steps of each layer at the last look, of the shape that its grid has."
         return self.layout.steps(self.group_steps)
 
     def _part(self, x_w:Tensor, i:int) -> Tensor: return self.layout.part(x_w, i)
@@ -272,9 +274,11 @@ def followed_weights(
     f = tracker.followed
     if not f or not f['points']: return None
     position, integer = (torch.stack(x, 1).tolist() for x in zip(*f['points']))
-    entry, first = tracker.entries[f['layer']], tracker.layout.spans[f['layer']].start
-    weights = [dict(index=p-first, frequency=q, position=[round(v, 4) for v in x], integer=k) for p, q, x,
-               k in zip(f['place'].tolist(), f['frequency'].tolist(), position, integer)]
+    entry, layer = tracker.entries[f['layer']], tracker.layers[f['layer']]
+    index = in_rows(torch.arange(layer.weight.numel()).view_as(layer.weight), layer).flatten()
+    place = index[f['place'].cpu() - tracker.layout.spans[f['layer']].start]
+    weights = [dict(index=p, frequency=q, position=[round(v, 4) for v in x], integer=k) for p, q, x,
+               k in zip(place.tolist(), f['frequency'].tolist(), position, integer)]
     return dict(layer=entry['name'], kind=entry['kind'], epoch=f['epoch'],
                 first_step=tracker.looks_before*tracker.interval, interval=tracker.interval, weights=weights)
 
@@ -305,12 +309,12 @@ def _pull(weight_oihw:Tensor, steps:Tensor, top:int) -> Tensor:
 @torch.no_grad()
 def dampening_term(
     weight_oihw:Tensor, # Latent weights
-    steps:Tensor,       # (o, 1, 1, 1) or a scalar
+    steps:Tensor,       # (o, 1, 1, 1), a scalar, or of groups (o, i/size, h, w)
     top:int,            # Largest integer of the grid
     aggregation:str,    # `sum` or `kernel_mean`
 ) -> Tensor: # A scalar, in squared units of the weights; without lambda
     "The dampening term of a layer."
-    return _pull(weight_oihw, steps, top).square().sum()*_shares(weight_oihw, aggregation)
+    return _pull(weight_oihw, spread(steps, weight_oihw), top).square().sum()*_shares(weight_oihw, aggregation)
 
 # %% ../../nbs/40_quant/04_oscillation.ipynb #04_oscillation-033
 @torch.no_grad()
@@ -326,6 +330,6 @@ def add_dampening(
         pull_rk = _pull(w_rk, steps_r1, rows.top)
         if rows.learned: pull_rk *= w_rk.abs() < steps_r1*rows.top  # nothing draws a weight from beyond the grid
         pulls = apart(pull_rk, weights)
-        torch._foreach_mul_(pulls, [2*_shares(w, aggregation) for w in weights])
+        torch._foreach_mul_(pulls, [2*_shares(layer.weight, aggregation) for layer in rows.layers])
         pull_rk.mul_(strength)
-        torch._foreach_add_([w.grad for w in weights], pulls)
+        torch._foreach_add_([in_rows(layer.weight.grad, layer) for layer in rows.layers], pulls)

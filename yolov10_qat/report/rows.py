@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ..core.config import RunConfig, changed_fields
+from ..core.config import RunConfig, changed_fields, sharing_words
 from ..core.doors import inside
 from ..core.layout import SELECTION, Layout
 from ..core.recipe import FLOAT_BITS, batches_gathered, word_lengths
@@ -84,7 +84,8 @@ def card(
     elif s.quantization:
         rows += [
             ('Weights',
-             f'{s.quantization.weight_bit_width} bit {s.quantization.granularity.replace("_", " ")}, '
+             f'{s.quantization.weight_bit_width} bit '
+             f'{sharing_words(s.quantization.granularity, s.quantization.group_size)}, '
              f'{s.quantization.average_bits:.2f} bits on average'),
             ('Layers', f'{s.quantization.layers_quantized} quantised, {s.quantization.layers_kept} kept')]
     if c:

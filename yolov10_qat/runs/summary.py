@@ -59,7 +59,8 @@ class Layer(Block):
     kind:OneLine                   # conv, depthwise, pointwise or dfl
     shape:list[Count]            # weight, (out, in/groups, h, w)
     bits:Positive|None              # None: kept in floating point
-    granularity:str|None       # per_channel or per_tensor; None: kept
+    granularity:str|None       # per_channel, per_tensor or per_group; None: kept
+    group_size:Positive|None = None  # input channels that share a step; None: not grouped
     kept_why:str|None = None   # reason, for layers that are kept
     # where the grid step comes from, stats or learned; None: kept, or written before this was recorded
     scale:str|None = None
@@ -72,10 +73,12 @@ class Quantization(Block):
     weight_bit_width:Positive
     activation_bit_width:None = None
     granularity:OneLine
+    group_size:Positive|None = None  # input channels that share a step, where it divides them; None: not grouped
     scale:OneLine
     layers_quantized:Count
     layers_kept:Count
     average_bits:float         # bits a convolution weight, floating point counted as 32
+    stored_bits:float|None = None  # the same with the scales; None: written before this was recorded
     layers:list[Layer] = Field(max_length=MOST)
     scale_init:OneLine|None = None   # how learned grid steps started; None: they come from the weights
     scale_lr:float|None = None   # their learning rate; None: not learned
@@ -138,6 +141,7 @@ class Sizes(Block):
     fp32_file:Positive              # the same network in the same container, convolution weights in 32 bits
     fp16_file:Positive              # the same in 16 bits
     average_bits:float         # a convolution weight as it is stored here; kept layers count 32
+    stored_bits:float|None = None  # the same with the scales; None: floats, or written before this was recorded
 
 # %% ../../nbs/20_runs/02_summary.ipynb #02_summary-012
 class Parity(Block):

@@ -22,9 +22,9 @@ from pydantic import ValidationError
 from ultralytics.utils.torch_utils import select_device
 
 from ..checkpoint.base_weights import find_base
-from ..checkpoint.format import average_bits, deployed
+from ..checkpoint.format import average_bits, deployed, stored_bits
 from ..checkpoint.store import BaseFile, open_base, read_base, save_calibrated
-from ..core.config import DEMO
+from ..core.config import DEMO, shared_channels
 from ..core.doors import USUAL_SIDE, first_problem, read_plain
 from ..core.errors import ConfigError
 from ..core.fields import Block
@@ -71,6 +71,7 @@ class LadderSettings(Block):
     base_sha256:str
     bits:int
     granularity:str
+    group_size:int|None = None # input channels that share a step; None: not grouped
     imgsz:int
     fingerprint:str            # of calibration and validation images
     calibration_images:int     # of which a method takes what it needs
@@ -93,6 +94,7 @@ class LadderStep(Block):
     method:str                 # canonical, with @4.25 behind it where so many bits were asked for; fp: the base
     seconds:float              # calibration alone
     average_bits:float         # a deployed convolution weight
+    stored_bits:float|None = None  # the same with the scales; None: floating, or written before this was recorded
     one2one:dict[str,float|None]    # pycocotools, keys of `evaluate.STATS`
     one2many:dict[str,float|None]
     checkpoint:str|None        # relative to the folder; None for fp
@@ -155,7 +157,8 @@ def run_ladder(
     *,
     variant:str='yolo10n',        # Size of the network
     bits:int=4,                   # Word length
-    granularity:str='per_channel', # `per_channel` or `per_tensor`
+    granularity:str='per_channel', # `per_channel`, `per_tensor` or `per_group`
+    group_size:int|None=None,     # Input channels that share a step, with `per_group`; None: `GROUP_SIZE`
     imgsz:int|None=None,          # Network input, pixels; None: as the base was trained, else 640
     batch:int=16,                 # Images at once
     device:str='cpu',             # Ultralytics device string
@@ -172,9 +175,9 @@ def run_ladder(
     with tempfile.TemporaryDirectory() as scratch:
         view = _view(coco_root, Path(scratch), calibration or VIEWS, max_loss is not None, progress, seed=seed,
                      train_split=train_split, val_split=val_split, val_max_images=val_max_images)
-        settings = LadderSettings(variant=variant, base_sha256=file_sha256(read.path), bits=bits,
-                                  granularity=granularity, imgsz=imgsz or read.imgsz or USUAL_SIDE,
-                                  fingerprint=view.fingerprint, seed=seed,
+        settings = LadderSettings(variant=variant, base_sha256=file_sha256(read.path), bits=bits, seed=seed,
+                                  granularity=granularity, group_size=shared_channels(granularity, group_size),
+                                  imgsz=imgsz or read.imgsz or USUAL_SIDE, fingerprint=view.fingerprint,
                                   calibration_images=view.train_images, val_images=view.val_images, max_loss=max_loss)
         base, note = _opened(read, variant, view, methods, tell)
         ladder = _begin(out, settings, read.path.name, device).model_copy(update=dict(class_order=note))
@@ -192,9 +195,9 @@ def _named(methods:list[str], granularity:str) -> list[str]:
     "Each method once, by its one name."
     methods = list(dict.fromkeys(map(canonical_ptq, methods)))
     wrong = [m for m in methods if fits_channels(m)]
-    if wrong and granularity != 'per_channel':
+    if wrong and granularity == 'per_tensor':
         raise ConfigError(f'{wrong[0]} fits a step to each channel, granularity={granularity} has one a layer: '
-                          'take per_channel, or leave it out of the methods')
+                          'take per_channel or per_group, or leave it out of the methods')
     return methods
 
 def _read(checkpoint:Path|str|BaseFile, variant:str) -> BaseFile:
@@ -266,7 +269,7 @@ class _Rungs:
 
     def _plan(self, raised:dict[str,int]={}):
         s = self.ladder.settings
-        return plan(self.base, s.bits, s.granularity, scale='learned', raised=raised)
+        return plan(self.base, s.bits, s.granularity, scale='learned', raised=raised, group_size=s.group_size)
 
     def _images(self, method:str):
         "What it is calibrated on, read once for all methods that see the same."
@@ -334,6 +337,7 @@ class _Climber(_Searching):
         self.ladder.steps.append(
             LadderStep(method=name, seconds=took if manifest else 0.,
                        average_bits=average_bits(manifest) if manifest else 32.,
+                       stored_bits=stored_bits(manifest) if manifest else None,
                        checkpoint=self._keep(name, model, manifest) if manifest else None,
                        to_fp=self._gap(name) if manifest else None,
                        errors=self._errors(model) if manifest else None,

@@ -29,7 +29,7 @@ from ultralytics.utils.torch_utils import select_device
 from ..checkpoint.base_weights import find_checkpoint
 from ..checkpoint.format import average_bits, deployed
 from ..checkpoint.store import BaseFile, open_base, read_base
-from ..core.config import DEMO, RunConfig
+from ..core.config import DEMO, RunConfig, shared_channels
 from ..core.doors import USUAL_SIDE
 from ..core.errors import ConfigError, nearest
 from ..core.files import file_sha256, write_atomic
@@ -354,7 +354,8 @@ def study(
     *,
     variant:str='yolo10n',      # Size of the network
     bits:int=4,                 # Word length
-    granularity:str='per_channel', # `per_channel` or `per_tensor`
+    granularity:str='per_channel', # `per_channel`, `per_tensor` or `per_group`
+    group_size:int|None=None,   # Input channels that share a step, with `per_group`; None: `GROUP_SIZE`
     val_split:str='val2017',    # Image folder, and the name in instances_NAME.json
     max_images:int=0,           # Validation images, 0 for all
     progress:Progress|None=None, # Told how far it is
@@ -371,7 +372,7 @@ def study(
         view = build_view(root, Path(scratch)/'dataset', train_split=val_split, val_split=val_split,
                           train_max_images=max_images, val_max_images=max_images, progress=progress)
         model = open_base(read, variant, view.names, tell)
-        manifest = plan(model, bits, granularity)
+        manifest = plan(model, bits, granularity, group_size=shared_channels(granularity, group_size))
         table = measure(model, view, manifest, progress=progress, **how)
         budget = budget or default_budget(manifest)
         chosen = suggest(table, budget)
