@@ -331,8 +331,10 @@ def out_of_rows(
     x:Tensor,               # From `in_rows`, or of that shape
     layer:qnn.QuantConv2d,  # The same
 ) -> Tensor: # (o, i, h, w)
-    "The way back."
-    return x.permute(0, 3, 1, 2).contiguous() if layer.group_size else x
+    "The way back, in the strides that a convolution has by itself: others are computed by another kernel."
+    if not layer.group_size: return x
+    o, h, w, i = x.shape
+    return x.permute(0, 3, 1, 2).reshape(o, -1).view(o, i, h, w)
 
 # %% ../../nbs/40_quant/01_fakequant.ipynb #01_fakequant-033
 class Rows(NamedTuple):
