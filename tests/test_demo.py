@@ -168,7 +168,7 @@ def smaller(line):
 
 @pytest.fixture
 def documented():
-    "Command lines of README and guides in their order, without make; and those of them that need COCO and a GPU."
+    "Command lines of README and guides, page by page, without make; and those of them that need COCO and a GPU."
     lines = [line for page in DOCUMENTS for line in shell_lines(page.read_text(encoding='utf-8')) if not line.startswith('make ')]
     coco = [line for line in lines if 'path/to/coco' in line and ' scratch ' not in line]
     assert coco and len(lines) - len(coco) > 7
@@ -200,7 +200,7 @@ def as_words(line):
 
 @pytest.mark.timeout(3000)  # some twenty commands, several of them runs
 def test_documented_commands(documented, place):
-    "In their order, in one folder, as printed; runs are made smaller, and make is called elsewhere."
+    "Page by page, in one folder, as printed; runs are made smaller, and make is called elsewhere."
     shell = []
     for line in map(smaller, documented[0]):
         if line.startswith('yolov10-qat ') and not line.startswith('yolov10-qat dataset '):
