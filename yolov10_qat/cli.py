@@ -6,7 +6,7 @@
 __all__ = ['app', 'checkpoint_app', 'RUN_LOG', 'scratch_app', 'Limit', 'Root', 'Weights', 'DataOrDemo', 'InputSide', 'Batch',
            'Granularity', 'GroupSize', 'Averages', 'MaxLoss', 'LONGEST', 'UsageError', 'with_config_options', 'run',
            'demo', 'scratch_fp16', 'scratch_qat', 'dataset', 'evaluate_command', 'sensitivity', 'ptq', 'show', 'verify',
-           'export', 'report', 'publish', 'worker', 'summarize', 'sweep_command', 'with_amp_type', 'main']
+           'export', 'npu', 'report', 'publish', 'worker', 'summarize', 'sweep_command', 'with_amp_type', 'main']
 
 # %% ../nbs/99_cli.ipynb #99_cli-002
 import inspect
@@ -464,6 +464,22 @@ def export(
     print(f"input: squares of {made.imgsz} pixels{'' if imgsz else ', as it was trained'}")
     for line in export_lines(made): print(line)
     print(f'{format}: {out.resolve()}')
+    return 0
+
+# %% ../nbs/99_cli.ipynb #99_cli-028b
+@app.command()
+def npu(file:Annotated[Path, typer.Argument(help='exported file, of the format onnx-int4')]) -> int:
+    "Which convolutions meet the documented rules of Qualcomm's NPU for weights in blocks (nothing is run there)."
+    from yolov10_qat.deploy.npu_rules import npu_counts, npu_layers
+    from yolov10_qat.deploy.onnx_file import read_onnx
+    layers = npu_layers(read_onnx(file)[1])
+    def said(problems): return ', '.join(problems) or 'yes'
+    rows = [('layer', 'shape', 'bits', 'block', 'in blocks', 'whole numbers', 'LPBQ')]
+    rows += [(x.name, 'x'.join(map(str, x.shape)), str(x.bits or 'float'), str(x.block or '-'), said(x.no_blocks),
+              said(x.not_native), said(x.not_lpbq)) for x in layers]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows: print('  '.join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+    print(f'{npu_counts(layers)} (rules and their sources: nbs/60_deploy/09_npu_rules.ipynb)')
     return 0
 
 # %% ../nbs/99_cli.ipynb #99_cli-029
