@@ -50,6 +50,7 @@ def _causes(error:BaseException|None) -> Iterator[BaseException]:
         yield error
         error = error.__cause__ or error.__context__
 
+# %% ../../nbs/10_core/07_files.ipynb #07_files-031s
 def no_room(
     error:BaseException|None, # Of writing a file; what it was raised from is looked at too
 ) -> str: # What stands in the way and what to do; empty for an error of another kind
