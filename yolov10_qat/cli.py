@@ -479,7 +479,7 @@ def npu(file:Annotated[Path, typer.Argument(help='exported file, of the format o
               said(x.not_native), said(x.not_lpbq)) for x in layers]
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows: print('  '.join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
-    print(f'{npu_counts(layers)} (rules and their sources: nbs/60_deploy/09_npu_rules.ipynb)')
+    print(f'{npu_counts(layers)} (rules and their sources: nbs/60_deploy/11_npu_rules.ipynb)')
     return 0
 
 # %% ../nbs/99_cli.ipynb #99_cli-029
