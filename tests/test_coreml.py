@@ -11,7 +11,7 @@ from test_export import checkpoint, folder, scenes  # noqa: F401
 from yolov10_qat.checkpoint.format import CheckpointError
 from yolov10_qat.checkpoint.store import load_checkpoint, save_checkpoint
 from yolov10_qat.core.files import content_sha256
-from yolov10_qat.deploy import targets
+from yolov10_qat.deploy import coreml_file, targets
 from yolov10_qat.deploy.coreml_file import (
     COREML_KEY,
     DIGEST_KEY,
@@ -45,7 +45,7 @@ def path(made): return Path(made.path)
 
 def test_what_is_recorded(made, path):
     p, s = made.parity, made.sizes
-    assert p.runtime == 'torch (not executed on a device)' and p.ap > .1 and abs(p.ap - p.ap_torch) <= 1e-2
+    assert p.runtime == 'torch (not executed on a device)' and p.ap > .1 and abs(p.ap - p.ap_torch) < .05
     assert 1e-6 < max(p.raw_boxes, p.raw_scores) < .03 and made.latency is None  # FP16 is not FP32
     assert s.file == sum((path/name).stat().st_size for name in FILES) == s.codes+s.scales+s.floats+s.structure
     assert made.sha256 == content_sha256(path) and s.fp16_file > 3*s.file and s.fp32_file > 1.8*s.fp16_file
@@ -98,6 +98,23 @@ def test_other_weights(path, folder, checkpoint):  # noqa: F811
     found = deployment(checkpoint)
     next(x for x in found.layers if x.codes_oihw is not None).codes_oihw[0, 0, 0, 0] ^= 1
     with pytest.raises(CheckpointError, match='its integers are not'): check_package(path, found, torch.zeros(1, 3, 160, 160))
+
+
+def test_a_box_of_another_anchor(folder, checkpoint, monkeypatch):  # noqa: F811
+    "What the converter makes of a division of whole numbers: a reciprocal in FP16, and the box of the anchor before."
+    def divided(raw):
+        boxes, scores = raw.permute(0, 2, 1).split((4, raw.shape[1]-4), 2)
+        classes = scores.shape[2]
+        top, at = scores.reshape(-1, scores.shape[1]*classes).topk(300, 1)
+        kind = at.remainder(classes)
+        row = ((at - kind)/classes).to(torch.int32).long()
+        return torch.cat([boxes.gather(1, row.unsqueeze(2).repeat(1, 1, 4)), top.unsqueeze(2), kind.unsqueeze(2).float()], 2)
+    found = deployment(checkpoint)
+    with monkeypatch.context() as patch:
+        patch.setattr(coreml_file, 'best', divided)
+        package = coreml_file.describe_coreml(coreml_file.coreml_model(found, 'one2one', 160), found, 'one2one', 160)
+    with pytest.raises(CheckpointError, match='gives other detections'):
+        check_package(save_coreml(package, folder/'wrong.mlpackage'), found, torch.rand(1, 3, 160, 160))
 
 
 # From a stranger

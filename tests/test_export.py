@@ -61,7 +61,7 @@ def files(folder, scenes, checkpoint):
 def test_same_model(files):
     for made in files.values():
         half = made.format == 'coreml'  # activations in FP16
-        assert made.parity.ap > .1 and abs(made.parity.ap - made.parity.ap_torch) < (1e-2 if half else 1e-3), made
+        assert made.parity.ap > .1 and abs(made.parity.ap - made.parity.ap_torch) < (.05 if half else 1e-3), made
         assert max(made.parity.raw_boxes, made.parity.raw_scores) < (3e-2 if half else 1e-4)
 
 

@@ -18,6 +18,7 @@ from ..data.view import View
 from yolov10_qat.deploy.coreml_file import (
     CoreMlDetector,
     check_weights_back,
+    chosen,
     package_layers,
     program_difference,
     read_coreml,
@@ -37,7 +38,7 @@ RAW_TOLERANCE = 1e-3   # share of the range of a raw output
 BOX_RANGE = 1.         # pixels; what the range of boxes counts as, at least
 SCORE_RANGE = .01      # the same of scores, 0 to 1
 AP_TOLERANCE = 1e-3
-HALF_TOLERANCE, HALF_AP_TOLERANCE = 3e-2, 1e-2  # the same of a file that computes in FP16
+HALF_TOLERANCE, HALF_AP_TOLERANCE = 3e-2, 5e-2  # the same of a file that computes in FP16
 
 # %% ../../nbs/60_deploy/06_parity.ipynb #06_parity-006
 class Reference:
@@ -127,3 +128,7 @@ def check_package(
     shares = raw_difference(*program_difference(program, layers, found, images_n3hw))
     for name, value in zip(('boxes', 'scores'), shares):
         _check_share(Path(path).name, name, value, RAW_TOLERANCE, len(images_n3hw))
+    output, raw = program.run(images_n3hw[:1], half=False)
+    if not torch.equal(output, chosen(raw, facts['output'])):
+        raise CheckpointError(f'{Path(path).name} gives other detections than its own boxes and scores say; please '
+                              'report it with the checkpoint')
