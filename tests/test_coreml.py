@@ -1,12 +1,16 @@
 "A Core ML package: the AP of its checkpoint, integers bit for bit, the right box for each score; from a stranger, one line; without the extra, how to get it."
 import json
+import random
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+from google.protobuf.message import DecodeError
 
 from conftest import command
+from hostile import flipped, watched
 from test_export import checkpoint, folder, scenes  # noqa: F401
 from yolov10_qat.checkpoint.format import CheckpointError
 from yolov10_qat.checkpoint.store import load_checkpoint, save_checkpoint
@@ -200,3 +204,22 @@ def test_the_files_of_a_package(path, tmp_path):
     assert 'is larger than' in reason(large)
     assert 'no Core ML package' in reason(tmp_path/'absent.mlpackage')
     assert read_coreml(package('whole.mlpackage'))[0]['version'] == 1
+
+
+def test_fuzz(path, tmp_path):
+    "A bit of the model flipped, with a digest that fits: opened, or refused in one line; nothing else."
+    package, draw, said = _package(path), random.Random(0), Counter()
+    whole = package.spec.SerializeToString(deterministic=True)
+    for i in range(60):
+        spec = type(package.spec)()
+        try: spec.ParseFromString(flipped(whole, draw, draw.choice([1, 1, 3])))
+        except DecodeError: continue
+        spec.description.metadata.userDefined[DIGEST_KEY] = coreml_digest(Package(spec, package.weights))
+        where = save_coreml(Package(spec, package.weights), tmp_path/f'{i}.mlpackage')
+        try:
+            with watched(tmp_path, seconds=60): read_coreml(where)
+            said['opened'] += 1
+        except CheckpointError as e:
+            assert len(str(e).splitlines()) == 1 and str(where) in str(e)
+            said['refused'] += 1
+    assert said['refused'] > 10, said

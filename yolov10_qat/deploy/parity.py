@@ -18,7 +18,7 @@ from ..data.view import View
 from yolov10_qat.deploy.coreml_file import (
     CoreMlDetector,
     check_weights_back,
-    chosen,
+    output_of,
     package_layers,
     program_difference,
     read_coreml,
@@ -129,6 +129,6 @@ def check_package(
     for name, value in zip(('boxes', 'scores'), shares):
         _check_share(Path(path).name, name, value, RAW_TOLERANCE, len(images_n3hw))
     output, raw = program.run(images_n3hw[:1], half=False)
-    if not torch.equal(output, chosen(raw, facts['output'])):
+    if not torch.equal(output, output_of(raw, facts['output'])):
         raise CheckpointError(f'{Path(path).name} gives other detections than its own boxes and scores say; please '
                               'report it with the checkpoint')
