@@ -38,7 +38,7 @@ RAW_TOLERANCE = 1e-3   # share of the range of a raw output
 BOX_RANGE = 1.         # pixels; what the range of boxes counts as, at least
 SCORE_RANGE = .01      # the same of scores, 0 to 1
 AP_TOLERANCE = 1e-3
-HALF_TOLERANCE, HALF_AP_TOLERANCE = 3e-2, 5e-2  # the same of a file that computes in FP16
+HALF_TOLERANCE, HALF_AP_TOLERANCE = .1, .05  # the same of a file that computes in FP16
 
 # %% ../../nbs/60_deploy/06_parity.ipynb #06_parity-006
 class Reference:
