@@ -148,3 +148,10 @@ def test_a_packed_file_whose_scales_are_of_another_shape(packed, tmp_path):  # n
     place = next(i for i, e in enumerate(header['layers']) if e['shape'][1] % 8 == 0)
     layers = [e | dict(group_size=8) if i == place else e for i, e in enumerate(header['layers'])]
     assert f"tensor {layers[place]['name']}.scale is F32" in opened(written(tmp_path/'x.safetensors', header | dict(layers=layers), tensors))
+
+
+def test_a_core_ml_package_holds_them(grouped, tmp_path):
+    "What is read back is compared with the checkpoint, bit for bit, before the package is kept."
+    done = command('export', last(grouped), '--format', 'coreml', '--out', tmp_path/'x.mlpackage', '--weights', 'raw')
+    assert done.returncode == 0, done.stderr
+    assert 'not executed on a device' in done.stdout

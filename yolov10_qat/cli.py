@@ -234,7 +234,8 @@ def evaluate_command(
     from yolov10_qat.checkpoint.format import check_archive, check_file, check_weights
     from yolov10_qat.deploy.targets import SUFFIXES
     check_weights(weights)
-    (check_file if checkpoint.suffix in SUFFIXES.values() else check_archive)(checkpoint)
+    if not (checkpoint.suffix == SUFFIXES['coreml'] and checkpoint.is_dir()):
+        (check_file if checkpoint.suffix in SUFFIXES.values() else check_archive)(checkpoint)
     _check_data(coco_root, val_split)
     from yolov10_qat.deploy.detectors import evaluate_file
     from yolov10_qat.pipeline.stages import check_device
@@ -434,11 +435,13 @@ def verify(file:Annotated[Path, typer.Argument(help='checkpoint of this project'
 def export(
     checkpoint:Annotated[Path, typer.Argument(help='checkpoint of this project with quantised weights')],
     *,
-    out:Annotated[Path, typer.Option(help='file to write: .safetensors for packed, .onnx for the others')],
-    format:Annotated[str, typer.Option(help='packed, onnx-int4, onnx-qcdq, qonnx or onnx-fp32')]='packed',
+    out:Annotated[Path, typer.Option(help='file to write: .safetensors for packed, .mlpackage for coreml, .onnx '
+                                           'for the others')],
+    format:Annotated[str, typer.Option(help='packed, onnx-int4, onnx-qcdq, qonnx, onnx-fp32 or coreml (extra '
+                                            'coreml)')]='packed',
     head:Annotated[str,
-                   typer.Option(help='ONNX: one2one (300 x 6, no NMS), raw (the same head, all anchors) or one2many '
-                                     '(all anchors, NMS follows)')]='one2one',
+                   typer.Option(help='ONNX, Core ML: one2one (300 x 6, no NMS), raw (the same head, all anchors); '
+                                     'ONNX: one2many (all anchors, NMS follows)')]='one2one',
     imgsz:Annotated[int | None,
                     typer.Option(min=32, help='network input, pixels, a multiple of 32 [as it was trained]')]=None,
     opset:Annotated[int | None, typer.Option(help='ONNX: 21 or later for onnx-int4 [21; 17 for the others]')]=None,
