@@ -41,7 +41,7 @@ from ..data.view import View, build_view
 from ..deploy.export import export_all
 from ..deploy.parity import PARITY_IMAGES
 from ..evaluate.heads import HEADS, evaluate, validation_view
-from ..evaluate.rungs import rungs_of, save_gain, save_scores, save_selection
+from ..evaluate.rungs import rungs_of, save_gain, save_scores, save_selection, share_interval
 from yolov10_qat.pipeline.blocks import (
     artifacts_block,
     dataset_block,
@@ -63,7 +63,8 @@ from ..report.tracking_tables import read_oscillation
 from ..runs.diagnosis import diagnose
 from ..runs.folder import relative_inside
 from ..runs.results import last_phase, read_results, status_word
-from ..runs.summary import Exported, Model, Rung, RunSummary
+from ..runs.summary import Exported, Model, Rung, RunSummary, ShareInterval
+from ..runs.worth import delivered_rung, worth_of
 from ..studies.bit_search import least_bits, search_sentence
 from ..studies.sensitivity import check_keep_list, measure_and_keep
 from ..train.float_trainer import FloatTrainer, checkpoint_bytes, checkpoints_room, overrides, recipe_of
@@ -388,5 +389,11 @@ class Experiment(_Exported):
             s.stopped = stopped_block(self.config, self.root)
             s.artifacts = artifacts_block(self.root)
             s.status, s.error = status_word(s.metrics.best_value, s.stability), None
+            s.worth = worth_of(s, self._interval())
         write_summary_md(self.root)
         return s
+
+    def _interval(self) -> ShareInterval|None:
+        delivered = delivered_rung(self.summary)
+        if delivered is None: return None
+        return share_interval(delivered.rung, self.files.evaluation, self.view.val_annotations)
