@@ -211,7 +211,7 @@ def test_methods_trained_differently_are_not_pooled(runs_of):
 
 def test_sentences_claim_no_more_than_the_numbers_carry(runs_of):
     def said(*summaries): return ' '.join(sentences(compare(runs_of(*summaries)).variants[0]))
-    assert 'this may be chance' in said(vary(method='baseline'), vary(method='ema'))
+    assert 'this may be the chance of one training' in said(vary(method='baseline'), vary(method='ema'))
     three = [vary(method=m, seed=s, shift=.01*s) for m in ('baseline', 'ema') for s in range(3)]
     assert 'no difference is shown' in said(
         *three[:2], *three[3:5]) and 'above 0; with so few seeds it is a hint, not a proof' in said(*three)
@@ -552,6 +552,18 @@ def test_old_figures_go_and_other_folders_stay(tmp_path):
         'curves-yolo10n', 'ladder-yolo10n', 'states-yolo10n', 'forest'}
     for other in (tmp_path, tmp_path/'runs'/N0['run_id']):
         with pytest.raises(FileExistsError, match='holds other things'): write_comparison([tmp_path/'runs'], other)
+
+
+def test_every_interval_says_what_is_not_in_it(runs_of):
+    "Over seeds the images are not in it, over images the training is not; twins are one training each."
+    found = compare(runs_of(*six())).variants[0]
+    pairs = [t for t in sentences(found) if ' against ' in t]
+    assert len(pairs) == 2 and all('Over the seeds, on these images, the 95% interval is' in t for t in pairs)
+    assert [('The images were not resampled' in t) ^ ('no difference is shown' in t) for t in pairs] == [True, True]
+    assert any('The images were not resampled' in t for t in pairs)
+    gain, = [t for t in sentences(found) if t.startswith('QC changes')]
+    assert 'over the images of one training: the chance of training, another seed, is not in it' in gain
+    assert 'The images were not resampled' in ' '.join(state_sentences(found))
 
 
 @pytest.mark.parametrize('asked', [False, True])
