@@ -59,6 +59,7 @@ from ..quant.layers import deployable, plan, plan_of, quantize
 from ..quant.views import few_images
 from ..report.page import write_summary_md
 from ..report.read import read_correction
+from ..report.style import LOOKS, ap_text
 from ..report.tracking_tables import read_oscillation
 from ..runs.diagnosis import diagnose
 from ..runs.folder import relative_inside
@@ -236,8 +237,10 @@ class _Scoring(_Described):
         c = self.config
         folder.mkdir(parents=True, exist_ok=True)
         scores = evaluate(make(), view, c.imgsz, 2*c.batch, c.device,
-                          workers=0 if c.device == 'cpu' else c.workers, label=rung)
+                          workers=0 if c.device == 'cpu' else c.workers, label=LOOKS[rung].label)
         for head in HEADS: save_scores(scores[head], rung, folder)
+        aside = '' if view is self.view else f' on the {view.val_images:,} images set aside'
+        log_note(f"{LOOKS[rung].label} {ap_text(scores['one2one'].pycocotools['AP'])}{aside}")
 
     def _score_float(self, content:dict[str,Any]) -> pd.DataFrame:
         self._score('fp', lambda: build_model(content))
@@ -360,6 +363,7 @@ class _Exported(_Selected):
                 if made.parity.runtime == 'onnxruntime': save_scores(scores, 'export', self.files.evaluation)
             self.summary.exports = [self._inside(made) for made, _ in files]
             self.summary.refused_exports = [*map(self._inside, refused)]
+            log_note(f"export/ holds {len(files)} file{'s'*(len(files) != 1)}")
             told = [e.model_dump() for e in [*self.summary.exports, *self.summary.refused_exports]]
             write_atomic(self.files.exports, json.dumps(told, indent=1))
         return export_table(self.summary.exports)
