@@ -168,11 +168,11 @@ def delivered_sentence(
     "Which state is delivered, and what it was chosen from."
     state, chosen = delivered_rung(summary), summary.metrics.selection
     if state is None: return ''
-    if chosen is None: return f'Delivered: {LOOKS[state.rung].label}, the last state; export/ holds it.'
+    held = '; export/ holds it' if summary.exports else ''
+    if chosen is None: return f'Delivered: {LOOKS[state.rung].label}, the last state{held}.'
     scores = ', '.join(f'{LOOKS[s.rung].label} {ap_text(s.AP)}' for s in chosen.scores)
     return (f'Delivered: {LOOKS[state.rung].label}, the best of {len(chosen.scores)} on {chosen.images:,} training '
-            f'images that were set aside and trained nothing (AP {scores}); export/ holds it. Validation images chose '
-            'nothing.')
+            f'images that were set aside and trained nothing (AP {scores}){held}. Validation images chose nothing.')
 
 # %% ../../nbs/70_report/09_verdict.ipynb #09_verdict-012b
 def stopped_sentence(
