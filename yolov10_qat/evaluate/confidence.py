@@ -75,7 +75,7 @@ def _rates(state:_State, objects_n:np.ndarray, weights_bn:np.ndarray) -> _Rates:
     right_nt, found_nt = _counts(state, objects_n.size)
     return _Rates(_share(weights_bn @ right_nt, weights_bn @ found_nt), _share(right_nt.sum(axis=0), objects_n.sum()))
 
-def _same_precision(before:_Rates, after:_Rates) -> np.ndarray: # (b,) place in `THRESHOLDS`, or its length: never reached
+def _same_precision(before:_Rates, after:_Rates) -> np.ndarray: # (b,) place in `THRESHOLDS`, or its length
     reached_bt = after.precision_bt >= before.precision_bt[:, [_PLACE]]  # not where one of them is NaN
     return np.where(reached_bt.any(axis=1), reached_bt.argmax(axis=1), len(THRESHOLDS))
 
@@ -89,7 +89,8 @@ def _shift(change:np.ndarray, before:_Rates, after:_Rates) -> ScoreShift:
     median, lower, upper = np.quantile(change, [.5, .25, .75]).tolist() if change.size else [None]*3
     return ScoreShift(
         pairs=change.size, median=median, lower=lower, upper=upper, precision=_at(before.precision_bt[0], _PLACE),
-        recall=_at(before.recall_t, _PLACE), threshold=_at(THRESHOLDS, place_b[0]), low=_at(THRESHOLDS, low), high=_at(THRESHOLDS, high),
+        recall=_at(before.recall_t, _PLACE), threshold=_at(THRESHOLDS, place_b[0]), low=_at(THRESHOLDS, low),
+        high=_at(THRESHOLDS, high),
         recall_after=_at(after.recall_t, place_b[0]))
 
 def _curve(rates:_Rates) -> ScoreCurve:
