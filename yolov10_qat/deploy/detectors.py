@@ -15,6 +15,7 @@ from ..checkpoint.format import check_weights
 from ..checkpoint.store import load_checkpoint, model_of
 from ..core.doors import USUAL_SIDE, input_side
 from ..core.progress import log_note
+from .litert_file import LiteDetector
 from .onnx_file import OnnxDetector
 from .packed import packed_network, read_packed
 from ..evaluate.heads import Detector, HeadScores, TorchDetector, evaluate, validation_view
@@ -32,8 +33,8 @@ def open_detector(
 def _opened(path:Path|str, weights:str, device:str) -> tuple[Detector,Any]: # And what it says it was trained at
     check_weights(weights)
     kind = Path(path).suffix
-    if kind == '.onnx':
-        detector = OnnxDetector(path)
+    if kind in ('.onnx', '.tflite'):
+        detector = OnnxDetector(path) if kind == '.onnx' else LiteDetector(path)
         return detector, detector.facts['imgsz']
     if kind == '.safetensors':
         header, tensors = read_packed(path)

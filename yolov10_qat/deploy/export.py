@@ -17,14 +17,21 @@ from ..core.layout import Layout
 from ..core.progress import log_note, report_progress
 from ..core.shown import one_line
 from ..data.view import View
+from yolov10_qat.deploy.litert_file import (
+    check_litert_weights,
+    describe_litert,
+    litert_floats,
+    litert_model,
+    save_litert,
+)
 from .network import Deployment, deployment
 from .onnx_file import describe, onnx_model, save_onnx
 from .packed import save_packed
 from .parity import PARITY_IMAGES, Reference, parity
-from .sizes import _onnx_sizes, _packed_sizes, latency
-from .targets import HEAD_OF, check_dialect, check_request
+from .sizes import _litert_sizes, _onnx_sizes, _packed_sizes, latency
+from .targets import HEAD_OF, check_dialect, check_groups, check_request
 from ..evaluate.heads import HEADS, HeadScores, validation_view
-from ..runs.summary import Exported, NotExported
+from ..runs.summary import Exported, Latency, NotExported, Sizes
 
 # %% ../../nbs/60_deploy/08_export.ipynb #08_export-005
 def export(
@@ -44,19 +51,33 @@ def export(
     report_progress(what=f'export {path.name}')
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         part = Path(folder)/path.name
-        if format == 'packed':
-            save_packed(found, part)
-            sizes, turns = _packed_sizes(part, found), None
-        else:
-            def make(dialect, *how):
-                return describe(onnx_model(found, dialect, output, imgsz, *how), found, dialect, output, imgsz, dynamic)
-            model, floating = make(format, opset, dynamic), make('onnx-fp32', None, dynamic)
-            save_onnx(model, part)
-            sizes, turns = _onnx_sizes(part, found, floating), latency(model, floating, reference.images[:1])
+        sizes, turns = _write(found, part, reference, format, output, opset, dynamic)
         measured, scores = parity(part, output, reference)
         os.replace(part, path)
     return Exported(path=str(path), format=format, output=output, imgsz=imgsz, sha256=file_sha256(path), sizes=sizes,
                     parity=measured, latency=turns), scores
+
+# %% ../../nbs/60_deploy/08_export.ipynb #08_export-005a
+def _write(found:Deployment, part:Path, reference:Reference, format:str, output:str, *how) -> tuple[Sizes,Latency|None]:
+    "A file in any format; its sizes, and what its runtime takes."
+    imgsz = reference.imgsz
+    if format == 'packed':
+        save_packed(found, part)
+        return _packed_sizes(part, found), None
+    if format == 'litert': return _write_litert(found, part, reference, output)
+    def make(dialect, opset, dynamic):
+        traced = onnx_model(found, dialect, output, imgsz, opset, dynamic)
+        return describe(traced, found, dialect, output, imgsz, dynamic)
+    model, floating = make(format, *how), make('onnx-fp32', None, how[1])
+    save_onnx(model, part)
+    return _onnx_sizes(part, found, floating), latency(model, floating, reference.images[:1])
+
+# %% ../../nbs/60_deploy/08_export.ipynb #08_export-005c
+def _write_litert(found:Deployment, part:Path, reference:Reference, output:str) -> tuple[Sizes,Latency]:
+    floats = litert_floats(found, output, reference.imgsz)
+    save_litert(describe_litert(litert_model(floats, found.layers), found, output, reference.imgsz), part)
+    file = check_litert_weights(part, found)
+    return _litert_sizes(part, found, file, floats), latency(file.data, floats, reference.images[:1])
 
 # %% ../../nbs/60_deploy/08_export.ipynb #08_export-007
 def export_all(
@@ -119,6 +140,7 @@ def export_checkpoint(
     "Write a deployable file of a checkpoint and compare it with the network in torch."
     check_request(out, format, output, opset, dynamic)
     found = deployment(checkpoint, weights, HEAD_OF[output])
+    if format == 'litert': check_groups(format, found.manifest)
     data, split = _data_of(checkpoint, coco_root, val_split)
     with tempfile.TemporaryDirectory() as scratch:
         view = validation_view(data, Path(scratch)/'dataset', found.facts['names'], str(checkpoint), val_split=split,
@@ -143,9 +165,11 @@ def export_lines(
              f'AP {_ap(p.ap)} by {p.runtime}, {_ap(p.ap_torch)} by the checkpoint in torch '
              f'({p.images} images, {p.head}, pycocotools)']
     return lines if t is None else [*lines,
-                                    f'one image: {t.own_ms:.1f} ms, FP32 {t.fp32_ms:.1f} ms (onnxruntime, CPU, '
-                                    f'medians of {t.turns}): no runtime has a faster INT4 convolution, the gain is '
-                                    'size']
+                                    f'one image: {t.own_ms:.1f} ms, FP32 {t.fp32_ms:.1f} ms ({p.runtime}, CPU, '
+                                    f'medians of {t.turns}): {_SPEED[p.runtime]}']
 
 # %% ../../nbs/60_deploy/08_export.ipynb #08_export-012z
+_SPEED = {'onnxruntime': 'no runtime has a faster INT4 convolution, the gain is size',
+          'litert': "4-bit weights, float arithmetic: LiteRT's CPU kernels dequantise them"}
+
 def _ap(value:float|None) -> str: return '-' if value is None else f'{value:.4f}'

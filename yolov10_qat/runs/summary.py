@@ -147,7 +147,7 @@ class Sizes(Block):
 class Parity(Block):
     "How an exported file compares with the network in torch on the same square images."
     head:Literal['one2one', 'one2many']
-    runtime:Literal['onnxruntime', 'torch']  # that ran the file
+    runtime:Literal['onnxruntime', 'torch', 'litert']  # that ran the file
     raw_images:Count             # whose raw outputs were compared
     raw_boxes:float            # largest absolute difference of decoded boxes, as a share of their range
     raw_scores:float           # the same of class scores
@@ -165,7 +165,7 @@ class Latency(Block):
 class Exported(Block):
     "A deployable file."
     path:OneLine                   # relative to the run root where it lies in it
-    format:OneLine                 # packed, onnx-int4, onnx-qcdq, qonnx or onnx-fp32
+    format:OneLine                 # packed, onnx-int4, onnx-qcdq, qonnx, onnx-fp32 or litert
     output:OneLine                 # one2one, raw or one2many
     imgsz:Positive                  # side of the square input that it was compared at
     sha256:OneLine
