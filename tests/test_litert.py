@@ -140,6 +140,9 @@ def nowhere(model): last(model).inputs = [10_000]
 def itself(model): last(model).inputs = [*last(model).outputs]
 def constant(model): last(model).outputs = [model.subgraphs[0].operators[0].inputs[0]]
 def negative(model): last(model).inputs = [-2]
+def no_inputs(model): last(model).inputs = None
+def more_inputs(model): model.subgraphs[0].operators[0].inputs = [*model.subgraphs[0].operators[0].inputs]*2
+def no_output(model): last(model).outputs = None
 def two_graphs(model): model.subgraphs *= 2
 def outside(model): model.buffers[tensor(model, 'stem.codes').buffer].offset, model.buffers[tensor(model, 'stem.codes').buffer].size = 1 << 40, 8
 def short(model): model.buffers[tensor(model, 'stem.codes').buffer].data = np.zeros(107, np.uint8)
@@ -164,7 +167,7 @@ def bits(model):
 
 REFUSED = [(custom, 'FlexWriteFile'), (named, 'FlexWriteFile'), (builtin, 'an operator that we do not use'), (beyond, 'no whole'),
            (nowhere, 'reads what is not there'), (itself, 'reads what is not there'), (constant, 'writes what is'),
-           (negative, 'reads what is not there'), (two_graphs, 'has 2 graphs'), (outside, 'outside of its graph'),
+           (negative, 'reads what is not there'), (no_inputs, 'of 0 tensors'), (more_inputs, 'has a'), (no_output, 'gives 0'), (two_graphs, 'has 2 graphs'), (outside, 'outside of its graph'),
            (short, 'has 107 bytes'), (no_codes, 'reads what is not there'), (huge, 'of the shape'), (variable, 'of a kind'),
            (text, 'of a kind'), (floats, 'no integers for odd'), (turned, 'does not hold stem'), (fewer_scales, 'does not hold stem'),
            (inputs, 'should take images'), (one_output, 'should take images'), (no_header, LITERT_KEY), (bits, 'does not hold odd'),
@@ -216,11 +219,11 @@ def signed(data):
     old, new = (word.encode() for word in litert_digest(data))
     return data.replace(old, new) if old else data
 
-def _damaged(folder, count, seed):
+def _damaged(where, count, seed):
     "One thing wrong a file, its digest computed again or not: names of files, by what is wrong."
     draw, model_bytes = random.Random(seed), litert_bytes(described())
     for i in range(count):
-        kind, path = draw.choice(['header', 'bytes', 'bytes', 'bytes', 'digest', 'cut']), folder/f'{i}.tflite'
+        kind, path = draw.choice(['header', 'bytes', 'bytes', 'bytes', 'digest', 'cut']), where/f'{i}.tflite'
         if kind == 'header':
             model = described()
             facts = mutate(json.loads(bytes(said(model, LITERT_KEY).data)), draw)[0]
@@ -251,9 +254,9 @@ def test_fuzz_of_the_reader(tmp_path):
 def converter(tmp_path_factory):
     "Its Python: $LITERT_PYTHON, or one that is made now."
     if given := os.environ.get('LITERT_PYTHON'): return given
-    folder = tmp_path_factory.mktemp('converter')
-    subprocess.run([sys.executable, '-m', 'venv', folder], check=True)
-    python = folder/'bin'/'python'
+    made = tmp_path_factory.mktemp('converter')
+    subprocess.run([sys.executable, '-m', 'venv', made], check=True)
+    python = made/'bin'/'python'
     subprocess.run([python, '-m', 'pip', 'install', '-q', f'{REPOSITORY}[litert]', 'litert-torch==0.10.0', 'torch<2.15'], check=True)
     return python
 

@@ -251,10 +251,11 @@ def save_litert(
 LARGEST_LITERT = 1 << 30   # bytes; YOLOv10x in floating point takes 120 MB
 MOST_PARTS = 20_000        # tensors, operators or buffers; YOLOv10n has 700
 LARGEST_TENSOR = 1 << 27   # numbers
-OPERATORS = ('ADD', 'BATCH_MATMUL', 'CAST', 'CONCATENATION', 'CONV_2D', 'DEPTHWISE_CONV_2D', 'DEQUANTIZE', 'DIV',
-             'FLOOR_MOD', 'GATHER_ND', 'LESS', 'LOGICAL_AND', 'LOGISTIC', 'MAX_POOL_2D', 'MUL', 'NOT_EQUAL', 'PAD',
-             'REDUCE_MAX', 'RESHAPE', 'RESIZE_NEAREST_NEIGHBOR', 'RELU', 'SELECT', 'SELECT_V2', 'SIGN', 'SLICE',
-             'SOFTMAX', 'SUB', 'TOPK_V2', 'TRANSPOSE')
+OPERATORS = {  # name -> tensors that it reads; 0: any number
+    'ADD': 2, 'BATCH_MATMUL': 2, 'CAST': 1, 'CONCATENATION': 0, 'CONV_2D': 3, 'DEPTHWISE_CONV_2D': 3, 'DEQUANTIZE': 1,
+    'DIV': 2, 'FLOOR_MOD': 2, 'GATHER_ND': 2, 'LESS': 2, 'LOGICAL_AND': 2, 'LOGISTIC': 1, 'MAX_POOL_2D': 1, 'MUL': 2,
+    'NOT_EQUAL': 2, 'PAD': 2, 'REDUCE_MAX': 2, 'RELU': 1, 'RESHAPE': 2, 'RESIZE_NEAREST_NEIGHBOR': 2, 'SELECT': 3,
+    'SELECT_V2': 3, 'SIGN': 1, 'SLICE': 3, 'SOFTMAX': 1, 'SUB': 2, 'TOPK_V2': 2, 'TRANSPOSE': 2}
 TYPES = {'FLOAT32': 32, 'INT32': 32, 'BOOL': 8, 'INT8': 8, 'INT4': 4}  # bits of a number
 
 class LiteFacts(Header):
@@ -277,7 +278,7 @@ def _many(table:Any, what:str, most:int=MOST_PARTS) -> Iterator[Any]: # Tables, 
     if count > most: raise _Wrong(f'has {count:,} {what.lower()}, {most:,} at most are expected')
     return map(getattr(table, what), range(count))
 
-def _named(kind:Any, names:dict[str,int]|tuple[str,...]) -> dict[int,str]: # Number -> name
+def _named(kind:Any, names:dict[str,int]) -> dict[int,str]: # Number -> name
     return {getattr(kind, name): name for name in names}
 
 # %% ../../nbs/60_deploy/11_litert_file.ipynb #11_litert_file-025
@@ -305,19 +306,27 @@ def _data(buffer:Any) -> bytes|np.ndarray:
     return buffer.DataAsNumpy() if buffer.DataLength() else b''
 
 # %% ../../nbs/60_deploy/11_litert_file.ipynb #11_litert_file-026
+def _operator(code:Any) -> str: # One of `OPERATORS`
+    number, custom = max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), code.CustomCode()
+    name = _named(litert_schema().BuiltinOperator, OPERATORS).get(number)
+    if name is None or custom:
+        raise _Wrong(f'has an operator that we do not use, {one_line(custom or f"number {number}", 60)}')
+    return name
+
+# %% ../../nbs/60_deploy/11_litert_file.ipynb #11_litert_file-026a
 def _check_operators(graph:Any, codes:list[Any], tensors:list[_Tensor]):
     "Known ones, on tensors that are there before."
-    known = _named(litert_schema().BuiltinOperator, OPERATORS)
-    if wrong := [c for c in codes if max(c.BuiltinCode(), c.DeprecatedBuiltinCode()) not in known or c.CustomCode()]:
-        raise _Wrong(f'has an operator that we do not use, {one_line(wrong[0].CustomCode() or "a builtin one", 60)}')
+    names = [*map(_operator, codes)]
     ready = {i for i, t in enumerate(tensors) if len(t.data)} | {*_many(graph, 'Inputs', 1)}
     for operator in _many(graph, 'Operators'):
+        name = names[operator.OpcodeIndex()]
         inputs, outputs = ([*_many(operator, ends, 1000)] for ends in ('Inputs', 'Outputs'))
-        codes[operator.OpcodeIndex()]  # an index beyond is an error
-        if not {*inputs} <= ready | {-1} or not {*outputs} <= {*range(len(tensors))} - ready or not outputs:
-            raise _Wrong('has an operator that reads what is not there, or writes what is')
+        if len(inputs) != (OPERATORS[name] or len(inputs) or 1) or len(outputs) != (2 if name == 'TOPK_V2' else 1):
+            raise _Wrong(f'has a {name} of {len(inputs)} tensors that gives {len(outputs)}')
+        if not {*inputs} <= ready or not {*outputs} <= {*range(len(tensors))} - ready:
+            raise _Wrong(f'has a {name} that reads what is not there, or writes what is')
         if operator.IntermediatesLength() or operator.MutatingVariableInputsLength():
-            raise _Wrong('has an operator with a memory')
+            raise _Wrong(f'has a {name} with a memory')
         ready |= {*outputs}
     if not {*_many(graph, 'Outputs', 2)} <= ready: raise _Wrong('gives what it does not compute')
 
@@ -325,7 +334,7 @@ def _check_operators(graph:Any, codes:list[Any], tensors:list[_Tensor]):
 def _walk(data:bytes) -> tuple[list[_Tensor],dict[str,bytes]]: # All tensors; metadata
     "A file that LiteRT may see."
     sp = litert_schema()
-    model, types = sp.Model.GetRootAs(data, 0), _named(sp.TensorType, [*TYPES])
+    model, types = sp.Model.GetRootAs(data, 0), _named(sp.TensorType, TYPES)
     if (count := model.SubgraphsLength()) != 1: raise _Wrong(f'has {count} graphs')
     graph, buffers = model.Subgraphs(0), [*_many(model, 'Buffers')]
     if any(b.Offset() or b.Size() for b in buffers): raise _Wrong('keeps numbers outside of its graph')
