@@ -1,14 +1,15 @@
-# Two commands do it all: make demo, make test. Both build .venv first, from the pins in requirements.txt.
+# Two commands do it all: make demo, make test. Both build .venv first, from the pins in requirements.txt. `make docs` builds the site.
 PYTHON ?= python3
 BIN := .venv/bin
 RUN_ROOT ?= runs/demo
+CHECK = $(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(v not in ((3, 11), (3, 12)) and f'the pinned environment needs Python 3.11 or 3.12, this is {v[0]}.{v[1]}; say make PYTHON=python3.11')"
 
-.PHONY: env demo test lint lab readme notebooks base-weights clean
+.PHONY: env demo test lint lab docs readme notebooks base-weights clean
 
 env: .venv/ready
 
 .venv/ready: requirements.txt setup.py settings.ini
-	$(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(v not in ((3, 11), (3, 12)) and f'the pinned environment needs Python 3.11 or 3.12, this is {v[0]}.{v[1]}; say make PYTHON=python3.11')"
+	$(CHECK)
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
@@ -27,6 +28,18 @@ lint: env
 
 lab: env
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs/index.ipynb
+
+# The site, in an environment of its own without PyTorch; a warning is an error. Nothing is executed.
+.venv-docs/ready: requirements-docs.txt
+	$(CHECK)
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	touch .venv-docs/ready
+
+docs: .venv-docs/ready
+	rm -rf _docs
+	.venv-docs/bin/sphinx-build -q -W --keep-going -c docs . _docs
+	@echo "the site: $(CURDIR)/_docs/index.html"
 
 readme: env
 	$(BIN)/python tests/render_readme.py
@@ -47,4 +60,4 @@ base-weights: env
 	$(BIN)/python -c "from yolov10_qat.pipeline.demo_weights import train_base; from yolov10_qat.core.files import file_sha256; file = train_base('runs/base'); print(file, file_sha256(file))"
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .venv-docs _docs docs/rooms build dist *.egg-info

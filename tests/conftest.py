@@ -95,7 +95,7 @@ def own_scratch():
 
 
 # Minutes each; first, so that both workers end at the same time
-LONGEST = ['test_readme_commands', 'notebook_runs[50_train/03', 'notebook_runs[90_pipeline/06', 'tutorial_runs[',
+LONGEST = ['test_documented_commands', 'notebook_runs[50_train/03', 'notebook_runs[90_pipeline/06', 'tutorial_runs[',
            'test_run_measures_on_training_images_and_keeps', 'notebook_runs[50', 'notebook_runs[80', 'notebook_runs[90', 'notebook_runs[60']
 SLOW_S = 7200  # limit of a test that is marked slow
 

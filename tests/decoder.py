@@ -11,7 +11,7 @@ def read_file(path):
         header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
         data = file.read()
     manifest = json.loads(header.pop("__metadata__")["yolov10_qat_packed"])
-    assert manifest["version"] in (1, 2)
+    assert manifest["version"] in (1, 2, 3)
     assert all(t["dtype"] == ("U8" if name.endswith(".codes") else "F32") for name, t in header.items())
     return manifest, {name: data[t["data_offsets"][0]:t["data_offsets"][1]] for name, t in header.items()}
 
@@ -32,16 +32,28 @@ def unpack(raw, count, bits):
     return codes
 
 
+def scale_of(shape, group_size):
+    """For each weight, in the order of the shape, the place of its scale: one an output channel, or, in version 3, one for
+    `group_size` input channels in a row at one pixel of the kernel."""
+    if group_size is None: return [i // math.prod(shape[1:]) for i in range(math.prod(shape))]
+    out, inputs, height, width = shape
+    groups = inputs // group_size
+    return [((o * groups + i // group_size) * height + y) * width + x
+            for o in range(out) for i in range(inputs) for y in range(height) for x in range(width)]
+
+
 def decode(path):
     """Each layer's codes, shape, bits, scale, weight and bias, by layer name, in network order."""
     manifest, tensors = read_file(path)
     layers = {}
-    for name, shape, bits in ((layer["name"], tuple(layer["shape"]), layer["bits"]) for layer in manifest["layers"]):
+    for layer in manifest["layers"]:
+        name, shape, bits = layer["name"], tuple(layer["shape"]), layer["bits"]
         scale, bias, weight = (floats(tensors.get(name + end)) for end in (".scale", ".bias", ".weight"))
         codes = None if bits is None else unpack(tensors[name + ".codes"], math.prod(shape), bits)
         if codes is not None:
-            assert len(scale) == shape[0], name
-            products = [code * scale[i // math.prod(shape[1:])] for i, code in enumerate(codes)]
+            which = scale_of(shape, layer.get("group_size"))
+            assert len(scale) == max(which) + 1, name
+            products = [code * scale[which[i]] for i, code in enumerate(codes)]
             weight = [struct.unpack("<f", struct.pack("<f", product))[0] for product in products]
         assert len(weight) == math.prod(shape), name
         layers[name] = {"codes": codes, "shape": shape, "bits": bits, "scale": scale, "weight": weight, "bias": bias}

@@ -1,4 +1,4 @@
-"What ships with the package: scenes, base weights, and the commands of the README that use them."
+"What ships with the package: scenes, base weights, and the commands of README and guides that use them."
 import csv
 import hashlib
 import json
@@ -143,8 +143,9 @@ def test_dataset_paints(tmp_path):
         assert done.returncode == 2 and 'name either --coco-root or --demo' in done.stderr
 
 
-# The README
+# README and guides
 
+DOCUMENTS = [REPOSITORY/'README.md', *sorted((REPOSITORY/'docs'/'guides').glob('*.md'))]
 SMALL = ['--epochs', '1', '--train-max-images', '8', '--val-max-images', '6', '--imgsz', '64', '--batch', '4']
 
 
@@ -166,9 +167,9 @@ def smaller(line):
 
 
 @pytest.fixture
-def readme():
-    "Command lines of the README in their order, without make; and those of them that need COCO and a GPU."
-    lines = [line for line in shell_lines((REPOSITORY/'README.md').read_text(encoding='utf-8')) if not line.startswith('make ')]
+def documented():
+    "Command lines of README and guides, page by page, without make; and those of them that need COCO and a GPU."
+    lines = [line for page in DOCUMENTS for line in shell_lines(page.read_text(encoding='utf-8')) if not line.startswith('make ')]
     coco = [line for line in lines if 'path/to/coco' in line and ' scratch ' not in line]
     assert coco and len(lines) - len(coco) > 7
     return [line for line in lines if line not in coco], coco
@@ -198,10 +199,10 @@ def as_words(line):
 
 
 @pytest.mark.timeout(3000)  # some twenty commands, several of them runs
-def test_readme_commands(readme, place):
-    "In their order, in one folder, as printed; runs are made smaller, and make is called elsewhere."
+def test_documented_commands(documented, place):
+    "Page by page, in one folder, as printed; runs are made smaller, and make is called elsewhere."
     shell = []
-    for line in map(smaller, readme[0]):
+    for line in map(smaller, documented[0]):
         if line.startswith('yolov10-qat ') and not line.startswith('yolov10-qat dataset '):
             as_printed(shell)
             shell.clear()
@@ -218,15 +219,15 @@ def test_readme_commands(readme, place):
             for t in json.loads((place/'runs/scratch/twins/comparison.json').read_text())['twins']] == ['w4a16']
 
 
-def test_readme_commands_that_need_coco_have_their_options(readme):
-    for line in readme[1]:
+def test_documented_commands_that_need_coco_have_their_options(documented):
+    for line in documented[1]:
         name, *words = shlex.split(line)[1:]
         known = {flag for p in typer.main.get_command(cli.app).commands[name].params for flag in (*p.opts, *p.secondary_opts)}
         assert {w for w in words if w.startswith('--')} <= known
 
 
-def test_readme_python(place):
-    python, = re.findall(r'```python\n(import yolov10_qat.*?)```', (REPOSITORY/'README.md').read_text(encoding='utf-8'), flags=re.S)
+def test_documented_python(place):
+    python, = re.findall(r'```python\n(import yolov10_qat.*?)```', (REPOSITORY/'docs/guides/runs.md').read_text(encoding='utf-8'), flags=re.S)
     shown = {}
     exec(python, shown)
     assert shown['model'].names

@@ -16,7 +16,7 @@ OTHER = {
     'variant': 'yolo10s', 'method': 'baseline', 'profile': 'short', 'seed': 7, 'device': 'cuda:1', 'run_root': 'runs/other',
     'coco_root': 'data', 'train_split': 'a', 'val_split': 'b', 'base': 'demo', 'imgsz': 320, 'epochs': 9, 'batch': 3,
     'workers': 2, 'amp': 'bf16', 'train_max_images': 11, 'val_max_images': 12, 'fraction': .5, 'quantize': False, 'selection': .2,
-    'weight_bits': 3, 'quantize_from_epoch': 1, 'bits_schedule': '32:0,4:1', 'granularity': 'per_tensor', 'scale': 'learned',
+    'weight_bits': 3, 'quantize_from_epoch': 1, 'bits_schedule': '32:0,4:1', 'granularity': 'per_tensor', 'group_size': 16, 'scale': 'learned',
     'scale_init': 'absmax', 'quantizer': 'stock', 'scale_lr': .002, 'init_ptq': 'gptq', 'keep_layers': 'auto:4kB',
     'average_bits': 4.5, 'max_loss': 1.5, 'first_last_bits': 8, 'quantize_dfl': True, 'bn': 'freeze', 'bn_batches': 5, 'head_loss': 'ultralytics',
     'recipe': 'scratch', 'lr0': .003, 'lrf': .2, 'weight_decay': .001, 'warmup_epochs': 1., 'mosaic': .5,
@@ -25,7 +25,7 @@ OTHER = {
     'freeze_threshold_start': .2, 'freeze_start': .1, 'freeze_end': .9, 'qc_scope': 'backbone', 'qc_epochs': 2, 'qc_lr': .01,
     'save_period': 4, 'keep_snapshots': 2, 'snapshot_optimizer': False, 'gate_root': 'runs', 'ungated': True,
 }
-BESIDE = {'fraction': ['--train-max-images', '0'], 'init_ptq': ['--scale', 'learned'],
+BESIDE = {'group_size': ['--granularity', 'per_group'], 'fraction': ['--train-max-images', '0'], 'init_ptq': ['--scale', 'learned'],
           'max_loss': ['--scale', 'learned', '--init-ptq', 'closed', '--selection', '.1'], 'scale_init': ['--scale', 'learned'], 'scale_lr': ['--scale', 'learned'],
           'quantize': ['--method', 'baseline'], 'amp': ['--device', '0'], 'bits_schedule': ['--scale', 'learned']}
 FOLLOW = {'profile', 'recipe'}  # settings that bring others with them
@@ -97,11 +97,11 @@ CALLED = {
 GIVEN = {'--out': ('o2.safetensors', 'o2.safetensors'), '--coco-root': ('{other}', '{other}'), '--train-max-images': ('3', 3), '--val-max-images': ('2', 2),
          '--seed': ('13', 13), '--train-split': ('a', 'a'), '--val-split': ('a', 'a'), '--side': ('64', 64), '--imgsz': ('96', 96),
          '--batch': ('5', 5), '--device': ('cuda:1', 'cuda:1'), '--weights': ('raw', 'raw'), '--budget': ('4kB', 4000),
-         '--variant': ('yolo10s', 'yolo10s'), '--weight-bits': ('3', 3), '--granularity': ('per_tensor', 'per_tensor'),
+         '--variant': ('yolo10s', 'yolo10s'), '--weight-bits': ('3', 3), '--granularity': ('per_tensor', 'per_tensor'), '--group-size': ('16', 16),
          '--method': ('rtn', ['rtn']), '--calibration-images': ('7', 7), '--average-bits': ('4.5,4', [4., 4.5]), '--max-loss': ('2.5', 2.5), '--format': ('onnx-qcdq', 'onnx-qcdq'),
          '--head': ('raw', 'raw'), '--opset': ('22', 22), '--dynamic': (None, True), '--name': ('m', 'm'),
          '--checkpoints': ('best,last', ['best', 'last']), '--incomplete': (None, True), '--address': ('h:1', 'h:1'), '--resume': (None, True)}
-WITH = {'--format': ['--out', 'o.onnx', '--format', 'onnx-int4'], '--head': ['--out', 'o.onnx', '--format', 'onnx-int4'],
+WITH = {'--group-size': ['--granularity', 'per_group'], '--format': ['--out', 'o.onnx', '--format', 'onnx-int4'], '--head': ['--out', 'o.onnx', '--format', 'onnx-int4'],
         '--opset': ['--out', 'o.onnx', '--format', 'onnx-int4'], '--dynamic': ['--out', 'o.onnx', '--format', 'onnx-int4']}
 ELSEWHERE = {'run': {'--config', '--resume'}, 'demo': {'--run-root'}, 'scratch': {'--config', '--resume'}, 'sweep': {'--dry-run'}}  # tests that start runs
 PAINTS = {'--train-max-images', '--val-max-images', '--seed', '--side', '--out'}

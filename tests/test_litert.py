@@ -140,6 +140,8 @@ def nowhere(model): last(model).inputs = [10_000]
 def itself(model): last(model).inputs = [*last(model).outputs]
 def constant(model): last(model).outputs = [model.subgraphs[0].operators[0].inputs[0]]
 def negative(model): last(model).inputs = [-2]
+def smaller(model): tensor(model, 'point.weight').shape = [1, 1, 1, 8]
+def wider(model): tensor(model, 'raw').shape = [1, 6, 17]
 def no_inputs(model): last(model).inputs = None
 def more_inputs(model): model.subgraphs[0].operators[0].inputs = [*model.subgraphs[0].operators[0].inputs]*2
 def no_output(model): last(model).outputs = None
@@ -167,7 +169,7 @@ def bits(model):
 
 REFUSED = [(custom, 'FlexWriteFile'), (named, 'FlexWriteFile'), (builtin, 'an operator that we do not use'), (beyond, 'no whole'),
            (nowhere, 'reads what is not there'), (itself, 'reads what is not there'), (constant, 'writes what is'),
-           (negative, 'reads what is not there'), (no_inputs, 'of 0 tensors'), (more_inputs, 'has a'), (no_output, 'gives 0'), (two_graphs, 'has 2 graphs'), (outside, 'outside of its graph'),
+           (negative, 'reads what is not there'), (smaller, 'whose shapes do not fit'), (wider, 'whose shapes do not fit'), (no_inputs, 'of 0 tensors'), (more_inputs, 'has a'), (no_output, 'gives 0'), (two_graphs, 'has 2 graphs'), (outside, 'outside of its graph'),
            (short, 'has 107 bytes'), (no_codes, 'reads what is not there'), (huge, 'of the shape'), (variable, 'of a kind'),
            (text, 'of a kind'), (floats, 'no integers for odd'), (turned, 'does not hold stem'), (fewer_scales, 'does not hold stem'),
            (inputs, 'should take images'), (one_output, 'should take images'), (no_header, LITERT_KEY), (bits, 'does not hold odd'),

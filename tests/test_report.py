@@ -99,8 +99,9 @@ def test_page_of_every_state(tmp_path, state):
     check_offline(page, html)
     at = SECTIONS.index('layers')+1
     sections = SECTIONS[:at]+['sensitivity']+SECTIONS[at:] if state.get('measured') else SECTIONS
-    check_readable(page, html,
-                   sections[:1]+['files']+sections[1:] if state.get('stage', 'complete') == 'complete' else sections)
+    whole, after = state.get('stage', 'complete') == 'complete', sections.index('classes')+1
+    check_readable(page, html, [sections[0], 'files', *sections[1:after], 'confidence', *sections[after:]] if whole
+                   else sections)
     drawn = [name for name, *_ in figures(root)]
     assert sorted(p.name for p in (root/'figures').iterdir()) == sorted(
         f'{n}.{kind}' for n in drawn for kind in ('svg', 'png'))

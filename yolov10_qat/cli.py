@@ -6,7 +6,7 @@
 __all__ = ['app', 'checkpoint_app', 'RUN_LOG', 'scratch_app', 'Limit', 'Root', 'Weights', 'DataOrDemo', 'InputSide', 'Batch',
            'Granularity', 'GroupSize', 'Averages', 'MaxLoss', 'LONGEST', 'UsageError', 'with_config_options', 'run',
            'demo', 'scratch_fp16', 'scratch_qat', 'dataset', 'evaluate_command', 'sensitivity', 'ptq', 'show', 'verify',
-           'export', 'report', 'publish', 'worker', 'summarize', 'sweep_command', 'with_amp_type', 'main']
+           'export', 'npu', 'report', 'publish', 'worker', 'summarize', 'sweep_command', 'with_amp_type', 'main']
 
 # %% ../nbs/99_cli.ipynb #99_cli-002
 import inspect
@@ -234,7 +234,8 @@ def evaluate_command(
     from yolov10_qat.checkpoint.format import check_archive, check_file, check_weights
     from yolov10_qat.deploy.targets import SUFFIXES
     check_weights(weights)
-    (check_file if checkpoint.suffix in SUFFIXES.values() else check_archive)(checkpoint)
+    if not (checkpoint.suffix == SUFFIXES['coreml'] and checkpoint.is_dir()):
+        (check_file if checkpoint.suffix in SUFFIXES.values() else check_archive)(checkpoint)
     _check_data(coco_root, val_split)
     from yolov10_qat.deploy.detectors import evaluate_file
     from yolov10_qat.pipeline.stages import check_device
@@ -434,12 +435,13 @@ def verify(file:Annotated[Path, typer.Argument(help='checkpoint of this project'
 def export(
     checkpoint:Annotated[Path, typer.Argument(help='checkpoint of this project with quantised weights')],
     *,
-    out:Annotated[Path, typer.Option(help='file to write: .safetensors for packed, .tflite for litert, .onnx for '
-                                          'the others')],
-    format:Annotated[str, typer.Option(help='packed, onnx-int4, onnx-qcdq, qonnx, onnx-fp32 or litert')]='packed',
+    out:Annotated[Path, typer.Option(help='file to write: .safetensors for packed, .mlpackage for coreml, .tflite '
+                                           'for litert, .onnx for the others')],
+    format:Annotated[str, typer.Option(help='packed, onnx-int4, onnx-qcdq, qonnx, onnx-fp32, coreml or litert '
+                                            '(extras coreml, litert)')]='packed',
     head:Annotated[str,
-                   typer.Option(help='ONNX, LiteRT: one2one (300 x 6, no NMS), raw (the same head, all anchors) '
-                                     'or one2many (all anchors, NMS follows)')]='one2one',
+                   typer.Option(help='ONNX, Core ML, LiteRT: one2one (300 x 6, no NMS), raw (the same head, all '
+                                     'anchors); ONNX, LiteRT: one2many (all anchors, NMS follows)')]='one2one',
     imgsz:Annotated[int | None,
                     typer.Option(min=32, help='network input, pixels, a multiple of 32 [as it was trained]')]=None,
     opset:Annotated[int | None, typer.Option(help='ONNX: 21 or later for onnx-int4 [21; 17 for the others]')]=None,
@@ -465,6 +467,22 @@ def export(
     print(f"input: squares of {made.imgsz} pixels{'' if imgsz else ', as it was trained'}")
     for line in export_lines(made): print(line)
     print(f'{format}: {out.resolve()}')
+    return 0
+
+# %% ../nbs/99_cli.ipynb #99_cli-028b
+@app.command()
+def npu(file:Annotated[Path, typer.Argument(help='exported file, of the format onnx-int4')]) -> int:
+    "Which convolutions meet the documented rules of Qualcomm's NPU for weights in blocks (nothing is run there)."
+    from yolov10_qat.deploy.npu_rules import npu_counts, npu_layers
+    from yolov10_qat.deploy.onnx_file import read_onnx
+    layers = npu_layers(read_onnx(file)[1])
+    def said(problems): return ', '.join(problems) or 'yes'
+    rows = [('layer', 'shape', 'bits', 'block', 'in blocks', 'whole numbers', 'LPBQ')]
+    rows += [(x.name, 'x'.join(map(str, x.shape)), str(x.bits or 'float'), str(x.block or '-'), said(x.no_blocks),
+              said(x.not_native), said(x.not_lpbq)) for x in layers]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows: print('  '.join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+    print(f'{npu_counts(layers)} (rules and their sources: nbs/60_deploy/11_npu_rules.ipynb)')
     return 0
 
 # %% ../nbs/99_cli.ipynb #99_cli-029

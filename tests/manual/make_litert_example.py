@@ -1,6 +1,6 @@
 """Write tests/examples/litert-float.tflite: `PYTHONPATH=.:tests python tests/manual/make_litert_example.py`.
 
-Needs litert-torch 0.10.0, so an environment of its own: see nbs/60_deploy/11_litert_file.ipynb."""
+Needs litert-torch 0.10.0, so an environment of its own: see nbs/60_deploy/12_litert_file.ipynb."""
 import litert_torch
 import torch
 

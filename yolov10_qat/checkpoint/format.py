@@ -83,6 +83,7 @@ def _numbered(names:dict[int,str]) -> dict[int,str]:
 ClassNames = Annotated[dict[int, Annotated[str, Field(max_length=1000)]], Field(min_length=1, max_length=MAX_CLASSES),
                        AfterValidator(_numbered)]
 
+# %% ../../nbs/45_checkpoint/01_format.ipynb #01_format-061s
 def _unique(entries:list[Entry]) -> list[Entry]:
     if len({e.name for e in entries}) < len(entries): raise ValueError('a layer is there twice')
     return entries
@@ -429,6 +430,7 @@ def deployed(
     pairs = {n: twin(n) for n in names if twin(n) != n and twin(n) in names}
     return [e for e in manifest if e['name'] not in (pairs if head == 'one2one' else pairs.values())]
 
+# %% ../../nbs/45_checkpoint/01_format.ipynb #01_format-022s
 def average_bits(
     manifest:list[dict[str,Any]], # Plan
 ) -> float: # Bits a deployed convolution weight, kept layers at 32

@@ -161,6 +161,7 @@ def load(
     "Open a checkpoint as a model to use."
     return as_yolo(deployable(open_model(path, weights)))
 
+# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-020s
 def open_model(
     path:Path|str,      # Checkpoint of this project
     weights:str='best', # `raw`, `ema`, or `best`: the average where there is one
@@ -394,11 +395,11 @@ def read_base(
     return BaseFile(path, {k: v for k, v in state.items() if '.weight_quant.' not in k}, content['names'],
                     _definition_name(path, content['model_yaml']), input_side(content['train_args'].get('imgsz')))
 
+# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-035zs
 def _foreign_base(path:Path) -> BaseFile:
     found = foreign_network(path)
     kind = _definition_name(path, getattr(found.network, 'yaml', None))
     return BaseFile(path, found.network.state_dict(), found.names, kind, found.imgsz)
-
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-036z
 def open_base(

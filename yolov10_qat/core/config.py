@@ -59,6 +59,7 @@ PROFILES:dict[str,dict[str,Any]] = {
                     qc_lr=1e-4),
 }
 
+# %% ../../nbs/10_core/05_config.ipynb #05_config-010a
 def shared_channels(
     granularity:str,     # `per_channel`, `per_tensor` or `per_group`
     group_size:int|None, # As given; None: `GROUP_SIZE`
@@ -66,6 +67,7 @@ def shared_channels(
     "Input channels that share a scale."
     return (group_size or GROUP_SIZE) if granularity == 'per_group' else None
 
+# %% ../../nbs/10_core/05_config.ipynb #05_config-010as
 def group_problem(
     granularity:str,     # The same
     group_size:int|None, # As given
@@ -381,6 +383,7 @@ def _loss_problems(c:RunConfig) -> list[str]:
                                      'above 0')
     return found
 
+# %% ../../nbs/10_core/05_config.ipynb #05_config-034as
 def _spread_problems(c:RunConfig) -> list[str]:
     if c.average_bits is None: return []
     found = []

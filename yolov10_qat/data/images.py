@@ -155,6 +155,7 @@ def open_image(
     "By Pillow's own function: Ultralytics' looks for pi-heif wherever a file is no image."
     return getattr(sys.modules.get('ultralytics.utils.patches'), '_image_open', Image.open)(path, formats=formats)
 
+# %% ../../nbs/30_data/02_images.ipynb #02_images-017s
 def _verify(path:str, ends:bool):
     "What Ultralytics checks of an image; a JPEG without its end marker is decoded and saved again by it."
     with warnings.catch_warnings():

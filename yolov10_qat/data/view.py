@@ -182,6 +182,7 @@ def check_agreement(
     only = [f'only {file} has {classes[:3]}' for file, classes in more if classes]
     raise DataError(f"categories (id, name) of train and val differ: {'; '.join(only)}; use one class table")
 
+# %% ../../nbs/30_data/05_view.ipynb #05_view-018s
 def write_yaml(
     categories:list[Category], # By ascending id
     out:Path,                  # Root of the view
@@ -198,6 +199,7 @@ def write_yaml(
 def _named(split:Split, facts:dict[str,Any]) -> dict[str,Any]:
     return facts if split.key != SELECTION else facts | dict(split=SELECTION, requested=0)
 
+# %% ../../nbs/30_data/05_view.ipynb #05_view-019s
 def provenance_of(
     made:list[tuple[Split,LabelCounts]], # Train, val and perhaps selection, as of `make_split`
     request:dict[str,Any], # Arguments of `build_view`
@@ -260,6 +262,7 @@ def _remove_left(out:Path):
             shutil.rmtree(path.with_suffix('.part'), ignore_errors=True)
             path.unlink()
 
+# %% ../../nbs/30_data/05_view.ipynb #05_view-023s
 @contextmanager
 def _part(out:Path) -> Iterator[Path]:
     "A folder to write in, locked; what is still there in the end goes."
@@ -273,7 +276,6 @@ def _part(out:Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(part, ignore_errors=True)
             path.unlink(missing_ok=True)
-
 
 # %% ../../nbs/30_data/05_view.ipynb #05_view-023z
 def write_view(

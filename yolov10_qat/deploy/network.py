@@ -40,8 +40,12 @@ class DeployedLayer(NamedTuple):
     def weight(self) -> Tensor: # (o, i, h, w), float32
         "What the layer multiplies with."
         if self.codes_oihw is None: return self.weight_oihw
-        steps = self.scale.view(-1, 1, 1, 1) if self.scale.dim() == 1 else self.scale
-        return self.codes_oihw.float()*spread(steps, self.codes_oihw)
+        return self.codes_oihw.float()*spread(self.steps, self.codes_oihw)
+
+    @property
+    def steps(self) -> Tensor: # (o, 1, 1, 1) or of grouped input channels (o, i/size, h, w)
+        "The scale with the axes of the weight."
+        return self.scale.view(-1, 1, 1, 1) if self.scale.dim() == 1 else self.scale
 
 # %% ../../nbs/60_deploy/02_network.ipynb #02_network-005b
 Sha256 = Annotated[str, Field(pattern='^[0-9a-f]{64}$')]

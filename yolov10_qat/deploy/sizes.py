@@ -17,6 +17,7 @@ import safetensors.torch
 from onnx import ModelProto, TensorProto
 from torch import Tensor
 
+from .coreml_file import floating_size, package_size, read_coreml
 from .litert_file import LiteFile, LiteSession, as_halves, litert_bytes, litert_model
 from .network import Deployment
 from .onnx_file import half_precision, onnx_constants, read_onnx, session
@@ -34,11 +35,11 @@ def _packed_sizes(path:Path, found:Deployment) -> Sizes:
               t in (('weight', layer.weight), ('bias', layer.bias_o)) if t is not None}
     halves = {n: t.half() if n.endswith('.weight') else t for n, t in floats.items()}
     fp32, fp16 = (len(safetensors.torch.save(t)) for t in (floats, halves))
-    return _sizes(path, found, parts['codes'], scales=parts['scale'], rest=parts['weight'] + parts['bias'], fp32=fp32,
-                  fp16=fp16)
+    return _sizes(path.stat().st_size, found, parts['codes'], scales=parts['scale'],
+                  rest=parts['weight'] + parts['bias'], fp32=fp32, fp16=fp16)
 
-def _sizes(path:Path, found:Deployment, codes:int, *, scales:int, rest:int, fp32:int, fp16:int) -> Sizes:
-    file, counts = path.stat().st_size, [(int(np.prod(e['shape'])), e['bits']) for e in found.manifest]
+def _sizes(file:int, found:Deployment, codes:int, *, scales:int, rest:int, fp32:int, fp16:int) -> Sizes:
+    counts = [(int(np.prod(e['shape'])), e['bits']) for e in found.manifest]
     total = sum(n for n, _ in counts)
     bits = (8*codes + sum(32*n for n, b in counts if not b))/total if codes else 32.
     return Sizes(file=file, codes=codes, scales=scales, floats=rest, structure=file - codes - scales - rest,
@@ -55,18 +56,25 @@ def _onnx_sizes(path:Path, found:Deployment, floating:ModelProto) -> Sizes:
     codes = {name for name,
              t in stored.items() if t.data_type in (TensorProto.INT4, TensorProto.INT8) and t.dims} - scales
     def size(names): return sum(_stored_bytes(stored[n]) for n in names)
-    return _sizes(path, found, size(codes), scales=size(scales), rest=size(stored.keys() - codes - scales),
-                  fp32=len(floating.SerializeToString()), fp16=len(half_precision(found, floating).SerializeToString()))
+    return _sizes(path.stat().st_size, found, size(codes), scales=size(scales),
+                  rest=size(stored.keys() - codes - scales), fp32=len(floating.SerializeToString()),
+                  fp16=len(half_precision(found, floating).SerializeToString()))
 
 def _stored_bytes(tensor:TensorProto) -> int:
     count = int(np.prod(tensor.dims))
     return -(-count//2) if tensor.data_type == TensorProto.INT4 else count*onnx.helper.tensor_dtype_to_np_dtype(
         tensor.data_type).itemsize
 
+# %% ../../nbs/60_deploy/07_sizes.ipynb #07_sizes-006a
+def _coreml_sizes(path:Path, found:Deployment) -> Sizes:
+    counted = read_coreml(path)[1].bytes
+    return _sizes(package_size(path), found, counted['codes'], scales=counted['scales'], rest=counted['floats'],
+                  fp32=floating_size(path, 32), fp16=floating_size(path, 16))
+
 # %% ../../nbs/60_deploy/07_sizes.ipynb #07_sizes-006c
-def _litert_sizes(path:Path, found:Deployment, file:LiteFile, floating:bytes) -> Sizes:
+def _litert_sizes(file:LiteFile, found:Deployment, floating:bytes) -> Sizes:
     "A channel's scale comes with a zero point in LiteRT: 12 bytes, which count as scales."
-    return _sizes(path, found, file.bytes['codes'], scales=file.bytes['scales'], rest=file.bytes['floats'],
+    return _sizes(len(file.data), found, file.bytes['codes'], scales=file.bytes['scales'], rest=file.bytes['floats'],
                   fp32=len(floating), fp16=len(litert_bytes(litert_model(floating, found.layers, as_halves))))
 
 # %% ../../nbs/60_deploy/07_sizes.ipynb #07_sizes-008
@@ -75,7 +83,7 @@ TURNS = 9
 def latency(
     model:ModelProto|bytes,     # Exported; bytes: for LiteRT
     floating:ModelProto|bytes,  # The same in floating point
-    image_13hw:Tensor,    # One image
+    image_13hw:Tensor,          # One image
 ) -> Latency: # Medians
     "Milliseconds an image takes, in turns with FP32."
     sessions = [LiteSession(m) if isinstance(m, bytes) else session(m) for m in (model, floating)]

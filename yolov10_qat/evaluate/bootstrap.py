@@ -26,13 +26,19 @@ class _Matched(NamedTuple):
     objects_n:np.ndarray   # Objects that count in each image
 
 # %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-006
-def _matched(annotations:Path|str, detections) -> list[_Matched]:
-    "Classes with an object, matched over all areas with up to 100 detections per image."
+def _assigned(annotations:Path|str, detections, ious:tuple[float,...]=()) -> COCOeval:
+    "Detections assigned to objects by pycocotools, over all areas with up to 100 detections per image and class."
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(annotations))
         judge = COCOeval(truth, load_detections(truth, detections), 'bbox')
         judge.params.areaRng, judge.params.areaRngLbl = judge.params.areaRng[:1], judge.params.areaRngLbl[:1]
+        if ious: judge.params.iouThrs = np.array(ious)
         judge.evaluate()
+    return judge
+
+def _matched(annotations:Path|str, detections) -> list[_Matched]:
+    "Classes with an object, matched."
+    judge = _assigned(annotations, detections)
     count = len(judge.params.imgIds)
     classes = [judge.evalImgs[i:i+count] for i in range(0, len(judge.evalImgs), count)]
     return [c for c in map(_one_matched, classes) if c.objects_n.any()]

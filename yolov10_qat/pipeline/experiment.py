@@ -32,7 +32,7 @@ from yolov10_qat.checkpoint.store import (
 from ..core.config import AUTO, DEMO, RANDOM, RunConfig, contradictions, load_config, save_config
 from ..core.errors import ConfigError
 from ..core.files import write_atomic
-from ..core.layout import Layout, gain_file, scores_file
+from ..core.layout import Layout, detections_file, gain_file, scores_file
 from ..core.methods import fits_channels, method_parts, parts_of
 from ..core.progress import log_note, report_progress
 from ..core.recipe import RECIPES, batches_gathered
@@ -40,6 +40,7 @@ from ..data.scenes import write_scenes
 from ..data.view import View, build_view
 from ..deploy.export import export_all
 from ..deploy.parity import PARITY_IMAGES
+from ..evaluate.confidence import confidence_shift
 from ..evaluate.heads import HEADS, evaluate, validation_view
 from ..evaluate.rungs import rungs_of, save_gain, save_scores, save_selection
 from yolov10_qat.pipeline.blocks import (
@@ -63,7 +64,7 @@ from ..report.tracking_tables import read_oscillation
 from ..runs.diagnosis import diagnose
 from ..runs.folder import relative_inside
 from ..runs.results import last_phase, read_results, status_word
-from ..runs.summary import Exported, Model, Rung, RunSummary
+from ..runs.summary import Confidence, Exported, Model, Rung, RunSummary, delivered_rung, find_rung
 from ..studies.bit_search import least_bits, search_sentence
 from ..studies.sensitivity import check_keep_list, measure_and_keep
 from ..train.float_trainer import FloatTrainer, checkpoint_bytes, checkpoints_room, overrides, recipe_of
@@ -377,11 +378,18 @@ class _Exported(_Selected):
 # %% ../../nbs/90_pipeline/04_experiment.ipynb #04_experiment-015a
 class Experiment(_Exported):
     "One run in one folder."
+    def _confidence(self) -> Confidence|None: # None where floating point or a quantised state was not scored
+        end = delivered_rung(self.summary.metrics)
+        if not (end and find_rung(self.summary, 'fp')): return None
+        files = (detections_file(self.files.evaluation, rung, 'one2one') for rung in ('fp', end.rung))
+        return confidence_shift(self.view.val_annotations, *files, end.rung)
+
     def finish(self) -> RunSummary: # Complete
         "The verdict: written last, so that nothing but a whole run carries one."
         s, results = self.summary, self.files.results
         with self.stage('finish'):
             self._measure()
+            s.metrics.confidence = self._confidence()
             if self.config.quantize:
                 s.diagnosis = diagnose(last_phase(read_results(results)), read_oscillation(self.files.oscillation),
                                        self.config, s.metrics.rungs)

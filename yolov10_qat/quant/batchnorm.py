@@ -220,6 +220,7 @@ def training_files(
     "Image files of the training split."
     return list(_training_split(data, 32).im_files)
 
+# %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-048s
 def training_images(
     data:View|Path|str,            # Dataset view, or its dataset.yaml
     imgsz:int,                     # Side of the square, pixels, a multiple of 32

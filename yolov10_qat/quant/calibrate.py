@@ -173,6 +173,7 @@ def calibration_images(
     "Training images to calibrate on, all in memory."
     return list(torch.cat(list(training_images(data, imgsz, 1, count, device=device, seed=seed))).split(batch))
 
+# %% ../../nbs/40_quant/09_calibrate.ipynb #05_calibrate-018s
 def calibration_batches(
     method:str,               # Parts joined by plus
     data:View|Path|str,       # Dataset view, or its dataset.yaml

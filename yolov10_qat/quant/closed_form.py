@@ -135,6 +135,7 @@ def _set_norm(norm:_BatchNorm, found:Fitted) -> Tensor: # Its factor (o,), never
     norm.weight.copy_(factor*(norm.running_var.double() + norm.eps).sqrt())
     return factor
 
+# %% ../../nbs/40_quant/08_closed_form.ipynb #08_closed_form-016s
 def _set_layer(layer:qnn.QuantConv2d, norm:_BatchNorm|None, found:Fitted):
     "Integers and steps of a fitted layer, in a quantised convolution and the batch norm behind it."
     codes, step = (_kernels(x, like.shape) for x, like in ((found.codes_grk, layer.weight),

@@ -124,6 +124,7 @@ class ClippedRound(nn.Module):
         "Whole numbers within the grid."
         return round_ste(torch.where(x.abs() < self.top, x, x.sign().detach()*self.top))
 
+# %% ../../nbs/40_quant/01_fakequant.ipynb #01_fakequant-008s
 class _LearnedPerChannel(Int8WeightPerChannelFloat):
     scaling_impl, float_to_int_impl = LearnedStep, ClippedRound
 

@@ -31,6 +31,7 @@ def _windows(length:int, side:int, draw:np.random.Generator) -> tuple[slice,slic
     at = int(draw.integers(0, abs(length-side)+1))
     return (slice(at, at+side), slice(0, side)) if length > side else (slice(0, length), slice(at, at+length))
 
+# %% ../../nbs/40_quant/07_views.ipynb #07_views-005s
 def random_view(
     image_hw3:np.ndarray,      # uint8
     side:int,                  # Of the square, pixels
@@ -108,6 +109,7 @@ def few_images(
     return (f'{count} training images are few for calibration in closed form: below {VIEWS} it loses AP, the more '
             'the fewer there are')
 
+# %% ../../nbs/40_quant/07_views.ipynb #07_views-012s
 def training_views(
     data:View|Path|str,            # Dataset view, or its dataset.yaml
     side:int,                      # Of the square, pixels

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from ..core.config import PRIMARY
 from ..core.methods import method_parts
+from .confidence_figures import draw_confidence, draw_shifts
 from .grid_figures import draw_batchnorm, draw_scales, plot_levels, plot_weights
 from .oscillation_figures import draw_frozen, draw_oscillating, draw_thresholds, draw_trajectories
 from .read import Run, _floating, end_rung, primary_rungs, read_run
@@ -141,6 +142,8 @@ FIGURES = {'ladder': _ladder, 'sizes': _sizes, 'map': _map, 'losses': _losses, '
            'batchnorm': lambda run: draw_batchnorm(run.oscillation, run.batchnorm),
            'sensitivity': lambda run: draw_sensitivity(run.sensitivity, _bits(run)),
            'trade': lambda run: draw_trade(run.keep), 'classes': _classes,
+           'confidence': lambda run: draw_confidence(run.summary.metrics.confidence),
+           'shifts': lambda run: draw_shifts(run.summary.metrics.confidence),
            'weights': lambda run: _layer(run, plot_weights, 'Histogram of latent weights'),
            'levels': lambda run: _layer(run, plot_levels, 'Bars of the share of weights on each level')}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from ..core.files import write_atomic
 from ..core.layout import Layout
 from ..core.shown import markdown_code, markdown_text
+from .confidence_figures import confidence_sentence, threshold_range
 from .figures import _bits, _figures, last_changes
 from .oscillation_figures import memory, restless_rows
 from .read import Run, _floating, end_rung, read_run
@@ -49,7 +50,9 @@ def render(
     html = page_template('report.html.j2').render(
         run=run, s=run.summary, floating=_floating(run), verdict=verdict(run),
         moved=[(m, *moved_text(m)) for m in run.summary.diagnosis.moved] if run.summary.diagnosis else [],
-        gain=gain_sentence(run.summary.metrics.qc_gain), resume=resume_command(run), card=card(run), rungs=rows,
+        gain=gain_sentence(run.summary.metrics.qc_gain),
+        confidence=confidence_sentence(run.summary.metrics.confidence), interval=threshold_range,
+        resume=resume_command(run), card=card(run), rungs=rows,
         after_refusal=AFTER_REFUSAL, retry=RETRY,
         few_images=0 < min((r['images'] for r in rows), default=0) < 1000,
         present=links_below(folder, [e.path for e in run.summary.exports]), figures=_draw_all(run, folder),
@@ -76,7 +79,9 @@ def write_summary_md(
         why = (f'{error.type}: {error.message}' if error
                else 'No error was recorded: the run still goes on, or its process was killed.')
         lines += [markdown_text(why), '', f'Continue: {markdown_code(resume_command(run))}', '']
-    if gain := gain_sentence(run.summary.metrics.qc_gain): lines += [markdown_text(gain), '']
+    metrics = run.summary.metrics
+    for said in (gain_sentence(metrics.qc_gain), confidence_sentence(metrics.confidence)):
+        if said: lines += [markdown_text(said), '']
     if d := run.summary.diagnosis:
         lines += [*(f'{markdown_text(t)}\n' for t in d.sentences),
                   *(f'- Try next: {markdown_text(a.text)} ({markdown_text(a.because)})' for a in d.advice), '']

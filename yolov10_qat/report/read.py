@@ -33,7 +33,7 @@ from yolov10_qat.report.tracking_tables import (
 )
 from ..runs.folder import check_links
 from ..runs.results import as_numbers, judge_results, read_cells, read_results
-from ..runs.summary import FLOAT, RUNGS, Rung, RunSummary, load_summary
+from ..runs.summary import FLOAT, RUNGS, Rung, RunSummary, _primary_rungs, delivered_rung, load_summary
 
 # %% ../../nbs/70_report/07_read.ipynb #07_read-004a
 class _Scores(TypedDict, total=False):
@@ -228,13 +228,10 @@ def primary_rungs(
     run:Run, # A run
 ) -> list[Rung]: # In the order of `RUNGS`
     "States scored by pycocotools with the one2one head: the numbers a verdict rests on."
-    return [r for r in run.summary.metrics.rungs if (r.head, r.metrics_source) == ('one2one', 'pycocotools')]
+    return _primary_rungs(run.summary.metrics)
 
 def end_rung(
     run:Run, # A run
 ) -> Rung|None: # None when nothing but floating point was scored
-    "The state that is delivered and compared with floating point: the chosen one, or the last where none was chosen."
-    after = [r for r in primary_rungs(run) if r.rung != 'fp']
-    chosen = run.summary.metrics.selection
-    delivered = [r for r in after if chosen and r.rung == chosen.delivered]
-    return next(iter(delivered or after[-1:]), None)
+    "The state that is delivered and compared with floating point."
+    return delivered_rung(run.summary.metrics)

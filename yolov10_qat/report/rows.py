@@ -22,7 +22,7 @@ from ..core.shown import one_line
 from .read import Run, _floating
 from .style import LOOKS, size_text, time_text
 from ..runs.folder import portable_config, relative_inside
-from ..runs.summary import find_rung
+from ..runs.summary import Quantization, find_rung
 
 # %% ../../nbs/70_report/13_rows.ipynb #13_rows-006
 def reproduce_command(
@@ -72,6 +72,12 @@ def number_in(
     found = values.get(name, default)
     return found if type(found) in (int, float) and 0 < found < 1e9 else default
 
+# %% ../../nbs/70_report/13_rows.ipynb #13_rows-011b2
+def _grid_rows(q:Quantization) -> list[tuple[str,str]]:
+    return [('Weights', f'{q.weight_bit_width} bit {sharing_words(q.granularity, q.group_size)}, {q.average_bits:.2f} '
+                        'bits on average'),
+            ('Layers', f'{q.layers_quantized} quantised, {q.layers_kept} kept')]
+
 # %% ../../nbs/70_report/13_rows.ipynb #13_rows-011c
 def card(
     run:Run, # A run
@@ -81,13 +87,7 @@ def card(
     rows = []
     if c: rows += [('Method', c.method), ('Variant', f'{c.variant}, input {c.imgsz} px'), ('Seed', str(c.seed))]
     if _floating(run): rows.append(('Weights', 'trained in floating point'))
-    elif s.quantization:
-        rows += [
-            ('Weights',
-             f'{s.quantization.weight_bit_width} bit '
-             f'{sharing_words(s.quantization.granularity, s.quantization.group_size)}, '
-             f'{s.quantization.average_bits:.2f} bits on average'),
-            ('Layers', f'{s.quantization.layers_quantized} quantised, {s.quantization.layers_kept} kept')]
+    elif s.quantization: rows += _grid_rows(s.quantization)
     if c:
         done = 0 if run.results is None else len(run.results)
         gathered = batches_gathered(number_in(s.training.overrides, 'nbs', c.batch), c.batch) if s.training else 1

@@ -89,6 +89,7 @@ class Gap(Block):
     resamples:int
     level:float
 
+# %% ../../nbs/80_studies/03_ptq_ladder.ipynb #02_ptq_ladder-006s
 class LadderStep(Block):
     "One method at one average word length."
     method:str                 # canonical, with @4.25 behind it where so many bits were asked for; fp: the base
@@ -203,6 +204,7 @@ def _named(methods:list[str], granularity:str) -> list[str]:
 def _read(checkpoint:Path|str|BaseFile, variant:str) -> BaseFile:
     return checkpoint if isinstance(checkpoint, BaseFile) else read_base(find_base(variant, str(checkpoint)).path)
 
+# %% ../../nbs/80_studies/03_ptq_ladder.ipynb #02_ptq_ladder-013s
 def _opened(read:BaseFile, variant:str, view:View, methods:list[str], tell:Callable[[str],object]):
     "The base, and what there is to say of its classes; too few images are refused before the first rung."
     said:list[str] = []
