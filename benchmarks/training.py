@@ -21,9 +21,10 @@ def batch_of(size, imgsz, device, boxes=7):
 
 class Trainee:
     "A model in training: loss, gradients, clipping, Adam, average."
-    def __init__(self, variant, data, device, amp=False, quantizer=None, scale='stats'):
+    def __init__(self, variant, data, device, amp=False, quantizer=None, scale='stats', group_size=None):
         self.model = random_model(variant, map(str, range(80)), 0)
-        self.manifest = plan(self.model, scale=scale)
+        grid = dict(granularity='per_group', group_size=group_size) if group_size else {}
+        self.manifest = plan(self.model, scale=scale, **grid)
         if quantizer: quantize(self.model, self.manifest).fused = quantizer == 'fused'
         self.model = self.model.to(device).train().requires_grad_(True)
         self.model.args = get_cfg()

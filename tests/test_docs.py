@@ -40,20 +40,6 @@ def test_plain_words(path):
     assert not re.findall(IDIOLECT, re.sub(r'`[^`]*`', '', path.read_text(encoding='utf-8')))
 
 
-def losses(file):
-    "Method -> AP below FP32, from a stored ladder."
-    steps = {s['method']: s['one2one']['AP'] for s in json.loads((ROOT/'reports'/file).read_text(encoding='utf-8'))['steps']}
-    return {name: steps['fp']-ap for name, ap in steps.items()}
-
-
-def test_the_table_of_the_recipe_is_what_the_reports_say():
-    one = losses('2026-11-26-ptq-ladder-closed/ladder.json')
-    draws = [losses(f'2026-11-26-ptq-ladder-bits/draw{i}.json') for i in range(3)]
-    expected = [one['rtn'], one['gptq'], one['closed'], *(sum(d[m] for d in draws)/3 for m in ('closed@4.15', 'closed@4.5'))]
-    rows = re.findall(r'^\| .+ \| (?:\d\.\d\d) \| \[(\d\.\d{3})\]', (ROOT/'README.md').read_text(encoding='utf-8'), flags=re.M)
-    assert rows == [f'{x:.3f}' for x in expected]
-
-
 # Notebooks as readers see them
 
 def cell(source, **kw): return dict(cell_type='code', source=source, metadata={}, outputs=[], execution_count=None) | kw

@@ -374,7 +374,7 @@ def test_a_wrong_side_file_is_a_sentence(here, name):
         if text != '{}' or 'provenance' not in name:
             assert [p for p in run.problems if p.startswith(f'{name} cannot be read and is left out: ')], (name, text[:9])
         for p in run.problems: assert '\n' not in p and '\0' not in p and len(p) < 600
-        assert '<h1>STABLE' in render(root).read_text()
+        assert '<span class="ok">STABLE' in render(root).read_text()
 
 
 def test_a_table_of_another_program_is_a_problem_of_a_comparison(tmp_path):

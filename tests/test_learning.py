@@ -40,6 +40,23 @@ def test_history_is_the_table_and_ends_in_the_rung_that_it_names(summary, table)
     assert history[-1]['raw'] == pytest.approx(ap(summary, 'qat_raw'), abs=1e-4)
 
 
+def test_delivered_is_what_export_holds(demo_run, summary):
+    "The packed file, scored once more, has the AP of the state that is named, and of no other."
+    packed = next(e for e in summary.exports if e.format == 'packed')
+    scores, _ = evaluate_file(demo_run/packed.path, demo_run/'coco', 160, val_max_images=48, batch=16)
+    aps = {rung: ap(summary, rung, 'pycocotools') for rung in ('ptq', 'qat_raw', 'qat_ema', 'qc')}
+    found = scores['one2one'].pycocotools['AP']
+    assert summary.worth.delivered == 'qc' == min(aps, key=lambda rung: abs(aps[rung]-found)), (aps, found)
+    assert found == pytest.approx(aps['qc'], abs=2e-3)
+
+
+def test_what_the_delivered_model_is_worth(demo_run, summary):
+    fp, end = (find_rung(summary, rung).AP for rung in ('fp', 'qc'))
+    w = summary.worth
+    assert w.share == end/fp and w.interval.low < w.share < w.interval.high and w.interval.images == 48
+    assert w.grade == ('green' if end >= .97*fp else 'amber' if end >= .85*fp else 'red')
+
+
 def test_raw_and_averaged_weights_are_two_things(summary, table):
     assert (table[PRIMARY] - table[RAW]).abs().max() > 1e-3
     assert ap(summary, 'qat_raw') != ap(summary, 'qat_ema')

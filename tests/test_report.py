@@ -12,12 +12,15 @@ import pytest
 from fake_run import EPOCHS, make_run, write_oscillation, write_sensitivity
 from yolov10_qat.core.config import RunConfig, load_config
 from yolov10_qat.report import page as report
+from yolov10_qat.report.card import story
 from yolov10_qat.report.figures import figures
 from yolov10_qat.report.page import render, write_summary_md
 from yolov10_qat.report.read import read_run
 from yolov10_qat.report.rows import artefact_rows, reproduce_command, rung_rows
 from yolov10_qat.report.style import keep_figures
-from yolov10_qat.runs.summary import load_summary, save_summary
+from yolov10_qat.runs.results import Stability
+from yolov10_qat.runs.summary import ShareInterval, load_summary, save_summary
+from yolov10_qat.runs.worth import worth_of
 
 SECTIONS = ['result', 'curves', 'dynamics', 'classes', 'weights', 'examples', 'data', 'layers', 'parameters',
             'environment', 'reproduce', 'artefacts', 'timings']
@@ -41,7 +44,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag, f'</{tag}> closes another tag'
 
     def handle_data(self, data):
-        if 'style' not in self.open: self.texts.append((self.open[-1] if self.open else '', data))
+        if 'style' not in self.open: self.texts.append(('h1' if 'h1' in self.open else self.open[-1] if self.open else '', data))
 
     def all(self, tag): return [attrs for name, attrs in self.tags if name == tag]
     def text(self, tag=None):
@@ -109,16 +112,23 @@ def test_page_of_every_state(tmp_path, state):
         if not link['href'].startswith('#'): assert (root/link['href']).is_file(), link
 
 
+HELD, KEEPS = 'STABLE: the final score is 99% of the best', 'QAT EMA, delivered, keeps'
+BELOW = 'QAT EMA, the last state, is below the start of training:'
+
+
 @pytest.mark.parametrize('state,headline',
-                         [(dict(), 'STABLE at 74% of FP32'), (dict(method='baseline'), 'STABLE at 74% of FP32'),
-                          (dict(outcome='collapsed'), 'COLLAPSED to 6% of its best'),
-                          (dict(outcome='degenerate'), 'NEVER LEARNED (degenerate)'),
-                          (dict(stage='training'), f'INCOMPLETE after {EPOCHS//2} of {EPOCHS} epochs'),
-                          (dict(stage='start'), f'INCOMPLETE after 0 of {EPOCHS} epochs')])
+                         [(dict(), [HELD, 'QAT EMA, delivered, keeps 74% of FP32: red, below 85%']),
+                          (dict(method='baseline'), [HELD, 'QAT raw, delivered, keeps 74% of FP32: red, below 85%']),
+                          (dict(outcome='collapsed'), ['COLLAPSED to 6% of its best', f'{KEEPS} 4% of FP32: red, below 85%',
+                                                       f'{BELOW} AP 0.012 after 0.025 (PTQ)']),
+                          (dict(outcome='degenerate'), ['NEVER LEARNED (degenerate)', f'{KEEPS} 0% of FP32: red, below 85%',
+                                                        f'{BELOW} AP 0.000 after 0.025 (PTQ)']),
+                          (dict(stage='training'), [f'INCOMPLETE after {EPOCHS//2} of {EPOCHS} epochs']),
+                          (dict(stage='start'), [f'INCOMPLETE after 0 of {EPOCHS} epochs'])])
 def test_verdict_comes_first(tmp_path, no_figures, state, headline):
     page, _ = page_of(make_run(tmp_path/'run', **state))
-    assert page.text('h1') == headline
-    assert write_summary_md(tmp_path/'run').read_text().startswith(f'# {headline}\n')
+    assert page.text('h1') == ' '.join(headline)
+    assert write_summary_md(tmp_path/'run').read_text().startswith(f'# {". ".join(headline)}\n')
 
 
 def test_verdict_carries_its_numbers(tmp_path, no_figures):
@@ -135,8 +145,53 @@ def test_stable_far_below_floating_point_is_not_praised(tmp_path, no_figures):
         if rung.rung.startswith('qat'): rung.AP = .003
     save_summary(summary, root)
     page, html = page_of(root)
-    assert (page.text('h1') == 'STABLE at 1% of FP32' and 'class="verdict warn"' in html
-            and 'not that this is near FP32' in page.text())
+    assert f'{HELD} {KEEPS} 1% of FP32: red' in page.text('h1') and 'class="verdict bad"' in html
+
+
+def outcome_of(root, ratio=.98, interval=None, **aps):
+    "Headline, its tones and both texts of a run with such scores."
+    make_run(root, 'ema+qc')
+    summary = load_summary(root)
+    for rung in summary.metrics.rungs: rung.AP = aps.get(rung.rung, rung.AP)
+    summary.stability = Stability(final_over_best_ratio=ratio, collapsed=ratio < .5)
+    summary.status = 'completed-failed' if ratio < .5 else 'completed-success'
+    if interval: summary.worth = worth_of(summary, ShareInterval(images=8, resamples=300, level=.95, **interval))
+    save_summary(summary, root)
+    page, html = page_of(root)
+    lines = re.findall('<span class="(ok|warn|bad|plain)">(.*?)</span>', html.split('<h1>')[1].split('</h1>')[0])
+    assert story(summary)[-len(lines):] == [f'{text}.' for _, text in lines]  # the last lines of the terminal
+    return dict((text, tone) for tone, text in lines), page.text()
+
+
+@pytest.mark.parametrize('share, tone, words', [
+    (.54, 'bad', '54% of FP32: red, below 85%'), (.85, 'warn', '85% of FP32: amber, 85% to 97%'),
+    (.969, 'warn', '96.9% of FP32: amber, 85% to 97%'), (.97, 'ok', '97% of FP32: green, 97% or more')])
+def test_what_it_is_worth_is_not_whether_it_held(tmp_path, no_figures, share, tone, words):
+    lines, _ = outcome_of(tmp_path/'run', fp=.5, ptq=.1, qat_raw=.5*share, qat_ema=.5*share, qc=.5*share)
+    assert lines == {'STABLE: the final score is 98% of the best': 'ok', f'QC, delivered, keeps {words}': tone}
+
+
+def test_a_collapse_is_one_whatever_the_model_is_worth(tmp_path, no_figures):
+    lines, _ = outcome_of(tmp_path/'run', .4, fp=.5, ptq=.1, qat_raw=.49, qat_ema=.49, qc=.49)
+    assert lines == {'COLLAPSED to 40% of its best': 'bad', 'QC, delivered, keeps 98% of FP32: green, 97% or more': 'ok'}
+
+
+def test_warnings_are_in_the_headline(tmp_path, no_figures):
+    lines, text = outcome_of(tmp_path/'run', .8, fp=.5, ptq=.3, qat_raw=0., qat_ema=.28, qc=.27,
+                             interval=dict(low=.5, high=.6))
+    assert lines == {'STABLE, but the score fell by 20% from its peak': 'warn',
+                     'QC, delivered, keeps 54% of FP32 (50% to 60%): red, below 85%': 'bad',
+                     'QAT raw has AP 0.000, QAT EMA has AP 0.280: they part by more than 25%': 'warn',
+                     'QC, the last state, is below the start of training: AP 0.270 after 0.300 (PTQ)': 'warn'}
+    assert 'the chance of training, another seed, is not in it' in text
+    assert 'Delivered: QC, the last state; export/ holds it.' in text and text.count('(delivered)') == 5  # tile and table
+
+
+def test_what_was_stored_is_what_would_be_worked_out(tmp_path, no_figures):
+    "A summary of 0.1.0 has no such block; its page says the same without an interval."
+    old, _ = outcome_of(tmp_path/'old', .8, fp=.5, ptq=.3, qat_raw=0., qat_ema=.28, qc=.27)
+    new, _ = outcome_of(tmp_path/'new', .8, fp=.5, ptq=.3, qat_raw=0., qat_ema=.28, qc=.27, interval=dict(low=.5, high=.6))
+    assert [*old.values()] == [*new.values()] and len(old.keys() ^ new.keys()) == 2
 
 
 def test_interrupted_run_names_error_and_resume(tmp_path, no_figures):
@@ -250,7 +305,7 @@ def test_baseline_says_whose_curve_it_is(tmp_path):
 
 def test_correction_has_its_own_words(tmp_path):
     page, _ = page_of(make_run(tmp_path/'run', method='ema+qc'))
-    assert (page.text('h1') == 'STABLE at 77% of FP32'
+    assert ('QC, delivered, keeps 77% of FP32: red' in page.text('h1')
             and 'Best mAP50-95 0.241 after QC, final 0.241 after QC' in page.text())
     assert 'The gain of QC is indistinguishable from zero: +0.009 AP from QAT EMA, 95% interval −0.002 to +0.019. 8 validation images' in page.text()
     titles = page.text('h3')

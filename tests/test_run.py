@@ -18,7 +18,7 @@ from conftest import REPOSITORY, command
 from yolov10_qat.checkpoint.store import load_checkpoint
 from yolov10_qat.core.config import load_config
 from yolov10_qat.core.layout import Layout
-from yolov10_qat.runs.summary import load_summary
+from yolov10_qat.runs.summary import find_rung, load_summary
 
 SCHEMA = json.loads((REPOSITORY/'yolov10_qat'/'schemas'/'run_summary.schema.json').read_text())
 
@@ -86,6 +86,20 @@ def test_summary_keeps_its_contract(whole):
         (r, h) for r in ('fp', 'ptq', 'qat_raw', 'qat_ema', 'export') for h in ('one2one', 'one2many')}
     assert all(r.images == 4 for r in summary.metrics.rungs)
     for name, path in summary.artifacts.items(): assert not os.path.isabs(path) and (root/path).exists(), name
+
+
+def test_the_terminal_keeps_what_was_found(whole):
+    "A line a state and an epoch, with its score; the last lines are the headline of the page."
+    root, lines = whole[0], whole[1].splitlines()
+    summary = load_summary(root)
+    ends = {rung: f'{label} {find_rung(summary, rung).AP:.3f}' for rung, label in
+            (('fp', 'FP32'), ('ptq', 'PTQ'), ('qat_raw', 'QAT raw'), ('qat_ema', 'QAT EMA'))}
+    epochs = [f'epoch {h["epoch"]}/3: mAP50-95 {h["value"]:.3f}' for h in summary.metrics.history]
+    found = [line.split(', best')[0] for line in lines]
+    order = [found.index(line) for line in (ends['fp'], ends['ptq'], *epochs)]
+    assert order == sorted(order) and {*ends.values()} <= {*found} and 'export/ holds 3 files' in found
+    head = (root/'summary.md').read_text().splitlines()[0].removeprefix('# ')
+    assert ' '.join(lines)[:-len(lines[-1])].rstrip().endswith(head + '.'), (head, lines[-4:])
 
 
 def test_notebook_holds_what_a_reader_wants(whole):

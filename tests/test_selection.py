@@ -11,6 +11,7 @@ from yolov10_qat.core.layout import Layout
 from yolov10_qat.data.scenes import write_scenes
 from yolov10_qat.data.view import load_view
 from yolov10_qat.deploy.detectors import evaluate_file
+from yolov10_qat.deploy.packed import read_packed, unpack
 from yolov10_qat.evaluate.coco_ap import coco_scores
 from yolov10_qat.quant.layers import codes_and_steps, quantized_layers
 from yolov10_qat.runs.summary import find_rung, load_summary
@@ -30,6 +31,12 @@ def done(once):
 
 
 def codes(content): return {n: codes_and_steps(layer)[0] for n, layer in quantized_layers(build_model(content)).items()}
+
+
+def packed_codes(file):
+    header, tensors = read_packed(file)
+    return {e['name']: torch.from_numpy(unpack(tensors[f"{e['name']}.codes"].numpy(), e['bits'], tuple(e['shape'])))
+            for e in header['layers'] if e['bits']}
 
 
 def test_the_default_is_the_calibrated_recipe(done):
@@ -62,11 +69,15 @@ def test_the_best_on_them_is_delivered(done):
     scores, _ = evaluate_file(files.delivered, coco, 160)
     assert scores['one2one'].pycocotools['AP'] == find_rung(summary, 'ptq').AP
     packed = next(e for e in summary.exports if e.format == 'packed')
+    exported = packed_codes(files.root/packed.path)
+    assert exported and all(torch.equal(c, delivered[n]) for n, c in exported.items())
+    assert summary.worth.delivered == 'ptq' and summary.worth.interval.images == 16
     assert packed.parity.ap_torch == pytest.approx(find_rung(summary, 'ptq').AP, abs=.02)  # on squares
 
 
 def test_the_pages_say_it(done):
     files, summary, _ = done
+    assert 'PTQ, delivered, keeps' in files.summary_md.read_text(encoding='utf-8').splitlines()[0]
     for page in (files.report, files.summary_md):
         text = page.read_text(encoding='utf-8')
         assert 'Delivered: PTQ, the best of 3 on 10 training images that were set aside' in text and 'PTQ (delivered)' in text

@@ -38,7 +38,9 @@ def test_a_refused_file(tmp_path):
         assert f'Refused: 1 of 3 deployable files ({NAME}); the outcome does not depend on it' in text
         assert WHY in text and 'tries one file again' in text
     assert 'yolov10-qat export CHECKPOINT --out FILE tries' in summary
-    assert summary.startswith('# STABLE at 74% of FP32\n') and '<h1>STABLE at 74% of FP32</h1>' in page
+    worth = 'QAT EMA, delivered, keeps 74% of FP32: red, below 85%'
+    assert summary.startswith(f'# STABLE: the final score is 99% of the best. {worth}\n')
+    assert f'<span class="bad">{worth}</span></h1>' in page
     assert f'- **refused** `{NAME}`: ' in summary
     assert f'<li class="refused"><span class="mono">{NAME}</span>: {WHY}</li>' in page
     assert '<code>CHECKPOINT</code> <code>--out</code> <code>FILE</code> tries one file again' in page

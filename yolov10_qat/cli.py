@@ -535,7 +535,7 @@ def summarize(
     out:Annotated[Path|None, typer.Option(help='folder for the comparison, made if need be [of one sweep: its own '
                                                'folder]')]=None,
 ) -> int:
-    "Compare runs: tables, figures, and whether yolo10m may start."
+    "Compare runs: methods, sizes, twins or a sweep; tables and figures."
     out = out or _own_folder(run_roots)
     print(f"settings: run_roots={','.join(map(str, run_roots))} out={out}", flush=True)
     from yolov10_qat.pipeline.launch import summarize as execute

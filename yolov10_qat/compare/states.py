@@ -138,7 +138,7 @@ def disagreements(
 ) -> list[Disagreement]: # Empty when every repeat ends where the first run did
     "Repeats with different ends."
     groups:dict[tuple,list[Found]] = {}
-    for run in runs: groups.setdefault((run.method, run.seed, *recipe(run.summary).items()), []).append(run)
+    for run in runs: groups.setdefault((run.method, run.seed, _end(run), *recipe(run.summary).items()), []).append(run)
     def end(run): return run.summary.metrics.final_value, run.summary.status
     found = [Disagreement(runs=[r.id for r in g], finals=[end(r)[0] for r in g], method=g[0].method, seed=g[0].seed)
              for g in groups.values() if len({end(r) for r in g}) > 1]
@@ -149,10 +149,14 @@ def _altered(runs:list[Found]) -> list[Disagreement]:
     groups:dict[tuple,list[Found]] = {}
     for run in runs:
         training, how = _training(run)
-        if _raw(run) is not None: groups.setdefault((training, run.seed, *how.items()), []).append(run)
+        if _raw(run) is not None: groups.setdefault((training, run.seed, _end(run), *how.items()), []).append(run)
     several = [(k, g) for k,
                g in groups.items() if len({r.method for r in g}) > 1 and max(map(_raw, g))-min(map(_raw, g)) > ALIKE]
     return [Disagreement(runs=[r.id for r in g], finals=[_raw(r) for r in g], method=k[0], seed=k[1], rung='qat_raw')
             for k, g in several]
+
+def _end(run:Found) -> int|None: # Weights of an earlier epoch are others
+    "Finished epochs of a training that was ended early, by the collapse rule for instance; None: it was not."
+    return run.summary.stopped.after if run.summary.stopped else None
 
 def _raw(run:Found) -> float|None: return r.AP if (r := find_rung(run.summary, 'qat_raw')) else None

@@ -25,10 +25,12 @@ from ..report.style import RC, Look, ap_text, figure_title, fitting, flat_title,
 def sweep_headline(
     sweep:SweepFile, # As far as it has come
 ) -> str: # The first thing on the page
-    "How many points came to what."
+    "Which axes, and how many points came to what."
+    axes = [a for a, values in sweep.axes.items() if len(values) > 1]
     found = [p.outcome for p in sweep.points]
     counts = [f'{found.count(word)} {word}' for word in dict.fromkeys(sorted(found))]
-    return f"SWEEP of {len(found)} points: {', '.join(counts)}"
+    over = f" over {', '.join(axes)}" if axes else ''
+    return f"SWEEP of {len(found)} points{over}: {', '.join(counts)}"
 
 # %% ../../nbs/75_compare/11_sweep_view.ipynb #11_sweep_view-005a
 def cost_sentence(

@@ -42,7 +42,7 @@ from ..deploy.export import export_all
 from ..deploy.parity import PARITY_IMAGES
 from ..evaluate.confidence import confidence_shift
 from ..evaluate.heads import HEADS, evaluate, validation_view
-from ..evaluate.rungs import rungs_of, save_gain, save_scores, save_selection
+from ..evaluate.rungs import rungs_of, save_gain, save_scores, save_selection, share_interval
 from yolov10_qat.pipeline.blocks import (
     artifacts_block,
     dataset_block,
@@ -60,11 +60,22 @@ from ..quant.layers import deployable, plan, plan_of, quantize
 from ..quant.views import few_images
 from ..report.page import write_summary_md
 from ..report.read import read_correction
+from ..report.style import LOOKS, ap_text
 from ..report.tracking_tables import read_oscillation
 from ..runs.diagnosis import diagnose
 from ..runs.folder import relative_inside
 from ..runs.results import last_phase, read_results, status_word
-from ..runs.summary import Confidence, Exported, Model, Rung, RunSummary, delivered_rung, find_rung
+from yolov10_qat.runs.summary import (
+    Confidence,
+    Exported,
+    Model,
+    Rung,
+    RunSummary,
+    ShareInterval,
+    compared_rung,
+    find_rung,
+)
+from ..runs.worth import delivered_rung, worth_of
 from ..studies.bit_search import least_bits, search_sentence
 from ..studies.sensitivity import check_keep_list, measure_and_keep
 from ..train.float_trainer import FloatTrainer, checkpoint_bytes, checkpoints_room, overrides, recipe_of
@@ -236,8 +247,10 @@ class _Scoring(_Described):
         c = self.config
         folder.mkdir(parents=True, exist_ok=True)
         scores = evaluate(make(), view, c.imgsz, 2*c.batch, c.device,
-                          workers=0 if c.device == 'cpu' else c.workers, label=rung)
+                          workers=0 if c.device == 'cpu' else c.workers, label=LOOKS[rung].label)
         for head in HEADS: save_scores(scores[head], rung, folder)
+        aside = '' if view is self.view else f' on the {view.val_images:,} images set aside'
+        log_note(f"{LOOKS[rung].label} {ap_text(scores['one2one'].pycocotools['AP'])}{aside}")
 
     def _score_float(self, content:dict[str,Any]) -> pd.DataFrame:
         self._score('fp', lambda: build_model(content))
@@ -360,6 +373,7 @@ class _Exported(_Selected):
                 if made.parity.runtime == 'onnxruntime': save_scores(scores, 'export', self.files.evaluation)
             self.summary.exports = [self._inside(made) for made, _ in files]
             self.summary.refused_exports = [*map(self._inside, refused)]
+            log_note(f"export/ holds {len(files)} file{'s'*(len(files) != 1)}")
             told = [e.model_dump() for e in [*self.summary.exports, *self.summary.refused_exports]]
             write_atomic(self.files.exports, json.dumps(told, indent=1))
         return export_table(self.summary.exports)
@@ -379,7 +393,7 @@ class _Exported(_Selected):
 class Experiment(_Exported):
     "One run in one folder."
     def _confidence(self) -> Confidence|None: # None where floating point or a quantised state was not scored
-        end = delivered_rung(self.summary.metrics)
+        end = compared_rung(self.summary.metrics)
         if not (end and find_rung(self.summary, 'fp')): return None
         files = (detections_file(self.files.evaluation, rung, 'one2one') for rung in ('fp', end.rung))
         return confidence_shift(self.view.val_annotations, *files, end.rung)
@@ -396,5 +410,11 @@ class Experiment(_Exported):
             s.stopped = stopped_block(self.config, self.root)
             s.artifacts = artifacts_block(self.root)
             s.status, s.error = status_word(s.metrics.best_value, s.stability), None
+            s.worth = worth_of(s, self._interval())
         write_summary_md(self.root)
         return s
+
+    def _interval(self) -> ShareInterval|None:
+        delivered = delivered_rung(self.summary)
+        if delivered is None: return None
+        return share_interval(delivered.rung, self.files.evaluation, self.view.val_annotations)

@@ -40,13 +40,41 @@ def _beside(state:dict[str,Any]) -> str:
     return ', '.join(parts + [f'{k} mAP {state[k]:.4f}' for k in ('last', 'best') if state.get(k) is not None])
 
 # %% ../../nbs/90_pipeline/05_launch.ipynb #05_launch-006
-class Bar:
-    "Draws the state of the run, one bar a stage."
+class _StageLine:
+    "One bar a stage, on a terminal."
     def __init__(self,
         stream, # Terminal to draw on
     ):
         self.stream, self.bar, self.what, self.said, self.gone = stream, None, None, 0, False
+        self.ended = False  # whether no epoch is left to begin
 
+    def _draw(self, state:dict[str,Any]):
+        what = f"epoch {state['epoch']}/{state['epochs']}" if 'epoch' in state else state.get('what')
+        stage = 'train' if 'epoch' in state else what
+        if stage != self.what: self.close(whole=True)
+        if self.bar is None and state.get('total'):
+            self.bar, self.what = tqdm(total=state['total'], file=self.stream, disable=not self.stream.isatty(),
+                                       initial=0, leave=True, dynamic_ncols=True), stage
+        if self.bar is not None and 'done' in state:
+            self.bar.set_description(one_line(what), refresh=False)
+            self.bar.set_postfix_str(_beside(state), refresh=False)
+            self.bar.update(state['done'] - self.bar.n)
+            self.ended = state.get('epoch') == state.get('epochs')
+
+    def close(self,
+        whole:bool=False, # Its stage came to its end, though nobody looked at the last step
+    ):
+        "End the line of the bar; a training that was ended early stays where it was."
+        try:
+            if self.bar is not None:
+                if whole and self.ended: self.bar.update(self.bar.total - self.bar.n)
+                self.bar.close()
+        except OSError: self.gone = True
+        self.bar = None
+
+# %% ../../nbs/90_pipeline/05_launch.ipynb #05_launch-006b
+class Bar(_StageLine):
+    "Draws the state of the run, one bar a stage."
     def show(self,
         state:dict[str,Any], # From `read_progress`
         said:list[str]=(),   # From `read_notes`
@@ -58,25 +86,6 @@ class Bar:
             self.said = len(said)
             self._draw(state)
         except OSError: self.gone = True
-
-    def _draw(self, state:dict[str,Any]):
-        what = f"epoch {state['epoch']}/{state['epochs']}" if 'epoch' in state else state.get('what')
-        stage = 'train' if 'epoch' in state else what
-        if stage != self.what: self.close()
-        if self.bar is None and state.get('total'):
-            self.bar, self.what = tqdm(total=state['total'], file=self.stream, disable=not self.stream.isatty(),
-                                       initial=0, leave=True, dynamic_ncols=True), stage
-        if self.bar is not None and 'done' in state:
-            self.bar.set_description(one_line(what), refresh=False)
-            self.bar.set_postfix_str(_beside(state), refresh=False)
-            self.bar.update(state['done'] - self.bar.n)
-
-    def close(self):
-        "End the line of the bar."
-        try:
-            if self.bar is not None: self.bar.close()
-        except OSError: self.gone = True
-        self.bar = None
 
 # %% ../../nbs/90_pipeline/05_launch.ipynb #05_launch-009
 class CellLine:
@@ -245,7 +254,7 @@ def _wait(kernel:Kernel, worker:threading.Thread, progress:Path):
         bar.show(read_progress(progress), read_notes(progress))
         worker.join(timeout=.3)
     bar.show(read_progress(progress), read_notes(progress))
-    bar.close()
+    bar.close(whole=kernel.error is None and not kernel.interrupted)
     if worker.is_alive() and kernel.error is None: kernel.error = RuntimeError('the notebook kernel ended unnoticed')
     if isinstance(stream, CellLine):
         from IPython.display import clear_output

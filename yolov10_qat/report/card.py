@@ -16,8 +16,8 @@ from ..core.layout import Layout
 from ..core.shown import one_line
 from .read import read_run
 from .rows import rung_rows
-from .style import LOOKS, ap_text
-from .verdict import verdict
+from .style import ap_text
+from .verdict import HeadLine, outcome, verdict
 from ..runs.summary import FLOAT, Rung, RunSummary, find_rung
 
 # %% ../../nbs/70_report/15_card.ipynb #15_card-005
@@ -25,35 +25,35 @@ def _float_story(summary:RunSummary, fp:Rung, ptq:Rung) -> list[str]:
     return [f"{summary.training.epochs} epochs in floating point: AP {ap_text(fp.AP)} ({fp.images:,} validation "
             "images).",
             f"Rounding the weights to {summary.quantization.weight_bit_width} bit without training leaves "
-            f"{ap_text(ptq.AP)}. Status {summary.status}."]
-_BROUGHT = dict(qat_raw='training brought it to {}', qat_ema='averaging (EMA) to {}', qc='correction (QC) to {}')
+            f"{ap_text(ptq.AP)}."]
+_BROUGHT = dict(qat_raw='training brought it to {}', qat_ema='averaging (EMA) to {}',
+                bn_reestimated='re-estimated batch norms to {}', qc='correction (QC) to {}')
 
 # %% ../../nbs/70_report/15_card.ipynb #15_card-006
 def story(
     summary:RunSummary, # A run that came to its end
-) -> list[str]: # Three sentences
-    "What rounding broke, what training and correction brought back, and what that is worth."
+) -> list[str]: # Sentences
+    "What rounding broke, what training and correction brought back, and the verdict."
+    return _course(summary) + [f'{line.text}.' for line in outcome(summary)[1]]
+
+def _course(summary:RunSummary) -> list[str]:
     score = {name: find_rung(summary, name) for name in ('fp', 'ptq', *_BROUGHT)}
-    chosen = summary.metrics.selection
-    fp, last = score['fp'], (chosen and score.get(chosen.delivered)) or [r for r in score.values() if r][-1]
-    if summary.quantization.mode == FLOAT: return _float_story(summary, fp, score['ptq'])
-    steps = [text.format(ap_text(score[name].AP)) for name, text in _BROUGHT.items() if score[name]]
-    bits, end = (summary.quantization.weight_bit_width,
-                 'it held' if summary.status == 'completed-success' else 'it collapsed' if summary.stability.collapsed
-                 else 'it never learned')
-    trained = f"{summary.training.epochs} epochs with {bits}-bit weights: {', '.join(steps)}."
+    fp, q = score['fp'], summary.quantization
+    if q.mode == FLOAT: return _float_story(summary, fp, score['ptq'])
+    steps = [text.format(ap_text(found.AP)) for name, text in _BROUGHT.items() if (found := score[name])]
+    trained = f"{summary.training.epochs} epochs with {q.weight_bit_width}-bit weights: {', '.join(steps)}."
     if fp is None:
-        return [f"From random weights, {trained.replace('brought it to', 'reached')}",
-                f'{last.images:,} validation images; {end}: status {summary.status}.']
-    how = f'Calibration by {summary.quantization.init_ptq}' if summary.quantization.init_ptq else 'Rounding the weights'
-    that = f'{LOOKS[last.rung].label} is delivered,' if chosen else 'That is'
-    return [f"{how} to {bits} bit took AP from {ap_text(fp.AP)} to {ap_text(score['ptq'].AP)} "
-            f"({fp.images:,} validation images).", trained,
-            f"{that} {last.AP/fp.AP:.0%} of floating point, and {end}: status {summary.status}." if fp.AP
-            else f'Nothing to compare with: the float model scores 0. Status {summary.status}.']
+        images = next((f' ({r.images:,} validation images)' for r in score.values() if r), '')
+        return [f"From random weights{images}, {trained.replace('brought it to', 'reached')}"]
+    how = f'Calibration by {q.init_ptq}' if q.init_ptq else 'Rounding the weights'
+    return [f"{how} to {q.weight_bit_width} bit took AP from {ap_text(fp.AP)} to {ap_text(score['ptq'].AP)} "
+            f"({fp.images:,} validation images).", trained]
 
 # %% ../../nbs/70_report/15_card.ipynb #15_card-009
-_TONES = dict(ok='#00714f', warn='#8a5a00', bad='#b3400a')
+_TONES = dict(plain='#1c2430', ok='#00714f', warn='#8a5a00', bad='#b3400a')
+
+def _headline(line:HeadLine) -> str:
+    return f'<p style="margin:4px 0;font-size:larger;color:{_TONES[line.tone]}"><b>{escape(line.text)}</b></p>'
 
 def _bar(row:dict, top:float) -> str:
     share = 100*(row['AP'] or 0)/top if top else 0
@@ -96,5 +96,4 @@ class RunResult:
                     f'AP on {images:,} validation images, one2one head, pycocotools</p>')
         tone = _TONES[self.verdict.tone]
         return (f'<div style="border-left:6px solid {tone};padding:4px 16px">'
-                f'<p style="margin:4px 0;font-size:larger;color:{tone}"><b>{escape(self.verdict.headline)}</b></p>'
-                f'{error}{bars}<p style="margin:4px 0">{links}</p></div>')
+                f'{"".join(map(_headline, self.verdict.lines))}{error}{bars}<p style="margin:4px 0">{links}</p></div>')

@@ -33,7 +33,7 @@ from yolov10_qat.report.tracking_tables import (
 )
 from ..runs.folder import check_links
 from ..runs.results import as_numbers, judge_results, read_cells, read_results
-from ..runs.summary import FLOAT, RUNGS, Rung, RunSummary, _primary_rungs, delivered_rung, load_summary
+from ..runs.summary import FLOAT, RUNGS, Rung, RunSummary, _primary_rungs, compared_rung, load_summary
 
 # %% ../../nbs/70_report/07_read.ipynb #07_read-004a
 class _Scores(TypedDict, total=False):
@@ -234,4 +234,4 @@ def end_rung(
     run:Run, # A run
 ) -> Rung|None: # None when nothing but floating point was scored
     "The state that is delivered and compared with floating point."
-    return delivered_rung(run.summary.metrics)
+    return compared_rung(run.summary.metrics)

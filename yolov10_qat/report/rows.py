@@ -23,6 +23,7 @@ from .read import Run, _floating
 from .style import LOOKS, size_text, time_text
 from ..runs.folder import portable_config, relative_inside
 from ..runs.summary import Quantization, find_rung
+from ..runs.worth import delivered_rung
 
 # %% ../../nbs/70_report/13_rows.ipynb #13_rows-006
 def reproduce_command(
@@ -52,12 +53,12 @@ def rung_rows(
     run:Run, # A run
 ) -> list[dict]: # One per scored state, primary ones first; with the difference to FP32
     "The result table."
-    rows, chosen = [], run.summary.metrics.selection
+    rows, delivered = [], delivered_rung(run.summary)
     for r in run.summary.metrics.rungs:
         fp = find_rung(run.summary, 'fp', r.head, r.metrics_source)
         difference = r.AP-fp.AP if fp and fp.AP is not None and r.AP is not None and r.rung != 'fp' else None
         rows.append(r.model_dump()
-                    | dict(label=LOOKS[r.rung].label + ' (delivered)'*bool(chosen and chosen.delivered == r.rung),
+                    | dict(label=LOOKS[r.rung].label + ' (delivered)'*bool(delivered and delivered.rung == r.rung),
                            color=LOOKS[r.rung].color, difference=difference,
                            primary=(r.head, r.metrics_source) == ('one2one', 'pycocotools')))
     return rows

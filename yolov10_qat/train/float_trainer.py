@@ -511,6 +511,8 @@ class FloatTrainer(_Reporting):
     def _fit_epoch_end(self):
         if stop_order(self.root): self.stop = True  # the first process tells the others
         if self.board is None: return
+        log_note(f'epoch {self.epoch+1}/{self.epochs}: mAP50-95 {self.rows[-1][PRIMARY]:.3f}, '
+                 f'best {self.best_fitness:.3f}')
         for name, value in self.rows[-1].items():
             if name not in ('epoch', 'time'): self.board.add_scalar(name, value, self.epoch+1)
         self.board.flush()

@@ -186,7 +186,7 @@ class QCTrainer(_FrozenAround):
         self.rows.append({'step': len(self.rows)+1} | {k: float(v) for k, v in self.loss_items.items()}
                          | movement(self.corrections))
         if RANK in {-1, 0}:
-            report_progress(what='qc', done=len(self.rows), total=self.epochs*len(self.train_loader),
+            report_progress(what='correction (QC)', done=len(self.rows), total=self.epochs*len(self.train_loader),
                             losses={k: round(float(v), 3) for k, v in self.tloss.items()})
 
     def _train_epoch_end(self):
