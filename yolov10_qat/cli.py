@@ -435,13 +435,13 @@ def verify(file:Annotated[Path, typer.Argument(help='checkpoint of this project'
 def export(
     checkpoint:Annotated[Path, typer.Argument(help='checkpoint of this project with quantised weights')],
     *,
-    out:Annotated[Path, typer.Option(help='file to write: .safetensors for packed, .mlpackage for coreml, .onnx '
-                                           'for the others')],
-    format:Annotated[str, typer.Option(help='packed, onnx-int4, onnx-qcdq, qonnx, onnx-fp32 or coreml (extra '
-                                            'coreml)')]='packed',
+    out:Annotated[Path, typer.Option(help='file to write: .safetensors for packed, .mlpackage for coreml, .tflite '
+                                           'for litert, .onnx for the others')],
+    format:Annotated[str, typer.Option(help='packed, onnx-int4, onnx-qcdq, qonnx, onnx-fp32, coreml or litert '
+                                            '(extras coreml, litert)')]='packed',
     head:Annotated[str,
-                   typer.Option(help='ONNX, Core ML: one2one (300 x 6, no NMS), raw (the same head, all anchors); '
-                                     'ONNX: one2many (all anchors, NMS follows)')]='one2one',
+                   typer.Option(help='ONNX, Core ML, LiteRT: one2one (300 x 6, no NMS), raw (the same head, all '
+                                     'anchors); ONNX, LiteRT: one2many (all anchors, NMS follows)')]='one2one',
     imgsz:Annotated[int | None,
                     typer.Option(min=32, help='network input, pixels, a multiple of 32 [as it was trained]')]=None,
     opset:Annotated[int | None, typer.Option(help='ONNX: 21 or later for onnx-int4 [21; 17 for the others]')]=None,

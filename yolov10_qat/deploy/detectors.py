@@ -16,6 +16,7 @@ from ..checkpoint.store import load_checkpoint, model_of
 from ..core.doors import USUAL_SIDE, input_side
 from ..core.progress import log_note
 from .coreml_file import CoreMlDetector
+from .litert_file import LiteDetector
 from .onnx_file import OnnxDetector
 from .packed import packed_network, read_packed
 from ..evaluate.heads import Detector, HeadScores, TorchDetector, evaluate, validation_view
@@ -30,11 +31,13 @@ def open_detector(
     "Whatever this project writes, ready to detect."
     return _opened(path, weights, device)[0]
 
+_DETECTORS = {'.onnx': OnnxDetector, '.mlpackage': CoreMlDetector, '.tflite': LiteDetector}
+
 def _opened(path:Path|str, weights:str, device:str) -> tuple[Detector,Any]: # And what it says it was trained at
     check_weights(weights)
     kind = Path(path).suffix
-    if kind in ('.onnx', '.mlpackage'):
-        detector = OnnxDetector(path) if kind == '.onnx' else CoreMlDetector(path)
+    if kind in _DETECTORS:
+        detector = _DETECTORS[kind](path)
         return detector, detector.facts['imgsz']
     if kind == '.safetensors':
         header, tensors = read_packed(path)

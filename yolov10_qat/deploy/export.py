@@ -18,12 +18,19 @@ from ..core.progress import log_note, report_progress
 from ..core.shown import one_line
 from ..data.view import View
 from .coreml_file import coreml_model, describe_coreml, save_coreml
+from yolov10_qat.deploy.litert_file import (
+    check_litert_weights,
+    describe_litert,
+    litert_floats,
+    litert_model,
+    save_litert,
+)
 from .network import Deployment, deployment
 from .onnx_file import describe, onnx_model, save_onnx
 from .packed import save_packed
 from .parity import PARITY_IMAGES, Reference, check_package, parity
-from .sizes import _coreml_sizes, _onnx_sizes, _packed_sizes, latency
-from .targets import HEAD_OF, check_coreml, check_dialect, check_request
+from .sizes import _coreml_sizes, _litert_sizes, _onnx_sizes, _packed_sizes, latency
+from .targets import HEAD_OF, check_coreml, check_dialect, check_groups, check_request
 from ..evaluate.heads import HEADS, HeadScores, validation_view
 from ..runs.summary import Exported, Latency, NotExported, Sizes
 
@@ -53,7 +60,7 @@ def export(
 
 # %% ../../nbs/60_deploy/08_export.ipynb #08_export-005a
 def _write(found:Deployment, part:Path, reference:Reference, format:str, output:str, *how) -> tuple[Sizes,Latency|None]:
-    "A file in any format; its sizes, and what onnxruntime takes."
+    "A file in any format; its sizes, and what its runtime takes."
     imgsz = reference.imgsz
     if format == 'packed':
         save_packed(found, part)
@@ -62,12 +69,20 @@ def _write(found:Deployment, part:Path, reference:Reference, format:str, output:
         save_coreml(describe_coreml(coreml_model(found, output, imgsz), found, output, imgsz), part)
         check_package(part, found, reference.images)
         return _coreml_sizes(part, found), None
+    if format == 'litert': return _write_litert(found, part, reference, output)
     def make(dialect, opset, dynamic):
         traced = onnx_model(found, dialect, output, imgsz, opset, dynamic)
         return describe(traced, found, dialect, output, imgsz, dynamic)
     model, floating = make(format, *how), make('onnx-fp32', None, how[1])
     save_onnx(model, part)
     return _onnx_sizes(part, found, floating), latency(model, floating, reference.images[:1])
+
+# %% ../../nbs/60_deploy/08_export.ipynb #08_export-005c
+def _write_litert(found:Deployment, part:Path, reference:Reference, output:str) -> tuple[Sizes,Latency]:
+    floats = litert_floats(found, output, reference.imgsz)
+    save_litert(describe_litert(litert_model(floats, found.layers), found, output, reference.imgsz), part)
+    file = check_litert_weights(part, found)
+    return _litert_sizes(file, found, floats), latency(file.data, floats, reference.images[:1])
 
 # %% ../../nbs/60_deploy/08_export.ipynb #08_export-007
 def export_all(
@@ -131,6 +146,7 @@ def export_checkpoint(
     check_request(out, format, output, opset, dynamic)
     found = deployment(checkpoint, weights, HEAD_OF[output])
     side = imgsz or found.imgsz
+    if format == 'litert': check_groups(format, found.manifest)
     if format == 'coreml': check_coreml(found.manifest, len(found.facts['names']), side)
     data, split = _data_of(checkpoint, coco_root, val_split)
     with tempfile.TemporaryDirectory() as scratch:
@@ -157,12 +173,14 @@ def export_lines(
              f'({p.images} images, {p.head}, pycocotools)']
     if made.format == 'coreml': lines.append(BACK)
     return lines if t is None else [*lines,
-                                    f'one image: {t.own_ms:.1f} ms, FP32 {t.fp32_ms:.1f} ms (onnxruntime, CPU, '
-                                    f'medians of {t.turns}): no runtime has a faster INT4 convolution, the gain is '
-                                    'size']
+                                    f'one image: {t.own_ms:.1f} ms, FP32 {t.fp32_ms:.1f} ms ({p.runtime}, CPU, '
+                                    f'medians of {t.turns}): {_SPEED[p.runtime]}']
 
 # %% ../../nbs/60_deploy/08_export.ipynb #08_export-012z
 BACK = ("read back from the package: integers are the checkpoint's bit for bit, scales and biases are rounded to FP16; "
         'torch computed its program, no device did: examples/run_coreml.py compares and times it on a Mac')
+
+_SPEED = {'onnxruntime': 'no runtime has a faster INT4 convolution, the gain is size',
+          'litert': "4-bit weights, float arithmetic: LiteRT's CPU kernels dequantise them"}
 
 def _ap(value:float|None) -> str: return '-' if value is None else f'{value:.4f}'

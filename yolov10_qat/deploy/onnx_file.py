@@ -387,7 +387,7 @@ def session(
 # %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-025a
 @contextmanager
 def _blamed(path:Path|str) -> Iterator[None]:
-    "What onnxruntime has against a file, in one line."
+    "What a runtime has against a file, in one line."
     try: yield
     except Exception as e: raise CheckpointError(f'{path} cannot be run: {one_line(e, 200)}; export it again') from None
 
@@ -398,11 +398,16 @@ class OnnxDetector:
     def __init__(self,
         path:Path|str, # From `save_onnx`
     ):
-        self.path, (self.facts, self.model) = path, read_onnx(path)
+        self.path, (self.facts, start) = path, self._open(path)
         self.names, self.stride, self.output = self.facts['names'], self.facts['stride'], self.facts['output']
         self.imgsz = None if self.facts['dynamic'] else self.facts['imgsz']
         self.heads = (HEAD_OF[self.output],)
-        with _blamed(path): self.session = session(self.model)
+        with _blamed(path): self.session = start()
+
+    @staticmethod
+    def _open(path:Path|str) -> tuple[dict[str,Any],Callable[[],Any]]: # What it says of itself; starts its runtime
+        facts, model = read_onnx(path)
+        return facts, lambda: session(model)
 
     def run(self,
         images_n3hw:Tensor, # RGB, 0 to 1

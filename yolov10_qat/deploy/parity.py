@@ -24,6 +24,7 @@ from yolov10_qat.deploy.coreml_file import (
     read_coreml,
 )
 from .detectors import open_detector
+from .litert_file import LiteDetector
 from .network import Deployment
 from .onnx_file import OneOutput, OnnxDetector
 from .targets import HEAD_OF
@@ -86,7 +87,8 @@ def _raw_of(detector:Detector, output:str, images:Tensor) -> Tensor:
     with all_cores(detector.device): return OneOutput(detector.model, output)(images)[1]
 
 # %% ../../nbs/60_deploy/06_parity.ipynb #06_parity-008
-RUNTIMES = {OnnxDetector: 'onnxruntime', CoreMlDetector: 'torch (not executed on a device)'}
+RUNTIMES = {OnnxDetector: 'onnxruntime', CoreMlDetector: 'torch (not executed on a device)',
+            LiteDetector: 'litert'}
 
 # %% ../../nbs/60_deploy/06_parity.ipynb #06_parity-008z
 def parity(

@@ -18,6 +18,7 @@ from onnx import ModelProto, TensorProto
 from torch import Tensor
 
 from .coreml_file import floating_size, package_size, read_coreml
+from .litert_file import LiteFile, LiteSession, as_halves, litert_bytes, litert_model
 from .network import Deployment
 from .onnx_file import half_precision, onnx_constants, read_onnx, session
 from .packed import read_packed
@@ -70,16 +71,22 @@ def _coreml_sizes(path:Path, found:Deployment) -> Sizes:
     return _sizes(package_size(path), found, counted['codes'], scales=counted['scales'], rest=counted['floats'],
                   fp32=floating_size(path, 32), fp16=floating_size(path, 16))
 
+# %% ../../nbs/60_deploy/07_sizes.ipynb #07_sizes-006c
+def _litert_sizes(file:LiteFile, found:Deployment, floating:bytes) -> Sizes:
+    "A channel's scale comes with a zero point in LiteRT: 12 bytes, which count as scales."
+    return _sizes(len(file.data), found, file.bytes['codes'], scales=file.bytes['scales'], rest=file.bytes['floats'],
+                  fp32=len(floating), fp16=len(litert_bytes(litert_model(floating, found.layers, as_halves))))
+
 # %% ../../nbs/60_deploy/07_sizes.ipynb #07_sizes-008
 TURNS = 9
 
 def latency(
-    model:ModelProto,     # Exported
-    floating:ModelProto,  # Its `onnx-fp32`
-    image_13hw:Tensor,    # One image
+    model:ModelProto|bytes,     # Exported; bytes: for LiteRT
+    floating:ModelProto|bytes,  # The same in floating point
+    image_13hw:Tensor,          # One image
 ) -> Latency: # Medians
     "Milliseconds an image takes, in turns with FP32."
-    sessions = [session(m) for m in (model, floating)]
+    sessions = [LiteSession(m) if isinstance(m, bytes) else session(m) for m in (model, floating)]
     took = [[_once(s, image_13hw.numpy()) for s in sessions] for _ in range(TURNS+1)][1:]  # the first warms up
     own, fp32 = (median(column)*1e3 for column in zip(*took))
     return Latency(own_ms=own, fp32_ms=fp32, turns=TURNS)

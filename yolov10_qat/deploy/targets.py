@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['TRACED_OPSET', 'ANY_BITS', 'DIALECTS', 'COREML_BITS', 'COREML_OUTPUTS', 'COREML_MOST', 'SUFFIXES', 'FORMATS',
-           'HEAD_OF', 'EXTRAS', 'NOT_ONNX', 'Dialect', 'check_dialect', 'check_coreml', 'check_extra', 'check_request']
+           'HEAD_OF', 'EXTRAS', 'NOT_ONNX', 'Dialect', 'check_dialect', 'check_groups', 'check_coreml', 'check_extra',
+           'check_request']
 
 # %% ../../nbs/60_deploy/01_targets.ipynb #01_targets-002
 from importlib.util import find_spec
@@ -40,15 +41,23 @@ def check_dialect(
         raise ValueError(f'{dialect} needs an opset from {oldest} to {newest}, got {opset}; leave --opset out for '
                          f'{usual}')
     _check_bits(dialect, DIALECTS[dialect].bits, manifest)
-    if not DIALECTS[dialect].groups and (grouped := [e for e in manifest if e.get('group_size')]):
-        raise ValueError(f"{dialect} holds one scale per channel, {grouped[0]['name']} has one per group of "
-                         f"{grouped[0]['group_size']} input channels; use --format packed or onnx-int4")
+    if not DIALECTS[dialect].groups: check_groups(dialect, manifest)
     return opset or usual
 
 def _check_bits(format:str, held:tuple[int,...], manifest:list[dict[str,Any]]):
     if wrong := [e for e in manifest if e['bits'] and e['bits'] not in held]:
         raise ValueError(f"{format} holds weights of {' and '.join(map(str, held))} bits, {wrong[0]['name']} has "
                          f"{wrong[0]['bits']} ({len(wrong)} such layers); use --format packed")
+
+# %% ../../nbs/60_deploy/01_targets.ipynb #01_targets-006a
+def check_groups(
+    format:str,                    # One of `FORMATS`
+    manifest:list[dict[str,Any]],  # Of a deployment
+) -> None:
+    "Refuse scales of groups of input channels, for a format that has one per output channel."
+    if grouped := [e for e in manifest if e.get('group_size')]:
+        raise ValueError(f"{format} holds one scale per channel, {grouped[0]['name']} has one per group of "
+                         f"{grouped[0]['group_size']} input channels; use --format packed or onnx-int4")
 
 # %% ../../nbs/60_deploy/01_targets.ipynb #01_targets-007b
 COREML_BITS, COREML_OUTPUTS, COREML_MOST = (4, 8), ('one2one', 'raw'), 2048
@@ -68,18 +77,23 @@ def check_coreml(
                          'pixels, where FP16 still tells pixels apart')
 
 # %% ../../nbs/60_deploy/01_targets.ipynb #01_targets-009
-SUFFIXES = {'packed': '.safetensors'} | dict.fromkeys(DIALECTS, '.onnx') | {'coreml': '.mlpackage'}
+SUFFIXES = {'packed': '.safetensors'} | dict.fromkeys(DIALECTS, '.onnx') | {'coreml': '.mlpackage',
+                                                                                'litert': '.tflite'}
 FORMATS = tuple(SUFFIXES)
 HEAD_OF = {'one2one': 'one2one', 'raw': 'one2one', 'one2many': 'one2many'}  # output -> head that it comes from
-EXTRAS = {'coreml': 'coremltools'}  # format -> package that an extra of the same name installs
+# format -> module that writes it, what to do about it
+EXTRAS = {'coreml': ('coremltools', "pip install 'yolov10-qat[coreml]'"),
+          'litert': ('litert_torch', "make an environment of its own, because it needs torch below 2.15, and export "
+                     "there: pip install 'yolov10-qat[litert]' litert-torch==0.10.0 'torch<2.15'")}
 
 def check_extra(
     format:str, # One of `FORMATS`
 ) -> None:
     "Refuse a format whose package is not installed."
-    if format in EXTRAS and find_spec(EXTRAS[format]) is None:
-        raise ValueError(f"the format {format} needs {EXTRAS[format]}, which is not installed: "
-                         f"pip install 'yolov10-qat[{format}]'")
+    if format not in EXTRAS: return
+    module, install = EXTRAS[format]
+    if find_spec(module) is None:
+        raise ValueError(f"the format {format} needs {module.replace('_', '-')}, which is not installed: {install}")
 
 # %% ../../nbs/60_deploy/01_targets.ipynb #01_targets-010
 def check_request(
@@ -104,7 +118,8 @@ def check_request(
 # format -> why not every head, heads, why no options of ONNX
 NOT_ONNX = {'packed': ('a packed file holds the NMS-free network and no output', ('one2one',),
                     'a packed file has neither'),
-         'coreml': ('a Core ML package needs no NMS', COREML_OUTPUTS, 'a Core ML package has one input size')}
+         'coreml': ('a Core ML package needs no NMS', COREML_OUTPUTS, 'a Core ML package has one input size'),
+         'litert': ('', tuple(HEAD_OF), 'a LiteRT file takes one image of one size')}
 
 def _check_plain(format:str, output:str, opset:int|None, dynamic:bool):
     "What only ONNX has."

@@ -150,7 +150,7 @@ class Parity(Block):
     "How an exported file compares with the network in torch on the same square images."
     head:Literal['one2one', 'one2many']
     # that ran the file; torch computes the program of a Core ML package, which is not the same as a device
-    runtime:Literal['onnxruntime', 'torch', 'torch (not executed on a device)']
+    runtime:Literal['onnxruntime', 'torch', 'torch (not executed on a device)', 'litert']
     raw_images:Count             # whose raw outputs were compared
     raw_boxes:float            # largest absolute difference of decoded boxes, as a share of their range
     raw_scores:float           # the same of class scores
@@ -168,7 +168,7 @@ class Latency(Block):
 class Exported(Block):
     "A deployable file."
     path:OneLine                   # relative to the run root where it lies in it
-    format:OneLine                 # packed, onnx-int4, onnx-qcdq, qonnx, onnx-fp32 or coreml
+    format:OneLine                 # packed, onnx-int4, onnx-qcdq, qonnx, onnx-fp32, coreml or litert
     output:OneLine                 # one2one, raw or one2many
     imgsz:Positive                  # side of the square input that it was compared at
     sha256:OneLine                 # of a package: see `core.files.content_sha256`
