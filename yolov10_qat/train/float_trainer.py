@@ -249,6 +249,9 @@ class _Placed(DetectionTrainer):
     @property
     def files(self) -> Layout: "Paths in it."; return Layout(self.root)
 
+# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-034y
+class _Launched(_Placed):
+    "Says what it died of."
     def train(self):
         "Train here, or start a process for each GPU and wait for them."
         if self.ddp: return self._train_elsewhere()
@@ -274,16 +277,17 @@ class _Placed(DetectionTrainer):
                 else f'a training process ended with status {e.returncode}; see {self.files.log}') from None
 
 # %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-034z
-class _Followed(_Placed):
+class _Followed(_Launched):
     "Logs to trackers, which may fail."
+    tracked = True  # False: its epochs are not those of the run
     def run_callbacks(self, event:str):
         "Those of trackers under guard."
         for callback in self.callbacks.get(event, []):
-            if name := tracker_of(callback): self.trackers.guard(name, callback, self)
-            else: callback(self)
+            if (name := tracker_of(callback)) is None: callback(self)
+            elif self.tracked: self.trackers.guard(name, callback, self)
 
     def _setup_train(self):
-        if RANK in {-1, 0}: self.trackers.open()  # before Ultralytics looks for a run of theirs
+        if RANK in {-1, 0} and self.tracked: self.trackers.open()  # before Ultralytics looks for a run of theirs
         super()._setup_train()
 
 # %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-035
