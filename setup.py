@@ -22,6 +22,7 @@ setup(
     packages=find_packages(include=[cfg['lib_name'], f"{cfg['lib_name']}.*"]),
     package_data={cfg['lib_name']: ['templates/*', 'recipes/*', 'schemas/*', 'assets/*']},
     install_requires=cfg['requirements'].split(),
-    extras_require={name: cfg[f'{name}_requirements'].split() for name in ('fast', 'sweep', 'coreml', 'litert')},
+    extras_require={name: cfg[f'{name}_requirements'].split()
+                    for name in ('fast', 'sweep', 'coreml', 'litert', 'trackers')},
     entry_points={'console_scripts': cfg['console_scripts'].split()},
 )

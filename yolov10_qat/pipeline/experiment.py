@@ -81,6 +81,7 @@ from ..studies.sensitivity import check_keep_list, measure_and_keep
 from ..train.float_trainer import FloatTrainer, checkpoint_bytes, checkpoints_room, overrides, recipe_of
 from ..train.qat_trainer import QATTrainer, calibrated, raised_layers, reestimated
 from ..train.qc import correct, end_of_training
+from ..train.trackers import trackers_of
 
 # %% ../../nbs/90_pipeline/04_experiment.ipynb #04_experiment-005
 def trainer_of(
@@ -389,8 +390,20 @@ class _Exported(_Selected):
         return validation_view(self.files.scenes if c.coco_root == DEMO else c.coco_root, scratch/'dataset', names,
                                'this run', val_split=c.val_split, val_max_images=PARITY_IMAGES, progress=_tell)
 
+# %% ../../nbs/90_pipeline/04_experiment.ipynb #04_experiment-015t
+class _Followed(_Exported):
+    "Goes on in the trackers where the training ended."
+    def _fail(self, error:BaseException, stage:str):
+        super()._fail(error, stage)
+        trackers_of(self.root).close(failed=True)
+
+    def track(self):
+        "Scores, verdict, report and delivered weights for TensorBoard and the trackers that are on; ends their run."
+        kept = (self.files.report, self.files.summary, self.files.config, self.files.delivered)
+        trackers_of(self.root).finish(self.summary, [file for file in kept if file.is_file()])
+
 # %% ../../nbs/90_pipeline/04_experiment.ipynb #04_experiment-015a
-class Experiment(_Exported):
+class Experiment(_Followed):
     "One run in one folder."
     def _confidence(self) -> Confidence|None: # None where floating point or a quantised state was not scored
         end = compared_rung(self.summary.metrics)

@@ -52,6 +52,7 @@ from ..core.recipe import SHARED, batches_gathered, read_recipe
 from ..core.threads import all_cores
 from ..quant.layers import copy_state, deployable
 from ..runs.stop import stop_order
+from .trackers import tracker_of, trackers_of
 
 # %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-005
 # or Ultralytics would import Ray wherever it is installed, and report to a session that is not there
@@ -231,6 +232,7 @@ class _Placed(DetectionTrainer):
     "Works in a run folder, here or in a process for each GPU."
     def __init__(self, cfg=DEFAULT_CFG, overrides:dict|None=None, _callbacks:dict|None=None):
         self.config = load_config(Layout(Path(overrides['project']).parent).config)
+        self.trackers = trackers_of(Path(overrides['project']).parent)
         super().__init__(cfg, overrides, _callbacks)
         self.args.resume = False
         # of all nodes; Ultralytics counts the devices of this one
@@ -247,14 +249,22 @@ class _Placed(DetectionTrainer):
     @property
     def files(self) -> Layout: "Paths in it."; return Layout(self.root)
 
+# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-034y
+class _Launched(_Placed):
+    "Says what it died of."
     def train(self):
         "Train here, or start a process for each GPU and wait for them."
         if self.ddp: return self._train_elsewhere()
         try: super().train()
         except _Finished: return
         except BaseException as e:
-            if LOCAL_RANK != -1: write_atomic(self.files.failure, f'{type(e).__name__}: {e}')
+            if LOCAL_RANK != -1: self._fail(e)
             raise
+        if LOCAL_RANK != -1: self.trackers.close()  # another process goes on with the run
+
+    def _fail(self, error:BaseException):
+        write_atomic(self.files.failure, f'{type(error).__name__}: {error}')
+        self.trackers.close(failed=True)
 
     def _train_elsewhere(self):
         self.resume = True  # or the launcher would empty the folder
@@ -266,11 +276,25 @@ class _Placed(DetectionTrainer):
                 file.read_text(encoding='utf-8') if file.is_file()
                 else f'a training process ended with status {e.returncode}; see {self.files.log}') from None
 
+# %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-034z
+class _Followed(_Launched):
+    "Logs to trackers, which may fail."
+    tracked = True  # False: its epochs are not those of the run
+    def run_callbacks(self, event:str):
+        "Those of trackers under guard."
+        for callback in self.callbacks.get(event, []):
+            if (name := tracker_of(callback)) is None: callback(self)
+            elif self.tracked: self.trackers.guard(name, callback, self)
+
+    def _setup_train(self):
+        if RANK in {-1, 0} and self.tracked: self.trackers.open()  # before Ultralytics looks for a run of theirs
+        super()._setup_train()
+
 # %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-035
 def _said_before(note:str): "A run tells how classes were matched when it looks at its data."
 
 # %% ../../nbs/50_train/01_float_trainer.ipynb #01_float_trainer-035z
-class _Built(_Placed):
+class _Built(_Followed):
     "Builds the model, from the base or to go on from a checkpoint."
     def setup_model(self):
         "Base weights, or random ones, in floating point; and what the run goes on from."
@@ -513,7 +537,7 @@ class FloatTrainer(_Reporting):
         if self.board is None: return
         log_note(f'epoch {self.epoch+1}/{self.epochs}: mAP50-95 {self.rows[-1][PRIMARY]:.3f}, '
                  f'best {self.best_fitness:.3f}')
-        for name, value in self.rows[-1].items():
+        for name, value in (self.rows[-1] | self.metrics).items():
             if name not in ('epoch', 'time'): self.board.add_scalar(name, value, self.epoch+1)
         self.board.flush()
 

@@ -167,6 +167,7 @@ def movement(
 # %% ../../nbs/50_train/04_qc.ipynb #04_qc-029
 class QCTrainer(_FrozenAround):
     "Trains the corrections of a run whose training is done, in `qc/` of its folder."
+    tracked = False
     def __init__(self, cfg=DEFAULT_CFG, overrides:dict|None=None, _callbacks:dict|None=None):
         super().__init__(cfg, overrides, _callbacks)
         self.csv = self.save_dir/Path(Layout.correction_history).name
