@@ -128,7 +128,7 @@ CONFIGS = {
     'unknown key': ('epocs: 3\n', "unknown setting 'epocs' (did you mean 'epochs'?)"),
     'bad value':   ('weight_bits: 1\n', 'weight_bits=1'),
     'not YAML':    ('epochs: [3\n', 'is not YAML'),
-    'no mapping':  ('- 3\n', 'must hold a mapping of settings, got list'),
+    'no mapping':  ('- 3\n', 'must contain a mapping of settings, got list'),
     'missing':     (None, 'no configuration file'),
 }
 
@@ -195,7 +195,7 @@ def cut(root): annotations(root).write_bytes(annotations(root).read_bytes()[:-40
 TRAIN = 'instances_train2017.json'
 DATA = {
     'no root':           (lambda r: r.rename(r.with_name('coca')),
-                          ['no COCO root', 'coco', "did you mean 'coca'?", 'it should hold train2017/']),
+                          ['no COCO root', 'coco', "did you mean 'coca'?", 'it should contain train2017/']),
     'no split':          (lambda r: shutil.rmtree(r/'val2017'),
                           ['no image folder', 'coco/val2017', 'name an existing split']),
     'no annotations':    (lambda r: annotations(r).unlink(), ['no annotation file', TRAIN, 'name an existing split']),
@@ -243,7 +243,7 @@ def test_dataset(coco, tmp_path):
         'classes, fingerprint ') and done.stdout.endswith(f"{tmp_path/'view'/'dataset.yaml'}\n")
     assert (tmp_path/'view/provenance.json').is_file() and len(list((tmp_path/'view/images/train').iterdir())) == 3
     refused(command('dataset', '--coco-root', coco, '--out', tmp_path/'view'),
-            'holds a view of other data (train_max_images 3, now 0)', 'choose another folder')
+            'contains a view of other data (train_max_images 3, now 0)', 'choose another folder')
     refused(command('dataset', '--coco-root', coco, '--out', coco), f'{coco} is no finished dataset view',
             'name another folder')
     refused(command('dataset', '--coco-root', coco, '--out', annotations(coco)), f'{TRAIN} is a file',
@@ -300,7 +300,7 @@ BASES = {
     'v8.pt':      ['is no YOLOv10 detector', 'Detect'],
     'torn.pt':    ['100000 bytes', 'cut short', 'replace it by a whole copy'],
     'damaged.pt': ['is damaged', 'checksum'],
-    'other.pt':   ['holds weights without their network (a state_dict)'],
+    'other.pt':   ['contains weights without their network (a state_dict)'],
     'tree.pt':    ["did you mean 'three.pt'?", '--base'],
     '':           ['it is a folder', '--base'],
 }
@@ -403,7 +403,7 @@ def test_eval(checkpoints, tiny):
 
 def test_foreign_pickle_is_not_executed(checkpoints):
     refused(command('checkpoint', 'verify', checkpoints/'foreign.pt'),
-            f"{checkpoints/'foreign.pt'} holds pickled objects and was not opened", '--base')
+            f"{checkpoints/'foreign.pt'} contains pickled objects and was not opened", '--base')
     assert not (checkpoints/'owned').exists()
 
 

@@ -64,7 +64,7 @@ def test_a_folder_of_something_else_stays(here):
 def test_only_the_same_run_replaces_and_only_what_nobody_touched(here):
     first, other = make_run(here/'run', run_id='one'), make_run(here/'other', run_id='two')
     place = publish(first, 'out', [])
-    with pytest.raises(PublishError, match='holds run one, this is run two'): publish(other, 'out', [])
+    with pytest.raises(PublishError, match='contains run one, this is run two'): publish(other, 'out', [])
     readme = (place/'README.md').read_text()
     (place/'README.md').write_text(readme + 'my remark')
     with pytest.raises(PublishError, match=r'was changed since it was published \(README.md\)'):

@@ -68,7 +68,7 @@ REFUSED = {  # words, a piece of the answer, exit status, packages
     'run root':          (['run', '--run-root', '.'], 'exists and is not empty', 1, SHELL),
     'demo run root':     (['demo', '--run-root', '.'], 'exists and is not empty', 1, SHELL),
     'resume what?':      (['run', '--resume'], '--resume needs --run-root', 2, SHELL),
-    'nothing to resume': (['run', '--resume', '--run-root', 'nowhere'], 'holds no run to resume', 1, SHELL),
+    'nothing to resume': (['run', '--resume', '--run-root', 'nowhere'], 'contains no run to resume', 1, SHELL),
     'gate':              (['run', '--variant', 'yolo10m'], 'yolo10m may not start', 1, SHELL),
     'data':              (['dataset', *FREE], 'no COCO root', 1, DATA | {'tqdm'}),
     'eval file':         (['eval', 'nowhere.onnx', '--coco-root', '.'],

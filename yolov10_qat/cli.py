@@ -69,7 +69,7 @@ def _examples(*lines:str) -> str: # End of a help text
 
 # %% ../nbs/99_cli.ipynb #99_cli-008
 app = typer.Typer(add_completion=False, rich_markup_mode='rich', pretty_exceptions_enable=False,
-                  help='Train YOLOv10 with 4-bit weights (W4A16) and report whether it held.')
+                  help='Train YOLOv10 with 4-bit weights (W4A16) and report whether the training was stable.')
 checkpoint_app = typer.Typer(rich_markup_mode='rich', help='Look into a checkpoint.')
 app.add_typer(checkpoint_app, name='checkpoint')
 
@@ -192,7 +192,7 @@ GroupSize = Annotated[int|None,
                       typer.Option(min=8, help='input channels that share a scale with per_group, a multiple of 8; '
                                                'other layers have one per channel (default 32)')]
 Averages = Annotated[str|None,
-                     typer.Option(help='bits a deployed weight on average, up to 8, joined by commas, such as '
+                     typer.Option(help='bits per deployed weight on average, up to 8, joined by commas, such as '
                                        '4,4.15,4.5: each method at each of them, small layers getting the bits '
                                        'first (default: --weight-bits for each layer)')]
 MaxLoss = Annotated[float|None,
@@ -283,11 +283,11 @@ def _check_data(coco_root:Path, *splits:str):
 
 # %% ../nbs/99_cli.ipynb #99_cli-022
 def _check_own(out:Path, ours:set[str]):
-    "Refuse a folder that holds other things."
+    "Refuse a folder that contains other things."
     if out.exists() and not out.is_dir():
         raise FileExistsError(f'{out} is a file; choose a folder of its own with --out')
     if other := sorted({p.name for p in out.iterdir()} - ours if out.is_dir() else ()):
-        raise FileExistsError(f'{out} holds other things ({other[0]}); choose a folder of its own with --out')
+        raise FileExistsError(f'{out} contains other things ({other[0]}); choose a folder of its own with --out')
 
 def _check_variant(variant:str):
     if variant in VARIANTS: return
@@ -301,7 +301,7 @@ def sensitivity(
     coco_root:DataOrDemo,
     out:Annotated[Path,
                   typer.Option(help='folder for sensitivity.csv, keep-layers.json and the figures; must be new or '
-                                    'hold only these')],
+                                    'contain only these')],
     budget:Annotated[str | None,
                      typer.Option(help='bytes that the keep-list may cost, for instance 40kB (default: a '
                                        'sixteenth of the weights)')]=None,
@@ -350,7 +350,7 @@ def _tell_study(found, out:Path, bits:int):
     mine, none = next(p for p in found.points if p['layers'] == len(found.chosen) and p['bytes']
                       == spent), found.points[0]
     print(f"{len(found.chosen)} of {len(layers)} layers at 8 bit cost {spent:,} bytes: {mine['average_bits']:.2f} "
-          f"instead of {none['average_bits']:.2f} bits a weight, AP {mine['ap']:.3f} instead of {none['ap']:.3f} "
+          f"instead of {none['average_bits']:.2f} bits per weight, AP {mine['ap']:.3f} instead of {none['ap']:.3f} "
           f"(rounded without training, {found.images} images, one2one, ultralytics_val)")
     print(f"keep-list: {(Layout(out).keep_layers).resolve()}")
 
@@ -393,12 +393,13 @@ def ptq(
     *,
     coco_root:DataOrDemo,
     out:Annotated[Path,
-                  typer.Option(help='folder for ladder.json, a checkpoint a method and report.html; a ladder that is '
+                  typer.Option(help='folder for ladder.json, a checkpoint per method and report.html; a ladder that is '
                                     'there goes on')],
     method:Annotated[str|None,
                      typer.Option(help='methods joined by commas: rtn or mse, one of gptq, gpfq, qronos, '
-                                       'learned-round, and bias or bn, joined by plus; or closed (default: rtn, '
-                                       'mse, bias, mse+bn, gpfq, gptq, mse+learned-round; per channel closed, too)')]=None,
+                                       'learned-round, and bias or bn, joined by plus; or closed (default: rtn, mse, '
+                                       'bias, mse+bn, gpfq, gptq, mse+learned-round; per channel closed, '
+                                       'too)')]=None,
     variant:str='yolo10n', imgsz:InputSide=None, batch:Batch=16, device:str='cpu', val_max_images:Limit=0,
     train_split:str='train2017', val_split:str='val2017', seed:int=0, average_bits:Averages=None, max_loss:MaxLoss=None,
     calibration_images:Annotated[int|None,
@@ -407,7 +408,7 @@ def ptq(
     weight_bits:Annotated[int, typer.Option(min=2, max=8, help='word length of a rounded weight')]=4,
     granularity:Granularity='per_channel', group_size:GroupSize=None,
 ) -> int:
-    "What post-training methods leave of a model: each scored, compared in a report, and kept as a checkpoint."
+    "The accuracy of post-training methods: each scored, compared in a report, and kept as a checkpoint."
     _check_imgsz(imgsz)
     methods, averages = _methods(method, granularity, group_size), _averages(average_bits, max_loss)
     from yolov10_qat.checkpoint.base_weights import find_base
@@ -430,7 +431,7 @@ def ptq(
 # %% ../nbs/99_cli.ipynb #99_cli-027
 @checkpoint_app.command()
 def show(file:Annotated[Path, typer.Argument(help='checkpoint of this project')]) -> int:
-    "What is in it."
+    "The contents of a checkpoint."
     from yolov10_qat.checkpoint.format import describe_checkpoint
     _table(describe_checkpoint(file))
     return 0
@@ -505,7 +506,7 @@ def npu(file:Annotated[Path, typer.Argument(help='exported file, of the format o
 # %% ../nbs/99_cli.ipynb #99_cli-029
 @app.command()
 def report(run_root:Annotated[Path, typer.Argument(help='folder of a run')]) -> int:
-    "Render the report again from what is on disk."
+    "Render the report again from the files of the run."
     from yolov10_qat.runs.summary import load_summary
     load_summary(run_root)
     from yolov10_qat.report.page import render, write_summary_md
@@ -544,7 +545,7 @@ def worker(run_root:Annotated[Path, typer.Argument(help='folder of a run that wa
 # %% ../nbs/99_cli.ipynb #99_cli-032
 def _own_folder(run_roots:list[Path]) -> Path:
     if len(run_roots) == 1 and ComparisonLayout(run_roots[0]).sweep.is_file(): return run_roots[0]
-    raise UsageError('--out is missing: the folder for the comparison; only a sweep is compared where it lies')
+    raise UsageError('--out is missing: the folder for the comparison; only a sweep is compared in its own folder')
 
 @app.command()
 def summarize(
@@ -571,7 +572,7 @@ def sweep_command(
     plan:Annotated[Path, typer.Argument(help='YAML: base, grid, points, exclude, resources, at_once, tries, stop')],
     out:Annotated[Path, typer.Option(help='folder of the sweep: sweep.json, report.html, a run root for each point')],
     address:Annotated[str|None, typer.Option(help='Ray cluster, auto or HOST:PORT (default: this machine alone)')]=None,
-    resume:Annotated[bool, typer.Option('--resume', help='go on with what is in --out')]=False,
+    resume:Annotated[bool, typer.Option('--resume', help='continue the sweep in --out')]=False,
     dry_run:Annotated[bool, typer.Option('--dry-run', help='check the plan, print its points, start nothing')]=False,
 ) -> int:
     "Many runs from one plan, at once where Ray is installed; collapsed ones are stopped, failed ones tried again."

@@ -121,7 +121,7 @@ class _Budget(Settings):
     imgsz:OptionalInt = knob(
         None, "side of the square network input, pixels, a multiple of 32; none: the profile's", ge=32, multiple_of=32)
     epochs:OptionalInt = knob(None, "passes over the training images; none: the profile's", ge=1)
-    batch:OptionalInt = knob(None, "images a step; none: the profile's", ge=1)
+    batch:OptionalInt = knob(None, "images per step; none: the profile's", ge=1)
     workers:int = knob(8, 'data loading processes (Ultralytics uses 0 on a CPU)', ge=0)
     amp:Amp = knob('off', 'automatic mixed precision on a GPU: off, fp16 or bf16')
     train_max_images:OptionalInt = knob(None, "training images, 0 for all; none: the profile's", ge=0)
@@ -174,8 +174,8 @@ class _Kept(Settings):
         None, 'layers to keep at 8 bit: a keep-layers.json as sensitivity writes it, '
               'or auto:BYTES to measure and keep; none: no layer')
     average_bits:OptionalFloat = knob(
-        None, 'bits a deployed weight on average, above weight_bits and up to 8: small layers get more, as theirs cost '
-              'least; none: weight_bits for each layer', gt=2, le=8)
+        None, 'bits per deployed weight on average, above weight_bits and up to 8: small layers get more, as theirs '
+              'cost least; none: weight_bits for each layer', gt=2, le=8)
     max_loss:OptionalFloat = knob(
         None, 'AP points (hundredths) that the calibration may lose, in the place of average_bits: the fewest bits '
               'are searched on the images set aside (needs init_ptq and selection); none: no search', gt=0, le=100)
@@ -189,8 +189,8 @@ class _Statistics(Settings):
     "What batch-norm statistics do."
     bn:Literal['train', 'freeze', 'reestimate'] = knob(
         None, 'batch-norm statistics: train (follow the batches), '
-              'freeze (those of the base, moved by what rounding changes, held within each epoch) '
-              "or reestimate (as train, and measured anew before each evaluation and at the end); none: the recipe's, "
+              'freeze (those of the base, moved by what rounding changes, fixed within each epoch) '
+              "or reestimate (as train, and re-estimated before each evaluation and at the end); none: the recipe's, "
               'or train')
     bn_batches:int = knob(50, 'training batches that a re-estimation averages over', ge=1)
 
@@ -220,16 +220,17 @@ class _Watching(Settings):
         0.01, "momentum of the oscillation frequency's moving average", gt=0, lt=1)
     oscillation_threshold:float = knob(
         0.005, 'frequency above which a weight is counted as oscillating', gt=0, lt=1)
-    oscillation_interval:int = knob(1, 'steps between two looks at the integer weights', ge=1)
+    oscillation_interval:int = knob(1, 'steps between two measurements of the integer weights', ge=1)
 
 class _Output(Settings):
     "What it leaves, and whether it may start."
     save_period:int = knob(10, 'epochs between epochNNN.pt snapshots, 0 for none', ge=0)
     keep_snapshots:int = knob(0, 'how many of the newest snapshots to keep, 0 for all', ge=0)
     snapshot_optimizer:bool = knob(
-        True, 'snapshots hold the optimizer too, so that training can go on from them; off: half the size and less')
+        True, 'snapshots contain the optimizer too, so that training can continue from them; off: half the size '
+              'and less')
     gate_root:OptionalText = knob(
-        None, 'folder with the yolo10n and yolo10s runs that must have held before yolo10m may start')
+        None, 'folder with the yolo10n and yolo10s runs that must have been stable before yolo10m may start')
     ungated:bool = knob(False, 'start yolo10m without a passing gate; it is recorded')
 
 # %% ../../nbs/10_core/05_config.ipynb #05_config-023
@@ -367,8 +368,8 @@ def _calibration_problems(c:RunConfig) -> list[str]:
         found.append(f'init_ptq={c.init_ptq} needs scale=learned: '
                      'steps that follow the largest weight would undo what calibration chose')
     if c.init_ptq and fits_channels(c.init_ptq) and c.granularity == 'per_tensor':
-        found.append(f'init_ptq={c.init_ptq} fits a step to each channel, granularity={c.granularity} has one a layer: '
-                     'take per_channel, per_group, or gptq')
+        found.append(f'init_ptq={c.init_ptq} fits a step to each channel, granularity={c.granularity} has one per '
+                     'layer: take per_channel, per_group, or gptq')
     if c.init_ptq and len(word_lengths(c)) > 1:
         found.append(f'init_ptq={c.init_ptq} calibrates one grid, bits_schedule and quantize_from_epoch have several: '
                      'give one of them')
@@ -413,7 +414,7 @@ def _random_problems(c:RunConfig) -> list[str]:
         found.append(f'init_ptq={c.init_ptq} calibrates trained weights, random ones have learned nothing: '
                      'leave it out')
     if c.bn == 'freeze':
-        found.append('bn=freeze holds the statistics of base weights, random ones have none worth holding: '
+        found.append('bn=freeze keeps the statistics of base weights, random ones have none worth keeping: '
                      'use train or reestimate')
     if str(c.keep_layers).startswith(AUTO):
         found.append(f'keep_layers={c.keep_layers} would measure random weights: '
