@@ -276,7 +276,7 @@ def test_states_are_gathered_by_training(runs_of):
     # three runs a seed are one seed
     assert list(found) == list(dict.fromkeys(found)) and all(s.seeds == [0, 1, 2] for s in variant.states)
     assert (state_sentences(variant)[0]
-            == 'Of 5 states 5 lie above plain training, 0 below, and 0 do not differ from it clearly.'
+            == 'Of 5 states 5 are above plain training, 0 below, and 0 do not differ from it clearly.'
             and '5 comparisons were made' in state_sentences(variant)[2])
     raw = {s: [r.ap['qat_raw'] for r in variant.rows if r.seed == s and 'dampen' not in r.method] for s in range(3)}
     by_hand = [

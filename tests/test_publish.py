@@ -107,4 +107,4 @@ def test_record_of_the_first_version(tmp_path):
     (tmp_path/'out').mkdir()
     shutil.copy(EXAMPLES/'publication-v1.json', tmp_path/'out'/RECORD)
     check_place(tmp_path/'out', record['run_id'])
-    with pytest.raises(PublishError, match='holds run'): check_place(tmp_path/'out', 'another')
+    with pytest.raises(PublishError, match='contains run'): check_place(tmp_path/'out', 'another')

@@ -329,7 +329,7 @@ def test_numbers_name_head_source_and_images(tmp_path, no_figures):
     assert heads.count('pycocotools') == heads.count('ultralytics_val') == 8
     # with three exported files
     assert (heads.count('one2one'), heads.count('one2many'), heads.count('onnxruntime')) == (8+2, 8+1, 2)
-    assert 'Small subsets lie' in page.text()
+    assert 'Small subsets mislead' in page.text()
 
 
 def test_command_repeats_the_configuration(tmp_path):
