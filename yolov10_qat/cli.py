@@ -398,8 +398,7 @@ def ptq(
     method:Annotated[str|None,
                      typer.Option(help='methods joined by commas: rtn or mse, one of gptq, gpfq, qronos, '
                                        'learned-round, and bias or bn, joined by plus; or closed (default: rtn, mse, '
-                                       'bias, mse+bn, gpfq, gptq, mse+learned-round; per channel closed, '
-                                       'too)')]=None,
+                                       'bias, mse+bn, gpfq, gptq, mse+learned-round, closed if not per_tensor)')]=None,
     variant:str='yolo10n', imgsz:InputSide=None, batch:Batch=16, device:str='cpu', val_max_images:Limit=0,
     train_split:str='train2017', val_split:str='val2017', seed:int=0, average_bits:Averages=None, max_loss:MaxLoss=None,
     calibration_images:Annotated[int|None,

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from .arms import Stat, over_seeds
 from .runs import Found, Row
-from .sentences import _count, _are, base_text, interval_text, seeds_text, stat_text, twin_sentence
+from .sentences import _are, _count, base_text, interval_text, seeds_text, stat_text, twin_sentence
 from .states import State
 from .summary import Comparison, Twins, Variant
 from ..core.methods import PARTS, method_parts
