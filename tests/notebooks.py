@@ -17,7 +17,7 @@ FORKS.set_forkserver_preload(['torch', 'torchvision', 'pandas', 'matplotlib.pypl
 
 def _say_to(out, err):
     for stream, file in ((1, out), (2, err)): os.dup2(file, stream)
-    gc.freeze()  # what is imported stays: no collection needs to look through it
+    gc.freeze()  # imported modules stay: no collection needs to look through it
 
 
 def run_cells(sources, folder, log):

@@ -66,7 +66,7 @@ def test_a_run_searches_the_bits_that_a_loss_needs(tmp_path):
     done = command('run', '--profile', 'demo', '--method', 'baseline', '--scale', 'learned', '--granularity', 'per_channel', '--init-ptq', 'mse+bn', '--weight-bits', 3,
                    '--selection', .3, '--max-loss', 4, '--epochs', 1, '--train-max-images', 64, '--val-max-images', 16, '--run-root', root)
     assert done.returncode == 0, done.stderr
-    said, needed = re.search(r'(mse\+bn needs ([\d.]+) bits a weight to lose at most 4 AP points on \d+ training images .*)', done.stdout).groups()
+    said, needed = re.search(r'(mse\+bn needs ([\d.]+) bits per weight to lose at most 4 AP points on \d+ training images .*)', done.stdout).groups()
     assert said.split(' (tried')[0] in (root/'run.log').read_text()
     assert float(needed) - .1 < load_summary(root).quantization.average_bits <= float(needed) + .001
     losses = {float(bits): -float(gain) for bits, gain in re.findall(r'([\d.]+) bits ([+-][\d.]+)', said)}

@@ -1,6 +1,7 @@
 "The command line: bad input ends in one line that says what, where and what to do, and leaves nothing that looks whole; and what the smaller commands print."
 import json
 import os
+import re
 import shutil
 from copy import deepcopy
 from html import unescape
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import typer
 from ultralytics.nn.tasks import DetectionModel
 
 from conftest import command
@@ -16,7 +18,7 @@ from yolov10_qat import __version__, cli
 from yolov10_qat.checkpoint.base_weights import WeightsError, find_base
 from yolov10_qat.checkpoint.format import CheckpointError
 from yolov10_qat.checkpoint.store import load_checkpoint, open_base, save_checkpoint
-from yolov10_qat.core.config import RunConfig
+from yolov10_qat.core.config import HEADINGS, RunConfig
 from yolov10_qat.quant.layers import plan, quantize
 from yolov10_qat.runs.folder import check_free, open_root
 from yolov10_qat.runs.summary import load_summary
@@ -50,8 +52,43 @@ def test_version_and_help():
     assert command('--version').stdout == f'yolov10-qat {__version__}\n'
     told = command('--help')
     assert told.returncode == 0 and not told.stderr
-    for name in ('run', 'dataset', 'eval', 'checkpoint', 'report', '--version'): assert f'  {name} ' in told.stdout
-    for name in ('show', 'verify'): assert f'  {name} ' in command('checkpoint', '--help').stdout
+    for name in ('run', 'dataset', 'eval', 'checkpoint', 'report', '--version'): assert f'│ {name} ' in told.stdout
+    for name in ('show', 'verify'): assert f'│ {name} ' in command('checkpoint', '--help').stdout
+
+
+STARTS = {'run': cli.app, 'fp16': cli.scratch_app, 'qat-w4a16': cli.scratch_app}  # commands with the settings of a run
+
+def parsed(group, name):
+    "A command of a group, as typer builds it."
+    return typer.main.get_command(group).commands[name]
+
+
+@pytest.mark.parametrize('name', STARTS)
+@pytest.mark.parametrize('width', [80, 120])
+def test_the_help_of_a_run_is_in_groups(name, width, inside, monkeypatch):
+    "Every flag whole and in the panel of its heading, and no line too long."
+    monkeypatch.setenv('COLUMNS', str(width))
+    shown = inside(*(['scratch'] if name != 'run' else []), name, '--help').stdout
+    assert max(map(len, shown.splitlines())) == width
+    panels = {title.strip(): set(re.findall(r'--[a-z0-9-]+(?= )', '\n'.join(re.findall(r'^│ +(--.*)', text, flags=re.M))))
+              for title, text in re.findall(r'^╭─ (.*?) ─+╮\n(.*?)^╰', shown, flags=re.M | re.S)}
+    for option in parsed(STARTS[name], name).params:
+        if option.name not in RunConfig.model_fields: continue
+        heading = HEADINGS[option.name] + (', on or off' if option.secondary_opts else '')
+        assert {*option.opts, *option.secondary_opts} <= panels[heading], option.name
+    assert shown.split('Examples:')[1].split()[0] == 'yolov10-qat'
+
+
+@pytest.mark.parametrize('name', STARTS)
+def test_the_examples_of_the_help_are_commands(name):
+    command = parsed(STARTS[name], name)
+    examples = [line.split() for line in command.epilog.splitlines()[1:]]
+    assert len(examples) > 1
+    for words in examples:
+        words = words[words.index(name)+1:]
+        given = {k: v for k, v in command.make_context(name, words).params.items() if v is not None}
+        resume, config = given.pop('resume'), given.pop('config', None)
+        if not resume and not config: RunConfig(**given)
 
 
 MALFORMED = {'no command':      ([], ['Missing command']), 'unknown command': (['runn'], ["No such command 'runn'"]),
@@ -91,7 +128,7 @@ CONFIGS = {
     'unknown key': ('epocs: 3\n', "unknown setting 'epocs' (did you mean 'epochs'?)"),
     'bad value':   ('weight_bits: 1\n', 'weight_bits=1'),
     'not YAML':    ('epochs: [3\n', 'is not YAML'),
-    'no mapping':  ('- 3\n', 'must hold a mapping of settings, got list'),
+    'no mapping':  ('- 3\n', 'must contain a mapping of settings, got list'),
     'missing':     (None, 'no configuration file'),
 }
 
@@ -158,7 +195,7 @@ def cut(root): annotations(root).write_bytes(annotations(root).read_bytes()[:-40
 TRAIN = 'instances_train2017.json'
 DATA = {
     'no root':           (lambda r: r.rename(r.with_name('coca')),
-                          ['no COCO root', 'coco', "did you mean 'coca'?", 'it should hold train2017/']),
+                          ['no COCO root', 'coco', "did you mean 'coca'?", 'it should contain train2017/']),
     'no split':          (lambda r: shutil.rmtree(r/'val2017'),
                           ['no image folder', 'coco/val2017', 'name an existing split']),
     'no annotations':    (lambda r: annotations(r).unlink(), ['no annotation file', TRAIN, 'name an existing split']),
@@ -206,7 +243,7 @@ def test_dataset(coco, tmp_path):
         'classes, fingerprint ') and done.stdout.endswith(f"{tmp_path/'view'/'dataset.yaml'}\n")
     assert (tmp_path/'view/provenance.json').is_file() and len(list((tmp_path/'view/images/train').iterdir())) == 3
     refused(command('dataset', '--coco-root', coco, '--out', tmp_path/'view'),
-            'holds a view of other data (train_max_images 3, now 0)', 'choose another folder')
+            'contains a view of other data (train_max_images 3, now 0)', 'choose another folder')
     refused(command('dataset', '--coco-root', coco, '--out', coco), f'{coco} is no finished dataset view',
             'name another folder')
     refused(command('dataset', '--coco-root', coco, '--out', annotations(coco)), f'{TRAIN} is a file',
@@ -263,7 +300,7 @@ BASES = {
     'v8.pt':      ['is no YOLOv10 detector', 'Detect'],
     'torn.pt':    ['100000 bytes', 'cut short', 'replace it by a whole copy'],
     'damaged.pt': ['is damaged', 'checksum'],
-    'other.pt':   ['holds weights without their network (a state_dict)'],
+    'other.pt':   ['contains weights without their network (a state_dict)'],
     'tree.pt':    ["did you mean 'three.pt'?", '--base'],
     '':           ['it is a folder', '--base'],
 }
@@ -366,7 +403,7 @@ def test_eval(checkpoints, tiny):
 
 def test_foreign_pickle_is_not_executed(checkpoints):
     refused(command('checkpoint', 'verify', checkpoints/'foreign.pt'),
-            f"{checkpoints/'foreign.pt'} holds pickled objects and was not opened", '--base')
+            f"{checkpoints/'foreign.pt'} contains pickled objects and was not opened", '--base')
     assert not (checkpoints/'owned').exists()
 
 

@@ -142,7 +142,7 @@ def test_other_settings_are_flagged_and_not_averaged(runs_of, field):
     variant, = compare(runs).variants
     flag, = variant.flagged
     assert flag.run == 'yolo10n-ema+qc-s2' and [d.field for d in flag.differences] == [field]
-    assert str(value)[:12] in flag.differences[0].value and flag.differences[0].reference == variant.settings[field]
+    assert str(value)[:12].replace('_', ' ') in flag.differences[0].value and flag.differences[0].reference == variant.settings[field]
     assert variant.arms[0].seeds == [0, 1] and len(variant.rows) == 3
 
 
@@ -276,7 +276,7 @@ def test_states_are_gathered_by_training(runs_of):
     # three runs a seed are one seed
     assert list(found) == list(dict.fromkeys(found)) and all(s.seeds == [0, 1, 2] for s in variant.states)
     assert (state_sentences(variant)[0]
-            == 'Of 5 states 5 lie above plain training, 0 below, and 0 cannot be told from it.'
+            == 'Of 5 states 5 are above plain training, 0 below, and 0 do not differ from it clearly.'
             and '5 comparisons were made' in state_sentences(variant)[2])
     raw = {s: [r.ap['qat_raw'] for r in variant.rows if r.seed == s and 'dampen' not in r.method] for s in range(3)}
     by_hand = [
@@ -389,7 +389,7 @@ REFUSED = {'nothing of a variant': ([N0, N1], 'yolo10s has no ema+qc run'),
            'incomplete':           ([N0, N1, S0, incomplete(S1)], 'incomplete: interrupted during train'),
            'not comparable':       ([N0, N1, S0, S_640], 'not comparable with the others: imgsz 640 instead of 320'),
            'other method':         ([N0, N1, S0, vary('yolo10s', 'ema', seed=1)], 'yolo10s has 1 of the 2 ema+qc runs'),
-           'one of three fell':    ([*held(), vary(seed=2, outcome='collapsed')], 'yolo10n did not always hold'),}
+           'one of three fell':    ([*held(), vary(seed=2, outcome='collapsed')], 'yolo10n was not always stable'),}
 
 @pytest.mark.parametrize('case', REFUSED)
 def test_gate_refuses(runs_of, case):
@@ -405,7 +405,7 @@ def test_gate_refuses(runs_of, case):
 def test_gate_allows(runs_of, extra):
     decision = gate(runs_of(*held(), *extra))
     assert decision.allowed and sorted(decision.counted) == sorted(s['run_id'] for s in held()) and all(
-        'held with ema+qc' in r for r in decision.reasons)
+        'was stable with ema+qc' in r for r in decision.reasons)
 
 
 def test_variants_need_not_be_comparable_with_each_other(runs_of):
@@ -474,7 +474,7 @@ def test_gate_is_recorded_and_survives_a_resume(tmp_path):
     open_root(config, resume=True)
     assert load_summary(root).gate.allowed
     write_summary_md(root), render(root)
-    assert 'Started through the gate: yolo10n held' in (root/'summary.md').read_text()
+    assert 'Started through the gate: yolo10n was stable' in (root/'summary.md').read_text()
 
 
 # --- the page ------------------------------------------------------------------------------------------------------------------------------
@@ -551,7 +551,7 @@ def test_old_figures_go_and_other_folders_stay(tmp_path):
     assert {p.stem for p in (tmp_path/'out/figures').iterdir()} == {
         'curves-yolo10n', 'ladder-yolo10n', 'states-yolo10n', 'forest'}
     for other in (tmp_path, tmp_path/'runs'/N0['run_id']):
-        with pytest.raises(FileExistsError, match='holds other things'): write_comparison([tmp_path/'runs'], other)
+        with pytest.raises(FileExistsError, match='contains other things'): write_comparison([tmp_path/'runs'], other)
 
 
 def test_every_interval_says_what_is_not_in_it(runs_of):
@@ -572,7 +572,7 @@ def test_the_gate_is_there_where_somebody_asked_for_it(tmp_path, asked):
     write_comparison([runs], tmp_path/'out')
     for name in ('report.html', 'summary.md'):
         text = (tmp_path/'out'/name).read_text()
-        assert text.count('GATE OPEN: yolo10m may start') == asked == text.count('yolo10n held with ema+qc:'), name
+        assert text.count('GATE OPEN: yolo10m may start') == asked == text.count('yolo10n was stable with ema+qc:'), name
     assert json.loads((tmp_path/'out/comparison.json').read_text())['decision']['allowed']  # the contract stays
 
 
@@ -644,7 +644,7 @@ def test_summarize_refuses_in_one_line(tmp_path):
     store(tmp_path/'runs', N0), store(tmp_path/'copy', N0), (tmp_path/'empty').mkdir()
     refused(['empty', '--out', 'out'], 'no run in empty')
     refused(['runz', '--out', 'out'], "did you mean 'runs'?")
-    refused(['runs', '--out', 'runs'], 'holds other things')
+    refused(['runs', '--out', 'runs'], 'contains other things')
     refused(['runs'], '--out is missing', code=2)
     assert not (tmp_path/'out').exists()
     refused(['runs', 'copy', '--out', 'out'], 'have the same run id')

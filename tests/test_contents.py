@@ -84,7 +84,7 @@ def test_hostile_pickle(case, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError,
                        match='no format_version' if case == 'gigabytes of memo'
-                       else 'holds pickled objects and was not opened'):
+                       else 'contains pickled objects and was not opened'):
         read_outline(rewritten(tmp_path/'x.pt', HOSTILE[case]))
     assert os.listdir(tmp_path) == ['x.pt']
 

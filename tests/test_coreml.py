@@ -88,7 +88,7 @@ def test_refused(folder, scenes, checkpoint, monkeypatch):  # noqa: F811
         with pytest.raises(ValueError, match=piece) as error:
             export_checkpoint(folder/name, folder/out, 'coreml', coco_root=scenes, **how)
         assert len(str(error.value).splitlines()) == 1 and not (folder/out).exists()
-    ask('holds weights of 4 and 8 bits, model.1.conv has 3', 'three.pt')
+    ask('stores weights of 4 and 8 bits, model.1.conv has 3', 'three.pt')
     ask('--imgsz 2080: a Core ML package has one input size', imgsz=2080)
     ask('use one2one or raw', output='one2many')
     ask('has one input size', dynamic=True)

@@ -182,7 +182,7 @@ def test_refused(folder, scenes, checkpoint, files):
             (write('demo.pt', 'x.onnx', 'onxx'), "--format 'onxx' is unknown; use one of packed, onnx-int4"),
             (write('demo.pt', 'x.bin'), 'must end in .safetensors'),
             (write('demo.pt', 'x.safetensors', data=None), 'name the data to compare the file on with --coco-root'),
-            (write('odd.pt', 'x.onnx', 'onnx-int4'), 'holds weights of 4 and 8 bits, model.1.conv has 3'),
+            (write('odd.pt', 'x.onnx', 'onnx-int4'), 'stores weights of 4 and 8 bits, model.1.conv has 3'),
             (write('part.pt', 'x.safetensors'), 'model.5.cv1.conv.weight'),
             (write('absent.pt', 'x.safetensors'), 'no checkpoint'),
             (lambda: evaluate_file(folder/'plain.onnx', scenes), 'no exported file of this project'),

@@ -97,7 +97,7 @@ CALLED = {
 GIVEN = {'--out': ('o2.safetensors', 'o2.safetensors'), '--coco-root': ('{other}', '{other}'), '--train-max-images': ('3', 3), '--val-max-images': ('2', 2),
          '--seed': ('13', 13), '--train-split': ('a', 'a'), '--val-split': ('a', 'a'), '--side': ('64', 64), '--imgsz': ('96', 96),
          '--batch': ('5', 5), '--device': ('cuda:1', 'cuda:1'), '--weights': ('raw', 'raw'), '--budget': ('4kB', 4000),
-         '--variant': ('yolo10s', 'yolo10s'), '--weight-bits': ('3', 3), '--granularity': ('per_tensor', 'per_tensor'), '--group-size': ('16', 16),
+         '--variant': ('yolo10s', 'yolo10s'), '--weight-bits': ('3', 3), '--granularity': ('per_tensor', 'per_tensor'), '--group-size': ('24', 24),
          '--method': ('rtn', ['rtn']), '--calibration-images': ('7', 7), '--average-bits': ('4.5,4', [4., 4.5]), '--max-loss': ('2.5', 2.5), '--format': ('onnx-qcdq', 'onnx-qcdq'),
          '--head': ('raw', 'raw'), '--opset': ('22', 22), '--dynamic': (None, True), '--name': ('m', 'm'),
          '--checkpoints': ('best,last', ['best', 'last']), '--incomplete': (None, True), '--address': ('h:1', 'h:1'), '--resume': (None, True)}

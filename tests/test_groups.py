@@ -95,7 +95,7 @@ def test_training_with_the_modules_of_brevitas_gives_the_same(tiny, grouped, tmp
 
 
 @pytest.mark.parametrize('format, piece', [('onnx-qcdq', 'has one per group of 16 input channels; use --format packed or onnx-int4'),
-                                           ('qonnx', 'holds one scale per channel')])
+                                           ('qonnx', 'stores one scale per channel')])
 def test_formats_without_groups_refuse(grouped, tmp_path, format, piece):
     done = command('export', last(grouped), '--format', format, '--out', tmp_path/'x.onnx')
     assert done.returncode == 1 and piece in done.stderr and len(done.stderr.splitlines()) == 1

@@ -61,7 +61,7 @@ import contextlib, io, json
 from yolov10_qat.cli import main
 out = io.StringIO()
 with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit): main(['run', '--help'])
-print(json.dumps([' '.join(out.getvalue().split()), 'torch' in sys.modules]))
+print(json.dumps([' '.join(out.getvalue().replace('│', ' ').split()), 'torch' in sys.modules]))
 ''', tmp_path)
     assert ('shake (shake weights loose)' in told[0] and '--shake-strength' in told[0]
             and 'how hard weights are shaken' in told[0])

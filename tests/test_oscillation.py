@@ -119,7 +119,7 @@ def test_report_shows_the_dynamics(whole):
 REFUSED = {
     'strength':     (['--method', 'dampen', '--dampen-lambda', 0], ['dampen_lambda=0.0 switches off the dampening']),
     'no time':      (['--method', 'freeze'],
-                     ['freeze_start=0.25 leaves 1 looks', 'at least 11 are needed', 'train longer']),
+                     ['freeze_start=0.25 allows 1 measurements', 'at least 11 are needed', 'train longer']),
     'interval':     (['--oscillation-interval', 7], ['oscillation_interval=7 is longer than the run of 6 steps']),
     'out of range': (['--freeze-threshold', 1.5, '--oscillation-threshold', -1, '--dampen-lambda', -2],
                      ['freeze_threshold=1.5', 'oscillation_threshold=-1', 'dampen_lambda=-2']),

@@ -48,4 +48,4 @@ def test_one_is_and_two_are(have, words):
 def test_one_interval_and_two_intervals(tmp_path, seeds, words):
     runs, _ = find_runs([store(tmp_path, *[vary(method='ema+qc', seed=seed, run_id=f'r{seed}') for seed in seeds])])
     title, = [title for name, title, *_ in comparison_figures(compare(runs), runs) if name == 'forest']
-    assert words in title and re.search('(1 lies|[02] lie) above 0, [0-2] below', title)
+    assert words in title and re.search('(1 is|[02] are) above 0, [0-2] below', title)

@@ -78,7 +78,7 @@ def test_page(climbed):
     html = (folder/'report.html').read_text(encoding='utf-8')
     page = Page(html)
     check_offline(page, html)
-    for word in (ladder_headline(load_ladder(folder)), lead_sentence(load_ladder(folder).lead), 'Small subsets lie',
+    for word in (ladder_headline(load_ladder(folder)), lead_sentence(load_ladder(folder).lead), 'Small subsets mislead',
                  'yolov10-qat run --init-ptq', 'without their labels'):
         assert word in page.text(), word
     for name in ('rtn.pt', 'bias.pt', 'figures/ladder.svg', 'figures/ladder.png'):

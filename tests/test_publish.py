@@ -64,7 +64,7 @@ def test_a_folder_of_something_else_stays(here):
 def test_only_the_same_run_replaces_and_only_what_nobody_touched(here):
     first, other = make_run(here/'run', run_id='one'), make_run(here/'other', run_id='two')
     place = publish(first, 'out', [])
-    with pytest.raises(PublishError, match='holds run one, this is run two'): publish(other, 'out', [])
+    with pytest.raises(PublishError, match='contains run one, this is run two'): publish(other, 'out', [])
     readme = (place/'README.md').read_text()
     (place/'README.md').write_text(readme + 'my remark')
     with pytest.raises(PublishError, match=r'was changed since it was published \(README.md\)'):
@@ -107,4 +107,4 @@ def test_record_of_the_first_version(tmp_path):
     (tmp_path/'out').mkdir()
     shutil.copy(EXAMPLES/'publication-v1.json', tmp_path/'out'/RECORD)
     check_place(tmp_path/'out', record['run_id'])
-    with pytest.raises(PublishError, match='holds run'): check_place(tmp_path/'out', 'another')
+    with pytest.raises(PublishError, match='contains run'): check_place(tmp_path/'out', 'another')

@@ -184,7 +184,7 @@ def test_warnings_are_in_the_headline(tmp_path, no_figures):
                      'QAT raw has AP 0.000, QAT EMA has AP 0.280: they part by more than 25%': 'warn',
                      'QC, the last state, is below the start of training: AP 0.270 after 0.300 (PTQ)': 'warn'}
     assert 'the chance of training, another seed, is not in it' in text
-    assert 'Delivered: QC, the last state; export/ holds it.' in text and text.count('(delivered)') == 5  # tile and table
+    assert 'Delivered: QC, the last state; export/ contains it.' in text and text.count('(delivered)') == 5  # tile and table
 
 
 def test_what_was_stored_is_what_would_be_worked_out(tmp_path, no_figures):
@@ -266,7 +266,7 @@ def test_dynamics_in_words(tmp_path, no_figures):
     page, _ = page_of(make_run(tmp_path/'run', measured=True))
     text = page.text()
     for part in ('Nagel et al.', 'with momentum 0.01', 'above 0.005', 'count for 69 steps',
-                 'The 10 layers that oscillate most', 'keep-layers.json holds 3 layers at 8 bit', 'of 30 kB allowed'):
+                 'The 10 layers that oscillate most', 'keep-layers.json contains 3 layers at 8 bit', 'of 30 kB allowed'):
         assert part in text
     rows = read_run(tmp_path/'run').oscillation
     assert text.index(
@@ -329,7 +329,7 @@ def test_numbers_name_head_source_and_images(tmp_path, no_figures):
     assert heads.count('pycocotools') == heads.count('ultralytics_val') == 8
     # with three exported files
     assert (heads.count('one2one'), heads.count('one2many'), heads.count('onnxruntime')) == (8+2, 8+1, 2)
-    assert 'Small subsets lie' in page.text()
+    assert 'Small subsets mislead' in page.text()
 
 
 def test_command_repeats_the_configuration(tmp_path):

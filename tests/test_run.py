@@ -97,7 +97,7 @@ def test_the_terminal_keeps_what_was_found(whole):
     epochs = [f'epoch {h["epoch"]}/3: mAP50-95 {h["value"]:.3f}' for h in summary.metrics.history]
     found = [line.split(', best')[0] for line in lines]
     order = [found.index(line) for line in (ends['fp'], ends['ptq'], *epochs)]
-    assert order == sorted(order) and {*ends.values()} <= {*found} and 'export/ holds 3 files' in found
+    assert order == sorted(order) and {*ends.values()} <= {*found} and 'export/ contains 3 files' in found
     head = (root/'summary.md').read_text().splitlines()[0].removeprefix('# ')
     assert ' '.join(lines)[:-len(lines[-1])].rstrip().endswith(head + '.'), (head, lines[-4:])
 

@@ -37,7 +37,7 @@ def test_no_folder_of_others(measured):
     out, _ = measured
     (out/'notes.txt').write_text('mine')
     done = command(*DEMO, '--out', out)
-    assert done.returncode == 1 and 'holds other things (notes.txt)' in done.stderr
+    assert done.returncode == 1 and 'contains other things (notes.txt)' in done.stderr
     (out/'notes.txt').unlink()
 
 

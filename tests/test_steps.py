@@ -72,7 +72,7 @@ def start(folder, tmp_path): return lambda *kind, **changes: trainer_in(folder, 
 
 
 def recipe(folder, lrf=.1, warmup=0., nbs=BATCH, more=''):
-    "A recipe with SGD, and `nbs` images a step."
+    "A recipe with SGD, and `nbs` images per step."
     file = folder/f'recipe-{lrf}-{warmup}-{nbs}-{len(more)}.yaml'
     file.write_text(SGD.format(lrf=lrf, warmup=warmup, nbs=nbs, more=more))
     return file
@@ -94,7 +94,7 @@ def heads(t): return t.model.criterion.o2m, t.model.criterion.o2o
 
 
 class Watched:
-    "One training with everything on; six images a step of eight an epoch, so three batches and then the one that is left."
+    "One training with everything on; six images per step of eight an epoch, so three batches and then the one that is left."
     epochs, steps = 4, 8
 
     def __init__(self, folder, root):
@@ -376,5 +376,5 @@ def test_a_twin_on_other_data_is_refused(folder, tmp_path):
     first, second = (share_data(tmp_path/'twins', name, False) for name in ('fp16', 'qat-w4a16'))
     build_view(folder/'coco', first/'dataset')
     for root, more in ((tmp_path/'other', {}), (folder/'coco', dict(train_max_images=4)), (folder/'coco', dict(val_max_images=4))):
-        with pytest.raises(ValueError, match='holds a view of other data'): build_view(root, second/'dataset', **more)
+        with pytest.raises(ValueError, match='contains a view of other data'): build_view(root, second/'dataset', **more)
     assert build_view(folder/'coco', second/'dataset').fingerprint == build_view(folder/'coco', first/'dataset').fingerprint

@@ -134,7 +134,7 @@ def test_another_plan_is_not_gone_on_with(resumed, tiny, tmp_path):
     done = command('sweep', changed, '--out', out, '--resume')
     assert done.returncode == 1 and 'new: seed9_epochs2; gone: seed0_epochs2' in done.stderr
     done = command('sweep', plan, '--out', out)
-    assert done.returncode == 1 and 'holds a sweep; go on with --resume' in done.stderr
+    assert done.returncode == 1 and 'contains a sweep; continue it with --resume' in done.stderr
 
 
 def test_a_killed_try_is_repeated_and_a_hopeless_one_given_up(tiny, tmp_path):
@@ -244,7 +244,7 @@ def test_large_sizes_wait_for_the_gate(tmp_path):
 
 @pytest.mark.parametrize('more, piece', [
     (['--address', '127.0.0.1:9'], 'nothing answers at 127.0.0.1:9'), (['--address', 'here'], 'write HOST:PORT'),
-    (['--resume'], 'holds no sweep to resume')])
+    (['--resume'], 'contains no sweep to resume')])
 def test_refused_before_anything_starts(tiny, tmp_path, more, piece):
     plan = plan_file(tmp_path, tiny, grid=dict(seed=[0]))
     started = time.monotonic()

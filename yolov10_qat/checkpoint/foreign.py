@@ -31,7 +31,7 @@ def _no_network(found:Any, content:Mapping) -> str:
                 f'network}}, file), or {_TAKE}')
     tensors = found if isinstance(found, Mapping) else content
     if tensors and all(isinstance(v, Tensor) for v in tensors.values()):
-        return f'holds weights without their network (a state_dict): {_TAKE}'
+        return f'contains weights without their network (a state_dict): {_TAKE}'
     if not isinstance(found, nn.Module): return f"has no network under 'model' or 'ema': {_TAKE}"
     return ''
 

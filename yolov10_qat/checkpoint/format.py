@@ -370,7 +370,7 @@ def _check_plain(content:Any, most:int, fail:Callable[[str],Never]):  # most: by
         elif isinstance(item, dict): stack += item.values()
         elif type(item) in (list, tuple): stack += item
         elif type(item) not in _PLAIN or type(item) is int and abs(item) >= 2**63:
-            fail(f'holds {one_line(item, 60)}, which is no plain value')
+            fail(f'contains {one_line(item, 60)}, which is no plain value')
     if size > most: fail(f'its tensors would take {size:,} bytes, the file has {most:,} for them')
 
 # %% ../../nbs/45_checkpoint/01_format.ipynb #01_format-016
@@ -386,7 +386,7 @@ def _read(archive:zipfile.ZipFile, path:Path) -> dict[str,Any]:
     try: content = Outline(io.BytesIO(archive.read(f'{top}/data.pkl')), numbers).load()
     except _Outside: fail('is damaged: a tensor is larger than its part of the file')
     except NO_PLAIN_DATA:
-        raise ForeignFile(f'{path} holds pickled objects and was not opened; official Ultralytics weights open only '
+        raise ForeignFile(f'{path} contains pickled objects and was not opened; official Ultralytics weights open only '
                           'with --base') from None
     _check_plain(content, 4*sum(numbers.values()), fail)
     return content

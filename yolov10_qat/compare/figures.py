@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from .arms import Stat, over_seeds
 from .runs import Found, Row
-from .sentences import _count, _lie, base_text, interval_text, seeds_text, stat_text, twin_sentence
+from .sentences import _are, _count, base_text, interval_text, seeds_text, stat_text, twin_sentence
 from .states import State
 from .summary import Comparison, Twins, Variant
 from ..core.methods import PARTS, method_parts
@@ -242,7 +242,7 @@ def plot_forest(
     up, down, values = sum(t.low is not None and t.low > 0 for t in found), sum(
         t.high is not None and t.high < 0 for t in found), [t.value for t in found]
     span = ' to '.join(dict.fromkeys(signed_text(v) for v in (min(values), max(values))))
-    figure_title(ax, f'QC changes AP by {span}; of {_count(found, "interval")} {_lie(up)} above 0, {down} below')
+    figure_title(ax, f'QC changes AP by {span}; of {_count(found, "interval")} {_are(up)} above 0, {down} below')
     return ax
 
 # %% ../../nbs/75_compare/08_figures.ipynb #08_figures-025
@@ -263,7 +263,7 @@ def plot_states(
     best = max(found, key=lambda s: s.difference.mean)
     chance = (f'{best.label} is {signed_text(best.difference.mean)} from plain training; '
               'with one seed that may be chance')
-    counts = f'Of {_count(sure, "state")} {_lie(above)} above plain training, {below} below'
+    counts = f'Of {_count(sure, "state")} {_are(above)} above plain training, {below} below'
     figure_title(ax, counts if sure else chance)
     return ax
 

@@ -112,10 +112,10 @@ def _gate_sentence(variant:str, good:list[Found], bad:dict[str,str], failed:list
         f'{one_line(r.id, 100)} (seed {r.seed}, {r.summary.training.epochs} epochs, '
         f'{r.summary.dataset.train_images:,} images)'
         for r in good)
-    if len(good) >= GATE_SEEDS and not failed: return f'{variant} held with {GATE_METHOD}: {names}.'
+    if len(good) >= GATE_SEEDS and not failed: return f'{variant} was stable with {GATE_METHOD}: {names}.'
     if failed and len(good) >= GATE_SEEDS:
         fell = '; '.join(f'{one_line(k, 100)} {bad[k]}' for k in failed)
-        return f'{variant} did not always hold with {GATE_METHOD}: {fell}.'
+        return f'{variant} was not always stable with {GATE_METHOD}: {fell}.'
     if not (good or bad): return f'{variant} has no {GATE_METHOD} run; {GATE_SEEDS} of different seeds are needed.'
     short = ''.join(f'; {one_line(k, 100)} does not count ({v})' for k, v in list(bad.items())[:3])
     return (f"{variant} has {len(good)} of the {GATE_SEEDS} {GATE_METHOD} runs of different seeds that are "

@@ -183,17 +183,17 @@ def state_sentences(
                 'and every difference may be chance.']
     above, below = (sum(s.difference.word == w for s in sure) for w in ('helps', 'hurts'))
     seeds = sorted({s.difference.n for s in sure})
-    return [f'Of {_count(sure, "state")} {_lie(above)} above plain training, {below} below, and '
-            f'{len(sure)-above-below} cannot be told from it.',
+    return [f'Of {_count(sure, "state")} {_are(above)} above plain training, {below} below, and '
+            f'{len(sure)-above-below} do not differ from it clearly.',
             "The difference is to the raw weights of plain training, seed by seed; the interval is Student's t, 95%, "
             f"over {' to '.join(dict.fromkeys(map(str, (seeds[0], seeds[-1]))))} seeds. {SAME_IMAGES}",
             f'{_count(sure, "comparison")} {"was" if len(sure) == 1 else "were"} made: if nothing made any '
-            f'difference, {len(sure)*.05:.2g} of them would still be expected to leave 0 outside by chance.']
+            f'difference, {len(sure)*.05:.2g} of them would still be expected to exclude 0 by chance.']
 
 # %% ../../nbs/75_compare/07_sentences.ipynb #07_sentences-020
 def _count(found:list, noun:str) -> str: return f'{len(found)} {noun}' + ('' if len(found) == 1 else 's')
 
-def _lie(count:int) -> str: return f'{count} lie' + ('s' if count == 1 else '')
+def _are(count:int) -> str: return f'{count} ' + ('is' if count == 1 else 'are')
 VERDICTS = {'helps': 'above', 'hurts': 'below', 'indistinguishable': 'indistinguishable', 'unknown': 'one seed'}
 
 def state_cells(

@@ -141,13 +141,13 @@ OF_SWEEPS = {'plan.yaml', 'points', 'logs', 'runs'}  # beside a sweep.json
 def check_out(
     out:Path|str, # Folder of a comparison, may not exist yet
 ) -> Path: # The same, absolute
-    "Refuse a folder that holds other things, a run for instance, whose report would be overwritten."
+    "Refuse a folder that contains other things, a run for instance, whose report would be overwritten."
     out = Path(out).expanduser().resolve()
     if out.exists() and not out.is_dir(): raise FileExistsError(f'{out} is a file; choose another --out')
     ours = OURS | (OF_SWEEPS if ComparisonLayout(out).sweep.is_file() else set())
     other = sorted(p.name for p in out.iterdir() if p.name not in ours
                    and not p.name.startswith('.')) if out.is_dir() else []
     if other:
-        raise FileExistsError(f"{out} holds other things ({', '.join(other[:3])}); choose a folder of its own with "
+        raise FileExistsError(f"{out} contains other things ({', '.join(other[:3])}); choose a folder of its own with "
                               "--out")
     return out

@@ -40,10 +40,10 @@ class PointRow(Block):
     command:OneLine                  # that does this point alone
 
     @property
-    def outcome(self) -> str: # held, collapsed, never learned; waiting, running, failed, gate closed
+    def outcome(self) -> str: # stable, collapsed, never learned; waiting, running, failed, gate closed
         "What became of it, in a word or two."
         if self.fate != 'done': return 'gate closed' if self.fate == 'refused' else self.fate
-        if self.status == 'completed-success': return 'held'
+        if self.status == 'completed-success': return 'stable'
         return 'collapsed' if self.best else 'never learned'
 
     @property

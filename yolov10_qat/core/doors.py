@@ -29,7 +29,7 @@ def read_text(
     "Read a file that should be small."
     file = Path(file)
     with open(file, 'rb') as f: data = f.read(limit+1)
-    if len(data) > limit: raise error(f'{file} is longer than {limit:,} bytes, more than such a file holds')
+    if len(data) > limit: raise error(f'{file} is longer than {limit:,} bytes, more than such a file needs')
     try: return data.decode('utf-8')
     except UnicodeDecodeError as e:
         raise error(f'{file} is not UTF-8 text: byte {e.start} is {data[e.start]:#04x}') from None
@@ -52,7 +52,7 @@ def check_size(
             known[id(item)] = 1 + sum(n for n, _ in found), 1 + max((below for _, below in found), default=-1)
         count, below = known[id(item)]
         if level + below > depth: fail(f'is nested more than {depth} levels deep')
-        if count > values: fail(f'holds more than {values:,} values')
+        if count > values: fail(f'contains more than {values:,} values')
         return count, below
     measure(value, 0)
 
@@ -130,7 +130,7 @@ def first_problem(
 
 def read_model(
     file:Path|str,    # JSON that exists
-    form:type[Form],  # What it should hold
+    form:type[Form],  # What it should contain
 ) -> Form: # Checked
     "Read a JSON file of ours; what is wrong is told in one line, with the file and the place in it."
     try: return form.model_validate(read_plain(file))

@@ -116,7 +116,7 @@ def receive(
 ) -> bool: # Whether the whole file has arrived, as far as the server said
     "Append to `part` what one request brings."
     most, have = size or MOST_BYTES, part.stat().st_size if part.exists() else 0
-    if have > most: raise WrongPart(f'{have:,} bytes lie there, the file has {most:,}')
+    if have > most: raise WrongPart(f'{have:,} bytes are there, the file has {most:,}')
     answer = _Answer(url, have, most)
     try:
         have, total = _from_and_total(answer.head, have, size)

@@ -139,7 +139,7 @@ def _too_early(c, steps:int) -> list[str]:
     looks = int(c.freeze_start*steps)//c.oscillation_interval
     needed = math.ceil(math.log1p(-c.freeze_threshold_start)/math.log1p(-c.oscillation_momentum))
     if looks >= needed: return []
-    return [f'freeze_start={c.freeze_start:g} leaves {looks} looks at the weights before freezing begins, '
+    return [f'freeze_start={c.freeze_start:g} allows {looks} measurements of the weights before freezing begins, '
             f'and at least {needed} are needed for any frequency to reach '
             f'freeze_threshold_start={c.freeze_threshold_start:g}: '
             'train longer, start later, or raise oscillation_momentum']

@@ -54,7 +54,7 @@ _BAD_VALUE = (ValueError, TypeError, AttributeError, LookupError, OverflowError)
 def read_settings(
     path:Path, # YAML file that exists
     name:str,  # How messages call it
-    holds:str, # What it should hold, such as `settings`
+    holds:str, # What it should contain, such as `settings`
 ) -> dict[str,Any]: # Name -> value as YAML reads it
     "Names and values of a file, or one line that says why not."
     text = read_text(path, ConfigError, SETTINGS_BYTES)
@@ -63,7 +63,7 @@ def read_settings(
     except _BAD_VALUE as e:
         raise ConfigError(f'{name} is not YAML: a value does not fit its type ({one_line(e, 100)})') from None
     if not isinstance(found, dict):
-        raise ConfigError(f'{name} must hold a mapping of {holds}, got {type(found).__name__}')
+        raise ConfigError(f'{name} must contain a mapping of {holds}, got {type(found).__name__}')
     if odd := [key for key in found if not isinstance(key, str)]:
         raise ConfigError(f'{name}: {one_line(odd[0], 60)} is no name; write NAME: VALUE, a line each')
     return found

@@ -243,7 +243,7 @@ def _already_written(root:Path, info:dict, counts:dict[str,int]) -> bool:
     unfinished = {'annotations', *(f'{split}2017' for split in counts)}
     others = root.is_file() or (root.is_dir() and {p.name for p in root.iterdir()} - unfinished)
     if others or any(f.exists() for f in files.values()):
-        raise FileExistsError(f'{root} is in use and does not hold these scenes '
+        raise FileExistsError(f'{root} is in use and does not contain these scenes '
                               f'(seed {info["seed"]}, side {info["side"]}, {counts}); name a new folder')
     return False
 

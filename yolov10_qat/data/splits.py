@@ -111,7 +111,7 @@ def split_paths(
     file = _annotation_file(root, name, folder)
     if not root.is_dir():
         expected = f'{name}/ and {file.relative_to(root).as_posix()}'
-        raise FileNotFoundError(f'no COCO root {root}{_nearest_in(root)}; it should hold {expected}')
+        raise FileNotFoundError(f'no COCO root {root}{_nearest_in(root)}; it should contain {expected}')
     if not folder.is_dir():
         raise FileNotFoundError(f'no image folder {folder}{_nearest_in(folder)}, {root} has {listing(root)}; {other}')
     if not file.is_file():

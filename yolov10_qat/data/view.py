@@ -169,7 +169,7 @@ def reuse_view(
         _, file = split_paths(request['coco_root'], request[f'{key}_split'])
         if not same_source(view.provenance['sources'][key], file): changes.append(f'{file} has changed since')
     if not changes: return view
-    raise DataError(f"{out} holds a view of other data ({'; '.join(changes)}); remove it, or choose another folder")
+    raise DataError(f"{out} contains a view of other data ({'; '.join(changes)}); remove it, or choose another folder")
 
 # %% ../../nbs/30_data/05_view.ipynb #05_view-018
 def check_agreement(

@@ -122,7 +122,7 @@ def _data_of(checkpoint:Path|str, coco_root:Path|str|None, val_split:str) -> tup
     if coco_root: return coco_root, val_split
     root = run_of(checkpoint)
     if root is None:
-        raise ValueError(f'{checkpoint} lies in no run folder: name the data to compare the file on with --coco-root')
+        raise ValueError(f'{checkpoint} is in no run folder: name the data to compare the file on with --coco-root')
     config = load_config(Layout(root).config)
     return (Layout(root).scenes if config.coco_root == DEMO else config.coco_root), config.val_split
 
@@ -166,7 +166,7 @@ def export_lines(
     scales = f', {s.stored_bits:.2f} with the scales' if s.stored_bits else ''
     stored = ', '.join(f'{what} {size:,}' for size, what in parts if size)
     difference = max(p.raw_boxes, p.raw_scores)
-    lines = [f'{s.file:,} bytes: {stored}; {s.average_bits:.2f} bits a weight{scales}; FP32 takes {s.fp32_file:,} '
+    lines = [f'{s.file:,} bytes: {stored}; {s.average_bits:.2f} bits per weight{scales}; FP32 takes {s.fp32_file:,} '
              f'({s.fp32_file/s.file:.1f} times as many), FP16 {s.fp16_file:,} ({s.fp16_file/s.file:.1f})',
              f'same model: raw outputs differ by {difference:.1e} of their range at most ({p.raw_images} images); '
              f'AP {_ap(p.ap)} by {p.runtime}, {_ap(p.ap_torch)} by the checkpoint in torch '

@@ -46,7 +46,7 @@ def check_dialect(
 
 def _check_bits(format:str, held:tuple[int,...], manifest:list[dict[str,Any]]):
     if wrong := [e for e in manifest if e['bits'] and e['bits'] not in held]:
-        raise ValueError(f"{format} holds weights of {' and '.join(map(str, held))} bits, {wrong[0]['name']} has "
+        raise ValueError(f"{format} stores weights of {' and '.join(map(str, held))} bits, {wrong[0]['name']} has "
                          f"{wrong[0]['bits']} ({len(wrong)} such layers); use --format packed")
 
 # %% ../../nbs/60_deploy/01_targets.ipynb #01_targets-006a
@@ -70,11 +70,11 @@ def check_coreml(
     "Refuse what a Core ML package cannot say."
     _check_bits('coreml', COREML_BITS, manifest)
     if classes > COREML_MOST:
-        raise ValueError(f'coreml holds up to {COREML_MOST} classes, because FP16 counts no further; this model has '
+        raise ValueError(f'coreml stores up to {COREML_MOST} classes, because FP16 counts no further; this model has '
                          f'{classes}; use an ONNX format')
     if imgsz % 32 or not 32 <= imgsz <= COREML_MOST:
         raise ValueError(f'--imgsz {imgsz}: a Core ML package has one input size, a multiple of 32 up to {COREML_MOST} '
-                         'pixels, where FP16 still tells pixels apart')
+                         'pixels, where FP16 can still distinguish pixels')
 
 # %% ../../nbs/60_deploy/01_targets.ipynb #01_targets-009
 SUFFIXES = {'packed': '.safetensors'} | dict.fromkeys(DIALECTS, '.onnx') | {'coreml': '.mlpackage',
@@ -116,7 +116,7 @@ def check_request(
 
 # %% ../../nbs/60_deploy/01_targets.ipynb #01_targets-010a
 # format -> why not every head, heads, why no options of ONNX
-NOT_ONNX = {'packed': ('a packed file holds the NMS-free network and no output', ('one2one',),
+NOT_ONNX = {'packed': ('a packed file contains the NMS-free network and no output', ('one2one',),
                     'a packed file has neither'),
          'coreml': ('a Core ML package needs no NMS', COREML_OUTPUTS, 'a Core ML package has one input size'),
          'litert': ('', tuple(HEAD_OF), 'a LiteRT file takes one image of one size')}

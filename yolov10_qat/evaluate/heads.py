@@ -184,7 +184,7 @@ def evaluate(
     detector = _in_data_order(TorchDetector(model, device) if isinstance(model, nn.Module) else model, view)
     if detector.imgsz not in (None, imgsz):
         raise ValueError(f'this model takes {detector.imgsz} x {detector.imgsz} pixels, not {imgsz}; leave imgsz out '
-                         'or export it anew')
+                         'or export it again')
     args = dict(imgsz=imgsz, batch=batch, plots=False, save_json=False, verbose=False, task='detect', mode='val',
                 data=str(view.dataset_yaml))
     with tempfile.TemporaryDirectory() as scratch:

@@ -374,7 +374,7 @@ class _Exported(_Selected):
                 if made.parity.runtime == 'onnxruntime': save_scores(scores, 'export', self.files.evaluation)
             self.summary.exports = [self._inside(made) for made, _ in files]
             self.summary.refused_exports = [*map(self._inside, refused)]
-            log_note(f"export/ holds {len(files)} file{'s'*(len(files) != 1)}")
+            log_note(f"export/ contains {len(files)} file{'s'*(len(files) != 1)}")
             told = [e.model_dump() for e in [*self.summary.exports, *self.summary.refused_exports]]
             write_atomic(self.files.exports, json.dumps(told, indent=1))
         return export_table(self.summary.exports)

@@ -117,8 +117,8 @@ def check_place(
     except (ValueError, OSError) as e:
         raise PublishError(f'{one_line(e)}; remove {place}, or choose another --name') from None
     if record['run_id'] != run_id:
-        raise PublishError(f"{place} holds run {one_line(record['run_id'], 100)}, this is run {one_line(run_id, 100)}; "
-                           'choose another --name')
+        raise PublishError(f"{place} contains run {one_line(record['run_id'], 100)}, this is run "
+                           f'{one_line(run_id, 100)}; choose another --name')
     if touched := _touched(place, record):
         raise PublishError(f"{place} was changed since it was published ({', '.join(touched[:3])}); keep "
                            "that elsewhere, or choose another --name")
@@ -246,7 +246,7 @@ def _exported(run:Run, folder:Path) -> list[str]:
     for e in run.summary.exports:
         source = _export_file(run.root, e.path)
         if not source.is_file() or file_sha256(source) != e.sha256:
-            raise PublishError(f'{one_line(e.path)} of {run.root} is not the file that was measured; export it anew '
+            raise PublishError(f'{one_line(e.path)} of {run.root} is not the file that was measured; export it again '
                                'with yolov10-qat run --resume')
         _carry(source, folder/e.path)
     if run.summary.exports: write_atomic(Layout(folder).export/'.gitignore', '*\n')

@@ -51,7 +51,7 @@ def save_keep_list(
     return write_atomic(path, json.dumps(content, indent=1))
 
 # %% ../../nbs/40_quant/06_keeplist.ipynb #06_keeplist-009
-_ADVICE = 'write it anew with yolov10-qat sensitivity'
+_ADVICE = 'write it again with yolov10-qat sensitivity'
 
 def load_keep_list(
     path:Path|str, # JSON file, from `save_keep_list` or written by hand
@@ -59,8 +59,8 @@ def load_keep_list(
     "Read the layers of a keep-list."
     content = _read(Path(path))
     if not isinstance(content, dict):
-        raise ConfigError(f'{path} must hold an object with format_version and layers, got {type(content).__name__}; '
-                          f'{_ADVICE}')
+        raise ConfigError(f'{path} must contain an object with format_version and layers, got '
+                          f'{type(content).__name__}; {_ADVICE}')
     missing = [f'{k}{nearest(k, list(content))}' for k in ('format_version', 'layers') if k not in content]
     if missing: raise ConfigError(f"{path} lacks {', '.join(missing)}; {_ADVICE}")
     version, layers = content['format_version'], content['layers']
@@ -82,7 +82,7 @@ def _all_at_8(path:Path|str, layers:Any, bits:Any) -> dict[str,int]:
     if not isinstance(layers, list):
         raise ConfigError(f'{path}: layers must be a list of module paths, got {one_line(layers, 60)}')
     if strange := [n for n in layers if not isinstance(n, str)]:
-        raise ConfigError(f"{path}: layers holds {one_line(strange[0], 60)}; use module paths as in 'model.0.conv'")
+        raise ConfigError(f"{path}: layers contains {one_line(strange[0], 60)}; use module paths as in 'model.0.conv'")
     return dict.fromkeys(layers, KEPT_BITS)
 
 # %% ../../nbs/40_quant/06_keeplist.ipynb #06_keeplist-010

@@ -102,7 +102,7 @@ def card(
                 ('Word length',
                  ', '.join(f'{"floating point" if bits == FLOAT_BITS else f"{bits} bit"} from epoch {epoch+1}'
                            for epoch, bits in word_lengths(c))))
-    rows += [('Told to go on', f'after epoch {r.after}, from {r.before} to {r.epochs} epochs') for r in s.raised]
+    rows += [('Extended', f'after epoch {r.after}, from {r.before} to {r.epochs} epochs') for r in s.raised]
     if s.stopped: rows.append(('Stopped', f'after {s.stopped.after} of {s.stopped.epochs} epochs: {s.stopped.reason}'))
     if s.method and s.method.qc.enabled:
         rows.append(

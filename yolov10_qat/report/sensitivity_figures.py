@@ -81,7 +81,7 @@ def plot_trade(
     keep:dict, # From `read_keep_layers`
     ax:Axes,   # Where to draw
 ) -> Axes: # The same
-    "AP over average bits a weight, for nested keep-lists; the chosen one is marked."
+    "AP over average bits per weight, for nested keep-lists; the chosen one is marked."
     points, chosen = trade_points(keep), chosen_point(keep)
     ax.plot([t['average_bits'] for t in points], [t['ap'] for t in points], color=LOOKS['ptq'].color, marker='.', ms=7,
             lw=1.3)
@@ -92,7 +92,7 @@ def plot_trade(
     if chosen:
         ax.plot([chosen['average_bits']], [chosen['ap']], ls='', marker='o', ms=11, mfc='none', mec='#000000', mew=1.6,
                 label=_chosen_text(keep, chosen))
-    ax.set_xlabel(f'average bits a weight; numbers: layers kept at {keep["bits"]} bit')
+    ax.set_xlabel(f'average bits per weight; numbers: layers kept at {keep["bits"]} bit')
     ax.set_ylabel('AP without training (0 to 1)')
     ax.margins(x=.06, y=.14)
     ax.grid()
@@ -120,7 +120,7 @@ def trade_message(
 ) -> str: # For titles
     "What the chosen list buys."
     first, end = points[0], chosen or points[-1]
-    return (f'With {_layers_text(end["layers"])} kept, {end["average_bits"]:.2f} bits a weight on average, AP goes '
+    return (f'With {_layers_text(end["layers"])} kept, {end["average_bits"]:.2f} bits per weight on average, AP goes '
             f'from {ap_text(first["ap"])} to {ap_text(end["ap"])}')
 
 def draw_trade(

@@ -128,12 +128,12 @@ class Keep(TypedDict):
 # %% ../../nbs/70_report/02_tracking_tables.ipynb #02_tracking_tables-014
 def read_form(
     path:Path,       # A JSON file
-    form:type,       # A TypedDict, which says what it should hold; more keys may be there
+    form:type,       # A TypedDict, which says what it should contain; more keys may be there
     defaults:dict={}, # What it may lack
 ) -> dict: # As the form says
     "A file of this project, or one line that says which field is wrong."
     found = read_plain(path)
-    if not isinstance(found, dict): raise ValueError(f'{path} should hold an object, it is {one_line(found, 60)}')
+    if not isinstance(found, dict): raise ValueError(f'{path} should contain an object, it is {one_line(found, 60)}')
     try: return msgspec.convert(defaults | found, form)
     except msgspec.ValidationError as e:
         raise ValueError(f'{path} is not what this version reads: {one_line(e)}') from None

@@ -168,7 +168,7 @@ def delivered_sentence(
     "Which state is delivered, and what it was chosen from."
     state, chosen = delivered_rung(summary), summary.metrics.selection
     if state is None: return ''
-    held = '; export/ holds it' if summary.exports else ''
+    held = '; export/ contains it' if summary.exports else ''
     if chosen is None: return f'Delivered: {LOOKS[state.rung].label}, the last state{held}.'
     scores = ', '.join(f'{LOOKS[s.rung].label} {ap_text(s.AP)}' for s in chosen.scores)
     return (f'Delivered: {LOOKS[state.rung].label}, the best of {len(chosen.scores)} on {chosen.images:,} training '

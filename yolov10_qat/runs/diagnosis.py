@@ -227,7 +227,7 @@ def training_advice(
                    because=f'the training loss rose from {" to ".join(moved_text(loss))}{beside}'))
     if (kl := _high(seen, 'kl')) and config.bn != 'reestimate':
         found.append(
-            Advice(text='Measure the batch-norm statistics anew before each evaluation: --bn reestimate',
+            Advice(text='Re-estimate the batch-norm statistics before each evaluation: --bn reestimate',
                    because=f'{kl.name} is {moved_text(kl)[1]} at the end'))
     if share := _high(seen, 'oscillating') or _high(seen, 'worst'): found += _against_oscillation(share, parts, config)
     rise = max((b-a for a, b in zip(scores, scores[1:])), default=0.)
@@ -246,7 +246,7 @@ def _against_oscillation(share:Moved, parts:set[str], config:RunConfig) -> list[
     methods = [m for m in methods if not contradictions(config.model_copy(update=dict(method=m)))]
     if not methods: return []
     return [
-        Advice(text=f'Hold the weights back: {" or ".join(f"--method {m}" for m in methods)}',
+        Advice(text=f'Restrain the weights: {" or ".join(f"--method {m}" for m in methods)}',
                because=f'{share.name}: {moved_text(share)[1]} at the end')]
 
 # %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-031
@@ -261,7 +261,7 @@ def grid_advice(
     low = share is not None and share < LOW_PTQ
     kept = f'rounding alone (PTQ) keeps {share:.0%} of FP32, {ptq:.3f} of {fp:.3f}' if low else ''
     if low and config.granularity == 'per_tensor':
-        found.append(Advice(text='One scale an output channel: --granularity per_channel', because=kept))
+        found.append(Advice(text='One scale per output channel: --granularity per_channel', because=kept))
     elif low and not config.init_ptq and config.base != RANDOM and len(word_lengths(config)) == 1:
         found.append(
             Advice(text="Start from calibrated weights: --init-ptq "

@@ -53,7 +53,7 @@ def lock_run_root(
     run_root:Path,      # Made if need be
     resume:bool=False,  # A run is expected in it
 ) -> RunLock: # Held
-    "Take a run folder; a folder that holds other things is left as it was, without even a lock."
+    "Take a run folder; a folder that contains other things is left as it was, without even a lock."
     check_unlocked(run_root)
     if not resume: check_free(run_root)
     try:
@@ -141,7 +141,7 @@ def resumed_config(
 ) -> RunConfig: # The stored configuration, with what may change changed
     "Configuration of a run that goes on."
     if not Layout(run_root).config.is_file():
-        raise FileNotFoundError(f'{run_root} holds no run to resume (no run_config.yaml); start it without --resume')
+        raise FileNotFoundError(f'{run_root} contains no run to resume (no run_config.yaml); start it without --resume')
     check_links(run_root)
     stored = load_config(Layout(run_root).config)
     wanted = with_absolute_paths(RunConfig(**(stored.model_dump() | given | {'run_root': str(run_root)})))

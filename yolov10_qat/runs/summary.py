@@ -29,7 +29,7 @@ from .results import Stability, Status
 
 # %% ../../nbs/20_runs/02_summary.ipynb #02_summary-004a
 def _of_one(value:float) -> float:  # not a number: lost in training, and null in the file
-    if not (math.isnan(value) or 0 <= value <= 1): raise ValueError('should lie between 0 and 1')
+    if not (math.isnan(value) or 0 <= value <= 1): raise ValueError('should be between 0 and 1')
     return value
 
 Fraction = Annotated[float, AfterValidator(_of_one)]
@@ -275,7 +275,7 @@ class ShareInterval(Block):
 
 class Worth(Block):
     "What the delivered state keeps of floating point, apart from whether training held: AP, one2one head, pycocotools."
-    delivered:Literal[RUNGS]      # the state that export/ holds
+    delivered:Literal[RUNGS]      # the state that export/ contains
     share:Annotated[float, Field(ge=0, le=1000)]|None = None  # AP by that of FP32; None: FP32 was not scored, or has 0
     grade:Grade|None = None       # of the share, see `runs.worth`
     interval:ShareInterval|None = None  # None: nobody resampled the images

@@ -45,7 +45,7 @@ class BitSearch(Block):
 # %% ../../nbs/80_studies/02_bit_search.ipynb #02_bit_search-006
 def averages_to_try(
     entries:list[dict[str,Any]], # Of a plan, those that are deployed
-) -> list[float]: # Bits a weight, rising; the last is the most there is
+) -> list[float]: # Bits per weight, rising; the last is the most there is
     "From the word lengths of the plan to 8 bits for all."
     least, most = word_length_range(entries)
     return [a for a in (round(least + more, 2) for more in ABOVE_LEAST) if a < most] + [most]
@@ -76,7 +76,7 @@ def search_sentence(
     "How many bits a loss needs."
     tried = ', '.join(f'{t.average_bits:g} bits {100*(t.ap - found.fp):+.2f}'
                       for t in sorted(found.trials, key=lambda t: t.average_bits))
-    return (f'{found.method} needs {found.chosen:g} bits a weight to lose at most {found.max_loss:g} AP points on '
+    return (f'{found.method} needs {found.chosen:g} bits per weight to lose at most {found.max_loss:g} AP points on '
             f'{found.images:,} training images that were set aside (tried: {tried}).')
 
 # %% ../../nbs/80_studies/02_bit_search.ipynb #02_bit_search-009

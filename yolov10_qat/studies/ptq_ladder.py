@@ -153,7 +153,7 @@ def run_ladder(
     coco_root:Path|str,           # COCO-format data, or `demo`
     out:Path|str,                 # Folder of the ladder, made if need be
     methods:list[str],            # As for `config.ptq_parts`
-    averages:Sequence[float]=(),  # Bits a weight on average, each for all methods; none: `bits` for each layer
+    averages:Sequence[float]=(),  # Bits per weight on average, each for all methods; none: `bits` for each layer
     max_loss:float|None=None,     # AP points that each method may lose, in the place of averages
     *,
     variant:str='yolo10n',        # Size of the network
@@ -197,7 +197,7 @@ def _named(methods:list[str], granularity:str) -> list[str]:
     methods = list(dict.fromkeys(map(canonical_ptq, methods)))
     wrong = [m for m in methods if fits_channels(m)]
     if wrong and granularity == 'per_tensor':
-        raise ConfigError(f'{wrong[0]} fits a step to each channel, granularity={granularity} has one a layer: '
+        raise ConfigError(f'{wrong[0]} fits a step to each channel, granularity={granularity} has one per layer: '
                           'take per_channel or per_group, or leave it out of the methods')
     return methods
 
@@ -223,7 +223,7 @@ def _view(coco_root:Path|str, scratch:Path, images:int, decide:bool, progress, *
 # %% ../../nbs/80_studies/03_ptq_ladder.ipynb #02_ptq_ladder-013y
 def rung_names(
     methods:list[str],       # Canonical
-    averages:Sequence[float], # Bits a weight on average
+    averages:Sequence[float], # Bits per weight on average
 ) -> list[str]: # Each method at each average
     "What rungs are called: `closed`, or `closed@4.25`."
     return [f'{m}@{a:g}' for m in methods for a in averages] if averages else methods
@@ -246,7 +246,7 @@ def _begin(out:Path, settings:LadderSettings, base:str, device:str) -> Ladder:
             raise ValueError(f'{out} is a ladder with other settings: {other}; choose another --out')
         return ladder
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} {'is not empty' if out.is_dir() else 'is a file'} and holds no ladder; choose "
+        raise FileExistsError(f"{out} {'is not empty' if out.is_dir() else 'is a file'} and contains no ladder; choose "
                               "another --out")
     out.mkdir(parents=True, exist_ok=True)
     ladder = Ladder(created_at=now(), base=base, settings=settings, device=device, environment=environment(),
@@ -388,7 +388,7 @@ def lead_sentence(
 ) -> str: # Empty when there is nothing to compare
     "Whether the best is better than the second."
     if lead is None: return ''
-    word = 'ahead of' if lead.low > 0 else 'not to be told from'
+    word = 'ahead of' if lead.low > 0 else 'not clearly different from'
     return (f'On these images {lead.best} is {word} {lead.second}: {signed_text(lead.difference)} AP, '
             f'{lead.level:.0%} interval {signed_text(lead.low)} to {signed_text(lead.high)} ({lead.images:,} images, '
             f'drawn {lead.resamples} times with replacement).')
@@ -428,7 +428,7 @@ def plot_bit_curves(
     ladder:Ladder, # With a method at two average word lengths and more
     ax:Axes,       # Where to draw
 ) -> Axes: # The same
-    "What is lost to FP32 over average bits a weight, with the interval over images."
+    "What is lost to FP32 over average bits per weight, with the interval over images."
     for i, (method, steps) in enumerate(bit_curves(ladder).items()):
         points = [(s.average_bits, g.difference, g.difference - g.low, g.high - g.difference)
                   for s in steps if (g := s.to_fp)]
@@ -436,7 +436,7 @@ def plot_bit_curves(
         ax.errorbar(bits, gaps, yerr=[below, above], label=method, marker='os^Dv'[i % 5], ms=4, capsize=3, lw=1.3,
                     color=LOOKS['ptq'].color if i == 0 else f'C{i}')
     ax.axhline(0, color=LOOKS['fp'].color, lw=1)
-    ax.set_xlabel('average bits a deployed weight')
+    ax.set_xlabel('average bits per deployed weight')
     ax.set_ylabel('AP minus that of FP32')
     ax.grid(axis='y')
     figure_legend(ax)
@@ -450,7 +450,7 @@ def curve_headline(
     steps = max(bit_curves(ladder).values(), key=lambda steps: max(s.one2one['AP'] or 0 for s in steps))
     least, most = steps[0], steps[-1]
     return (f'{rung_parts(least.method)[0]} goes from AP {ap_text(least.one2one["AP"])} at {least.average_bits:.2f} '
-            f'bits a weight to {ap_text(most.one2one["AP"])} at {most.average_bits:.2f}')
+            f'bits per weight to {ap_text(most.one2one["AP"])} at {most.average_bits:.2f}')
 
 # %% ../../nbs/80_studies/03_ptq_ladder.ipynb #02_ptq_ladder-020
 def render_ladder(

@@ -387,5 +387,5 @@ def study(
 def default_budget(
     manifest:list[dict[str,Any]], # Plan
 ) -> int: # Bytes
-    "A sixteenth of what the deployed weights take: 4.25 bits a weight for a plan of 4."
+    "A sixteenth of what the deployed weights take: 4.25 bits per weight for a plan of 4."
     return sum(torch.Size(e['shape']).numel()*e['bits'] for e in deployed(manifest) if e['bits'])//8//16

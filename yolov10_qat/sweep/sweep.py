@@ -30,11 +30,12 @@ def _row(point, folder:SweepFolder) -> PointRow:
 
 def _check_free(folder:SweepFolder, resume:bool):
     there = ComparisonLayout(folder.root).sweep.is_file()
-    if resume and not there: raise FileNotFoundError(f'{folder.root} holds no sweep to resume; leave --resume out')
+    if resume and not there: raise FileNotFoundError(f'{folder.root} contains no sweep to resume; leave --resume out')
     if resume: return
-    if there: raise FileExistsError(f'{folder.root} holds a sweep; go on with --resume, or choose another --out')
+    if there: raise FileExistsError(f'{folder.root} contains a sweep; continue it with --resume, or choose '
+                                    'another --out')
     if folder.root.exists() and (not folder.root.is_dir() or any(folder.root.iterdir())):
-        raise FileExistsError(f'{folder.root} holds other things; choose another --out')
+        raise FileExistsError(f'{folder.root} contains other things; choose another --out')
 
 # %% ../../nbs/95_sweep/08_sweep.ipynb #08_sweep-005a
 def plan_changes(
