@@ -168,11 +168,11 @@ def bits(model):
     buffer.data = np.frombuffer(bytes(buffer.data).replace(b'"bits": 3', b'"bits": 7'), np.uint8)
 
 REFUSED = [(custom, 'FlexWriteFile'), (named, 'FlexWriteFile'), (builtin, 'an operator that we do not use'), (beyond, 'no whole'),
-           (nowhere, 'reads what is not there'), (itself, 'reads what is not there'), (constant, 'writes what is'),
-           (negative, 'reads what is not there'), (smaller, 'whose shapes do not fit'), (wider, 'whose shapes do not fit'), (no_inputs, 'of 0 tensors'), (more_inputs, 'has a'), (no_output, 'gives 0'), (two_graphs, 'has 2 graphs'), (outside, 'outside of its graph'),
-           (short, 'has 107 bytes'), (no_codes, 'reads what is not there'), (huge, 'of the shape'), (variable, 'of a kind'),
-           (text, 'of a kind'), (floats, 'no integers for odd'), (turned, 'does not hold stem'), (fewer_scales, 'does not hold stem'),
-           (inputs, 'should take images'), (one_output, 'should take images'), (no_header, LITERT_KEY), (bits, 'does not hold odd'),
+           (nowhere, 'reads a tensor without a value'), (itself, 'reads a tensor without a value'), (constant, 'writes one that has one'),
+           (negative, 'reads a tensor without a value'), (smaller, 'whose shapes do not fit'), (wider, 'whose shapes do not fit'), (no_inputs, 'of 0 tensors'), (more_inputs, 'has a'), (no_output, 'gives 0'), (two_graphs, 'has 2 graphs'), (outside, 'outside of its graph'),
+           (short, 'has 107 bytes'), (no_codes, 'reads a tensor without a value'), (huge, 'of the shape'), (variable, 'of a kind'),
+           (text, 'of a kind'), (floats, 'no integers for odd'), (turned, 'has another stem'), (fewer_scales, 'has another stem'),
+           (inputs, 'should take images'), (one_output, 'should take images'), (no_header, LITERT_KEY), (bits, 'has another odd'),
            (header(version=2), 'version'), (header(imgsz=0), 'imgsz'), (header(dynamic=True), 'dynamic'), (header(more=1), 'more'),
            (header(format='onnx-int4'), 'format'), (header(names={'1': 'a'}), 'without a gap'), (header(stride=0), 'stride'),
            (header(layers=[]), 'layers'), (header(output='other'), 'output'), (header(names={'0': 'a'}), 'it answers with')]

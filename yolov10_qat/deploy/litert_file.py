@@ -342,7 +342,7 @@ def _check_operators(graph:Any, codes:list[Any], tensors:list[_Tensor]):
         if len(inputs) != (OPERATORS[name] or len(inputs) or 1) or len(outputs) != (2 if name == 'TOPK_V2' else 1):
             raise _Wrong(f'has a {name} of {len(inputs)} tensors that gives {len(outputs)}')
         if not {*inputs} <= ready or not {*outputs} <= {*range(len(tensors))} - ready:
-            raise _Wrong(f'has a {name} that reads what is not there, or writes what is')
+            raise _Wrong(f'has a {name} that reads a tensor without a value, or writes one that has one')
         if not _fits(name, [tensors[i].shape for i in inputs], tensors[outputs[0]].shape):
             raise _Wrong(f'has a {name} whose shapes do not fit')
         if operator.IntermediatesLength() or operator.MutatingVariableInputsLength():
@@ -380,7 +380,7 @@ def _weight(tensor:_Tensor, entry:dict[str,Any]) -> tuple[np.ndarray,np.ndarray]
     expected = (1, h, w, o) if depthwise else (o, h, w, i)
     said = steps and (steps.QuantizedDimension(), steps.ScaleLength(), steps.ZeroPointLength())
     if tensor.bits != (4 if entry['bits'] <= 4 else 8) or tensor.shape != expected or said != (3*depthwise, o, o):
-        raise _Wrong(f"does not hold {one_line(entry['name'], 60)} as its header says")
+        raise _Wrong(f"has another {one_line(entry['name'], 60)} than its header says")
     codes = unpack(np.asarray(tensor.data), tensor.bits, expected)
     axes = (3, 0, 1, 2) if depthwise else (0, 3, 1, 2)
     return codes.transpose(axes), steps.ScaleAsNumpy()
@@ -435,7 +435,7 @@ def check_litert_weights(
         codes, scale = file.weights[layer.entry['name']]
         same = np.array_equal(codes, layer.codes_oihw.numpy()) and scale.tobytes() == layer.scale.numpy().tobytes()
         if not same:
-            raise CheckpointError(f"{Path(path).name} does not hold the weights it was made from: "
+            raise CheckpointError(f"{Path(path).name} has other weights than the checkpoint: "
                                   f"{layer.entry['name']} differs; please report it with the checkpoint")
     return file
 

@@ -56,7 +56,7 @@ def check_groups(
 ) -> None:
     "Refuse scales of groups of input channels, for a format that has one per output channel."
     if grouped := [e for e in manifest if e.get('group_size')]:
-        raise ValueError(f"{format} holds one scale per channel, {grouped[0]['name']} has one per group of "
+        raise ValueError(f"{format} stores one scale per channel, {grouped[0]['name']} has one per group of "
                          f"{grouped[0]['group_size']} input channels; use --format packed or onnx-int4")
 
 # %% ../../nbs/60_deploy/01_targets.ipynb #01_targets-007b
