@@ -111,7 +111,9 @@ def _class_width(shapes:Mapping[str,Sequence[int]]) -> int|None:
 
 def _widen(model:DetectionModel, definition:dict[str,Any], width:int):
     "Give a network the class branches of one with more classes, but for the last convolutions."
-    wide, last = (m.model[-1] for m in (DetectionModel(definition | dict(nc=width), verbose=False), model))
+    of:Any = DetectionModel(definition | dict(nc=width), verbose=False).model  # torch declares no attributes of a model
+    to:Any = model.model
+    wide, last = of[-1], to[-1]
     for kind in _CLASS_BRANCHES:
         branches = getattr(wide, kind)
         for branch in branches: branch[-1] = nn.Conv2d(branch[-1].in_channels, last.nc, 1)
