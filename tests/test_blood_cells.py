@@ -1,5 +1,6 @@
 "The guide on blood cells: its commands as printed, on the photos themselves, with fewer epochs and images; and the converter that it uses."
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -8,11 +9,12 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from places import ROOT
-from test_demo import SMALL, as_printed, shell_lines
+from test_demo import SMALL, as_printed, as_words, shell_lines
 from yolov10_qat.checkpoint import load
 from yolov10_qat.runs.summary import load_summary
 
 GUIDE = ROOT/'docs'/'guides'/'blood_cells.md'
+PUBLISHED = ROOT/'reports'/'2026-11-27-bccd'
 CLASSES = ['Platelets', 'RBC', 'WBC']
 SPLITS = ('train', 'val', 'test')
 
@@ -91,7 +93,7 @@ def place(bccd, shared, tmp_path, monkeypatch):
     truth = {s: read_boxes(bccd/'annotations'/f'instances_{s}.json') for s in SPLITS}
     voc(tmp_path/'BCCD_Dataset/BCCD', truth)
     for split in SPLITS:
-        for photo in (bccd/split).iterdir(): (tmp_path/'BCCD_Dataset/BCCD/JPEGImages'/photo.name).symlink_to(photo)
+        for photo in (bccd/split).iterdir(): shutil.copy(photo, tmp_path/'BCCD_Dataset/BCCD/JPEGImages')
     (tmp_path/'examples').symlink_to(ROOT/'examples')
     shutil.copy(shared/'weights/yolov10n-coco.pt', tmp_path/'yolov10n.pt')
     monkeypatch.chdir(tmp_path)
@@ -109,7 +111,9 @@ def smaller(line):
 def test_the_commands_of_the_guide(place, bccd):
     clone, *lines = shell_lines(GUIDE.read_text(encoding='utf-8'))
     assert clone == 'git clone --depth 1 https://github.com/Shenggan/BCCD_Dataset'  # not in a test: `place` has it
-    as_printed(map(smaller, lines))
+    for line in map(smaller, lines):
+        if line.startswith('yolov10-qat '): as_words(line)
+        else: as_printed([line])
     for split in SPLITS:
         file = f'annotations/instances_{split}.json'
         assert read_boxes(place/'bccd'/file) == read_boxes(bccd/file)
@@ -117,3 +121,15 @@ def test_the_commands_of_the_guide(place, bccd):
     assert summary.status != 'incomplete' and summary.dataset.val_images == 6
     assert [*load('runs/blood-cells/delivered.pt').names.values()] == CLASSES
     assert (place/'runs/blood-cells/report.html').is_file() and (place/'reports/blood-cells/README.md').is_file()
+
+
+def test_the_figures_of_the_guide_are_those_of_the_report():
+    metrics, intervals = (json.loads((PUBLISHED/f'{f}.json').read_text(encoding='utf-8')) for f in ('run_summary', 'intervals'))
+    scores = {r['rung']: r for r in metrics['metrics']['rungs'] if r['metrics_source'] == 'pycocotools' and r['head'] == 'one2one'}
+    moved = {i['to']: i for i in intervals if i['of'] == 'fp' and i['head'] == 'one2one'}
+    states = ['fp', 'ptq', metrics['metrics']['selection']['delivered']]
+    rows = re.findall(r'^\| [^|]+ \| (\d\.\d{3}) \| (\d\.\d{3}) \| (\d\.\d{3}) \| (.*)\|$', GUIDE.read_text(encoding='utf-8'), flags=re.M)
+    assert [row[:3] for row in rows] == [tuple(f'{scores[s][key]:.3f}' for key in ('AP', 'AP50', 'AP75')) for s in states]
+    assert [row[3].strip() for row in rows] == [''] + [
+        '{difference:.3f} ({low:.3f} to {high:.3f})'.format(**moved[s]).replace('-', '−') for s in states[1:]]
+    for s in states[1:]: assert abs(scores[s]['AP'] - scores['fp']['AP'] - moved[s]['difference']) < 1e-9
