@@ -11,7 +11,8 @@ __all__ = ['FOREIGN', 'BASE_KEY', 'save_checkpoint', 'load_checkpoint', 'network
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -20,7 +21,7 @@ import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
@@ -99,10 +100,37 @@ def load_checkpoint(
     "Open a checkpoint without running anything from it."
     return open_content(path, _Filler(map_location).fill)
 
+# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-014a
+_CLASS_BRANCHES = ('cv3', 'one2one_cv3')
+_WIDEST = 100  # beyond so many classes the branches grow no more
+
+def _class_width(shapes:Mapping[str,Sequence[int]]) -> int|None:
+    "Channels in front of the last convolution of the class branches."
+    found = [shape for name, shape in shapes.items() if re.fullmatch(r'model\.\d+\.(one2one_)?cv3\.0\.2\.weight', name)]
+    return found[0][1] if found and len(found[0]) == 4 else None
+
+def _widen(model:DetectionModel, definition:dict[str,Any], width:int):
+    "Give a network the class branches of one with more classes, but for the last convolutions."
+    of:Any = DetectionModel(definition | dict(nc=width), verbose=False).model  # torch declares no attributes of a model
+    to:Any = model.model
+    wide, last = of[-1], to[-1]
+    for kind in _CLASS_BRANCHES:
+        branches = getattr(wide, kind)
+        for branch in branches: branch[-1] = nn.Conv2d(branch[-1].in_channels, last.nc, 1)
+        setattr(last, kind, branches)
+
+# %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-014b
+def _shapes(
+    state:Mapping[str,Tensor], # From `state_dict`
+) -> dict[str,torch.Size]: # Name -> shape
+    "What `network` and comparisons need to know of weights."
+    return {k: t.shape for k, t in state.items()}
+
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-015
 def network(
     yaml:dict|str,        # Network definition as a file keeps it, or its name; nothing is built from it
     names:dict[int,str],  # Class index -> name
+    shapes:Mapping[str,Sequence[int]]={}, # Of the weights that it is for; they say how wide the class branches are
 ) -> DetectionModel: # Float model with weights that nobody needs
     "A network to put weights into: the variant that the definition is."
     if not 1 <= len(names) <= MAX_CLASSES:
@@ -111,6 +139,9 @@ def network(
     # initial weights are drawn and overwritten; the caller's random state must not notice
     with torch.random.fork_rng(devices=[]):
         model = DetectionModel(definition, verbose=False)
+        width = _class_width(shapes)
+        if width and width <= _WIDEST and width != _class_width(_shapes(model.state_dict())):
+            _widen(model, definition, width)
     model.names = dict(names)
     return model
 
@@ -146,7 +177,7 @@ def build_model(
     if loose := [k for k in state if k.endswith('.conv.gamma')]:
         raise CheckpointError(f'weights carry a quantisation correction that is not folded ({one_line(loose[0], 80)}); '
                               'save the state of correction.fold_qc(model) instead')
-    model = network(content['model_yaml'], content['names'])
+    model = network(content['model_yaml'], content['names'], _shapes(state))
     try:
         if content['manifest']: quantize(model, content['manifest'])
         copy_state(state, model)
@@ -332,14 +363,15 @@ class _BaseHeader(BaseModel):
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-031a
 def _check_tensors(path:Path, file:Any, header:_BaseHeader):
     "Refuse tensors that are not those of the network, before any is read."
-    wanted = {k: (list(t.shape), t.is_floating_point()) for k, t in
-              network(VARIANTS[header.variant], dict(enumerate(header.names))).state_dict().items()}
     keys = {*file.keys()}
+    shapes = {k: file.get_slice(k).get_shape() for k in keys}
+    wanted = {k: (list(t.shape), t.is_floating_point()) for k, t in
+              network(VARIANTS[header.variant], dict(enumerate(header.names)), shapes).state_dict().items()}
     wrong = sorted(keys ^ wanted.keys())
     for k in sorted(keys & wanted.keys()):
-        outline, (shape, floating) = file.get_slice(k), wanted[k]
+        shape, floating = wanted[k]
         types = ('F16', 'BF16', 'F32') if floating else ('I64',)
-        if outline.get_shape() != shape or outline.get_dtype() not in types: wrong.append(k)
+        if shapes[k] != shape or file.get_slice(k).get_dtype() not in types: wrong.append(k)
     if wrong:
         raise CheckpointError(f'{path} is no {header.variant} of {len(header.names)} classes, as its header says: '
                               f'{len(wrong)} tensors are missing, too many or of another shape or type, such as '
@@ -411,14 +443,14 @@ def open_base(
     "Open base weights as a float model and check that they are what the run asks for."
     base, names = base if isinstance(base, BaseFile) else read_base(base), [*names]
     found = match_classes(base.names, names, str(base.path), CheckpointError)
-    model = network(VARIANTS[variant], dict(enumerate(names)))
-    if {k: v.shape for k, v in base.state.items()} != {k: v.shape for k, v in model.state_dict().items()}:
+    shapes = _shapes(base.state)
+    model = network(VARIANTS[variant], dict(enumerate(names)), shapes)
+    if shapes != _shapes(model.state_dict()):
         raise CheckpointError(f'{base.path} does not fit {variant}: it was made as {base.kind}; choose its --variant '
                               'or other --base weights')
     if found.note: tell(found.note)
     model.load_state_dict(rows_in_order(base.state, found.order), strict=True)
     return model.eval()
-
 
 # %% ../../nbs/45_checkpoint/02_store.ipynb #02_store-040
 def save_calibrated(

@@ -114,7 +114,7 @@ def plain_network(
     head:str='one2one',   # Which head, or `one2many`
 ) -> DetectionModel: # Convolutions with biases, no batch norms, evaluation mode
     "The deployed network, to run or to trace."
-    model = network(model_yaml, names)
+    model = network(model_yaml, names, {f"{x.entry['name']}.weight": x.entry['shape'] for x in layers})
     _check_layers(model, layers)
     behind = norm_behind(model)
     for layer in layers:
