@@ -8,8 +8,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 LEFT = {'.ipynb_checkpoints', '_runs'}  # what JupyterLab and a tutorial leave behind
 # In the order of reading
-GUIDES = ('runs', 'own_data', 'blood_cells', 'calibrate', 'scratch', 'compare', 'trackers', 'deploy', 'collapse', 'troubleshooting',
-          'results')
+GUIDES = ('runs', 'own_data', 'blood_cells', 'calibrate', 'scratch', 'compare', 'trackers', 'deploy', 'collapse',
+          'troubleshooting', 'results')
 PROJECT = ('CONTRIBUTING', 'SECURITY', 'CHANGELOG', 'reports/README', 'benchmarks/README', 'tests/manual/README')
 
 

@@ -28,6 +28,7 @@ ALLOWED = [
     ('collapse.md', 'a learning rate (0.012)', 'a setting'),
     ('deploy.md', 'and to 0.001 AP', 'the tolerance of an export'),
     ('deploy.md', 'coremltools 9.0', 'a version'), ('deploy.md', 'Brevitas 0.13', 'a version'),
+    ('blood_cells.md', '95 % interval', 'the level of an interval'),
     ('deploy.md', 'torch below 2.15', 'a version'), ('trackers.md', 'MLflow 3.17', 'a version'),
     ('deploy.md', 'has at 0.25', 'the threshold of the float model'),
     ('own_data.md', 'more than 3 % of the boxes', 'the threshold of a warning'),
