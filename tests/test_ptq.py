@@ -119,7 +119,7 @@ def test_run_starts_from_it(method, more, rung, scenes, tmp_path):
 
 @pytest.mark.parametrize('values, piece',
                          [(dict(init_ptq='gptq'), 'init_ptq=gptq needs scale=learned'),
-                          (dict(init_ptq='closed+bn', scale='learned', granularity='per_tensor'), 'take per_channel, or gptq'),
+                          (dict(init_ptq='closed+bn', scale='learned', granularity='per_tensor'), 'take per_channel, per_group, or gptq'),
                           (dict(init_ptq='gptq', scale='learned', base='random'), 'random ones have learned nothing'),
                           (dict(init_ptq='gptq', scale='learned', quantize_from_epoch=1, epochs=3),
                            'calibrates one grid'), (dict(init_ptq='gtpq', scale='learned'), "did you mean 'gptq'")])

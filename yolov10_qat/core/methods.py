@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Problems', 'PARTS', 'LONGEST_TAU', 'QC_SCOPES', 'PTQ_PARTS', 'Record', 'Part', 'register', 'EmaOptions', 'Ema',
            'ema_constants', 'DampenOptions', 'Dampen', 'FreezeOptions', 'Freeze', 'QcOptions', 'Qc', 'canonical_method',
-           'method_parts', 'parts_of', 'ptq_parts', 'fits_channels', 'canonical_ptq']
+           'method_parts', 'parts_of', 'ptq_parts', 'fits_channels', 'canonical_ptq', 'misfit']
 
 # %% ../../nbs/10_core/03_methods.ipynb #03_methods-002
 import math
@@ -254,3 +254,19 @@ def canonical_ptq(
     if method is None: return None
     parts = ptq_parts(method)
     return '+'.join(parts if parts[0] != 'rtn' or len(parts) == 1 else parts[1:])
+
+# %% ../../nbs/10_core/03_methods.ipynb #03_methods-031m
+def misfit(
+    method:str,      # Parts joined by plus
+    granularity:str, # Of the grid
+) -> str: # Empty: they fit
+    "Why a method cannot calibrate a grid."
+    parts = ptq_parts(method)
+    if 'closed' in parts and granularity == 'per_tensor':
+        return (f'{method} fits a step to each channel, granularity={granularity} has one per layer: take per_channel, '
+                'per_group, or gptq')
+    columns = [p for p in parts if p in ('gptq', 'gpfq', 'qronos')]
+    if columns and granularity == 'per_group':
+        return (f"{method} rounds one column at a time, and Brevitas' {columns[0]} has no steps for groups of them: "
+                'take closed, mse or mse+learned-round')
+    return ''
