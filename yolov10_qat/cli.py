@@ -382,9 +382,9 @@ def _check_groups(granularity:str, group_size:int|None):
 def _methods(text:str|None, granularity:str, group_size:int|None) -> list[str]:
     "Methods as they stand in --method; without it, all that suit the grid."
     _check_groups(granularity, group_size)
-    from yolov10_qat.core.methods import canonical_ptq, misfit
+    from yolov10_qat.core.methods import canonical_ptq, grid_problem
     if text: return [canonical_ptq(m) for m in text.split(',')]
-    return [m for m in _USUAL_PTQ if not misfit(m, granularity)]
+    return [m for m in _USUAL_PTQ if not grid_problem(m, granularity)]
 
 # %% ../nbs/99_cli.ipynb #99_cli-026
 @app.command()

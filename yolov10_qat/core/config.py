@@ -21,7 +21,7 @@ from pydantic import ValidationError, create_model, field_validator, model_valid
 
 from .errors import ConfigError, nearest
 from .fields import Amp, OptionalFloat, OptionalInt, OptionalText, Settings, Text, knob, no_value
-from .methods import PARTS, canonical_method, canonical_ptq, misfit, parts_of
+from .methods import PARTS, canonical_method, canonical_ptq, grid_problem, parts_of
 from yolov10_qat.core.recipe import (
     CALIBRATED,
     FLOAT_BITS,
@@ -367,7 +367,7 @@ def _calibration_problems(c:RunConfig) -> list[str]:
     if c.init_ptq and c.quantize and c.scale != 'learned':
         found.append(f'init_ptq={c.init_ptq} needs scale=learned: '
                      'steps that follow the largest weight would undo what calibration chose')
-    if c.init_ptq and (problem := misfit(c.init_ptq, c.granularity)): found.append(f'init_ptq={problem}')
+    if c.init_ptq and (problem := grid_problem(c.init_ptq, c.granularity)): found.append(f'init_ptq={problem}')
     if c.init_ptq and len(word_lengths(c)) > 1:
         found.append(f'init_ptq={c.init_ptq} calibrates one grid, bits_schedule and quantize_from_epoch have several: '
                      'give one of them')

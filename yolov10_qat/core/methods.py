@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Problems', 'PARTS', 'LONGEST_TAU', 'QC_SCOPES', 'PTQ_PARTS', 'Record', 'Part', 'register', 'EmaOptions', 'Ema',
            'ema_constants', 'DampenOptions', 'Dampen', 'FreezeOptions', 'Freeze', 'QcOptions', 'Qc', 'canonical_method',
-           'method_parts', 'parts_of', 'ptq_parts', 'fits_channels', 'canonical_ptq', 'misfit']
+           'method_parts', 'parts_of', 'ptq_parts', 'fits_channels', 'canonical_ptq', 'grid_problem']
 
 # %% ../../nbs/10_core/03_methods.ipynb #03_methods-002
 import math
@@ -256,7 +256,7 @@ def canonical_ptq(
     return '+'.join(parts if parts[0] != 'rtn' or len(parts) == 1 else parts[1:])
 
 # %% ../../nbs/10_core/03_methods.ipynb #03_methods-031m
-def misfit(
+def grid_problem(
     method:str,      # Parts joined by plus
     granularity:str, # Of the grid
 ) -> str: # Empty: they fit

@@ -20,7 +20,7 @@ from brevitas.inject.enum import LearnedRoundImplType
 from brevitas.optim.sign_sgd import SignSGD
 from torch import Tensor, nn
 
-from ..core.methods import fits_channels, misfit, ptq_parts
+from ..core.methods import fits_channels, grid_problem, ptq_parts
 from ..core.progress import Progress
 from ..data.view import View
 from .batchnorm import carry_over, norm_behind, reference, training_images
@@ -152,7 +152,7 @@ def calibrate(
     if any(e['bits'] and e['scale'] != 'learned' for e in manifest):
         raise ValueError("calibration needs steps that stay where they are: plan with scale='learned'")
     for granularity in sorted({e['granularity'] for e in manifest if e['bits']}):
-        if problem := misfit(method, granularity): raise ValueError(problem)
+        if problem := grid_problem(method, granularity): raise ValueError(problem)
     steps, *work = ptq_parts(method)
     start = quantize(deepcopy(base), manifest, {'rtn': 'absmax', 'mse': 'mse'}[steps]).eval()
     model = deepcopy(start)

@@ -30,7 +30,7 @@ from ..core.errors import ConfigError
 from ..core.fields import Block
 from ..core.files import file_sha256, write_atomic
 from ..core.layout import Layout, detections_file
-from ..core.methods import canonical_ptq, fits_channels, misfit
+from ..core.methods import canonical_ptq, fits_channels, grid_problem
 from ..core.progress import log_note
 from ..core.shown import one_line
 from ..data.scenes import write_scenes
@@ -195,7 +195,7 @@ DECIDES = .5  # of the training images, where a loss that is allowed chooses the
 def _named(methods:list[str], granularity:str) -> list[str]:
     "Each method once, by its one name."
     methods = list(dict.fromkeys(map(canonical_ptq, methods)))
-    if wrong := [problem for m in methods if (problem := misfit(m, granularity))]: raise ConfigError(wrong[0])
+    if wrong := [problem for m in methods if (problem := grid_problem(m, granularity))]: raise ConfigError(wrong[0])
     return methods
 
 def _read(checkpoint:Path|str|BaseFile, variant:str) -> BaseFile:
