@@ -115,7 +115,7 @@ VALUES = {'imgsz':       (['--imgsz', 100], ['imgsz=100', 'multiple of 32']),
                           ["qc_scope='head'", "'all', 'backbone' or 'no-head'", 'qc_epochs=0']),
           'variant':     (['--variant', 'yolo11n'], ["'yolo11n' is unknown (did you mean 'yolo10n'?)"]),
           'several':     (['--epochs', 0, '--lr0', 7, '--granularity', 'per_layer'],
-                          ['epochs=0', 'lr0=7', "granularity='per_layer'", "'per_channel' or 'per_tensor'"]),}
+                          ['epochs=0', 'lr0=7', "granularity='per_layer'", "'per_channel', 'per_tensor' or 'per_group'"]),}
 
 @pytest.mark.parametrize('case', VALUES)
 def test_bad_value(case, inside, tmp_path):

@@ -95,7 +95,7 @@ def test_nothing_is_built_from_its_definition(packed, tmp_path, tiny):
 @pytest.mark.parametrize('change, reason', [
     (dict(names={'0': 'a', '2': 'b'}), 'without a gap'), (dict(names={'0': 5}), 'names.0'),
     (dict(names={str(i): 'x' for i in range(10_001)}), 'names'), (dict(imgsz=-1), 'imgsz'), (dict(imgsz=1e9), 'imgsz'),
-    (dict(layers=[]), 'layers'), (dict(layers='x'), 'layers'), (dict(version=3), 'version'), (dict(version='1'), 'version'),
+    (dict(layers=[]), 'layers'), (dict(layers='x'), 'layers'), (dict(version=4), 'version'), (dict(version='1'), 'version'),
     (dict(epoch=True), 'epoch'), (dict(extra=1), 'extra'), (dict(weights='a'*30), 'weights'), (dict(digest='x'), 'digest')])
 def test_its_header_has_types_and_ranges(packed, tmp_path, change, reason):
     header, tensors = packed

@@ -127,7 +127,7 @@ REFUSED = {
         ['--method', 'dampen+freeze', '--dampen-lambda', 0, '--dampen-start', .9, '--dampen-end', .5,
          '--freeze-threshold', .2, '--bn', 'melt'],
         ["bn='melt'", 'dampen_lambda=0.0', 'dampen_end=0.5 must be above dampen_start=0.9',
-         'freeze_threshold=0.2 must not be above freeze_threshold_start=0.1', 'freeze_start=0.25 leaves']),}
+         'freeze_threshold=0.2 must not be above freeze_threshold_start=0.1', 'freeze_start=0.25 allows']),}
 
 @pytest.mark.parametrize('case', REFUSED)
 def test_refused_before_anything_is_made(case, tiny, tmp_path):

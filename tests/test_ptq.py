@@ -162,5 +162,7 @@ def test_images_that_are_few_are_told_and_too_few_refused_before_the_first_rung(
 
 
 def test_methods_that_nobody_named_suit_the_grid():
-    assert _methods(None, 'per_tensor') == [m for m in _methods(None, 'per_channel') if m != 'closed']
-    assert 'closed' in _methods(None, 'per_channel') and _methods('bn+mse', 'per_tensor') == ['mse+bn']
+    channels = _methods(None, 'per_channel', None)
+    assert _methods(None, 'per_tensor', None) == [m for m in channels if m != 'closed'] and 'closed' in channels
+    assert _methods(None, 'per_group', 32) == [m for m in channels if m not in ('gptq', 'gpfq')]
+    assert _methods('bn+mse', 'per_tensor', None) == ['mse+bn']

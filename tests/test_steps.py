@@ -320,7 +320,7 @@ def test_the_loss_is_the_sum_of_both(start):
 def test_the_interval_holds_95_of_100_draws(monkeypatch, tmp_path):
     "Differences 0 to 300 in any order: 2.5 % lie below 7.5, 2.5 % above 292.5; the images as they are count for neither."
     draws = np.random.default_rng(1).permutation(301).astype(float)
-    answers = iter([np.r_[1000., draws + 5], np.r_[3000., np.full(301, 5.)]])
+    answers = iter([np.r_[3000., np.full(301, 5.)], np.r_[1000., draws + 5]])  # before, after
     monkeypatch.setattr(bootstrap, '_matched', lambda *_: [type('M', (), dict(objects_n=np.ones(4)))])
     monkeypatch.setattr(bootstrap, '_weighted_ap', lambda *_: next(answers))
     found = bootstrap.bootstrap_difference('', [], [], resamples=301)

@@ -84,7 +84,7 @@ HEAD_OF = {'one2one': 'one2one', 'raw': 'one2one', 'one2many': 'one2many'}  # ou
 # format -> module that writes it, what to do about it
 EXTRAS = {'coreml': ('coremltools', "pip install 'yolov10-qat[coreml]'"),
           'litert': ('litert_torch', "make an environment of its own, because it needs torch below 2.15, and export "
-                     "there: pip install 'yolov10-qat[litert]' litert-torch==0.10.0 'torch<2.15'")}
+                     "there: pip install '.[litert]' litert-torch==0.10.0 'torch<2.15'")}
 
 def check_extra(
     format:str, # One of `FORMATS`
