@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TEMPLATE', 'COMPARE_TEMPLATE', 'SELECTION', 'Below', 'Layout', 'snapshot', 'snapshots', 'scores_file',
-           'selection_file', 'gain_file', 'detections_file', 'ViewLayout', 'ComparisonLayout']
+           'selection_file', 'gain_file', 'draws_file', 'detections_file', 'ViewLayout', 'ComparisonLayout']
 
 # %% ../../nbs/10_core/06_layout.ipynb #06_layout-002
 from dataclasses import dataclass
@@ -119,6 +119,14 @@ def gain_file(
 ) -> Path:
     "What the correction brought, with its interval."
     return evaluation/'qc-gain.json'
+
+def draws_file(
+    evaluation:Path, # Folder of scores
+    rung:str,        # State of the model
+    head:str,        # `one2one` or `one2many`
+) -> Path:
+    "Its AP on images drawn again."
+    return evaluation/f'{rung}-{head}-draws.json'
 
 def detections_file(
     evaluation:Path, # Folder of scores

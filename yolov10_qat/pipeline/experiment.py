@@ -42,7 +42,7 @@ from ..deploy.export import export_all
 from ..deploy.parity import PARITY_IMAGES
 from ..evaluate.confidence import confidence_shift
 from ..evaluate.heads import HEADS, evaluate, validation_view
-from ..evaluate.rungs import rungs_of, save_gain, save_scores, save_selection, share_interval
+from ..evaluate.rungs import rungs_of, save_draws, save_gain, save_scores, save_selection, share_interval
 from yolov10_qat.pipeline.blocks import (
     artifacts_block,
     dataset_block,
@@ -249,9 +249,11 @@ class _Scoring(_Described):
         folder.mkdir(parents=True, exist_ok=True)
         scores = evaluate(make(), view, c.imgsz, 2*c.batch, c.device,
                           workers=0 if c.device == 'cpu' else c.workers, label=LOOKS[rung].label)
+        ap = scores['one2one'].pycocotools['AP']
         for head in HEADS: save_scores(scores[head], rung, folder)
+        if view is self.view and ap is not None: save_draws(rung, folder, view.val_annotations)
         aside = '' if view is self.view else f' on the {view.val_images:,} images set aside'
-        log_note(f"{LOOKS[rung].label} {ap_text(scores['one2one'].pycocotools['AP'])}{aside}")
+        log_note(f"{LOOKS[rung].label} {ap_text(ap)}{aside}")
 
     def _score_float(self, content:dict[str,Any]) -> pd.DataFrame:
         self._score('fp', lambda: build_model(content))

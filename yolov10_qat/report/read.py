@@ -188,7 +188,7 @@ def read_run(
     newest = max(root.glob('ultralytics/*/results.csv'), key=lambda p: p.stat().st_mtime, default=None)
     results = attempt(read_results, newest)
     if results is not None and results.empty: results = None
-    files = [p for p in sorted(root.glob('evaluation/*-one2*.json')) if not p.stem.endswith('-detections')]
+    files = [p for p in sorted(root.glob('evaluation/*-one2*.json')) if not p.stem.endswith(('-detections', '-draws'))]
     evaluations = {(e['rung'], e['head']): e for e in (attempt(read_evaluation, p) for p in files) if e}
     layers = attempt(read_grid_histograms, Layout(root).grid_histograms) or []
     run = Run(root, summary, attempt(load_config, Layout(root).config), results, evaluations, layers,

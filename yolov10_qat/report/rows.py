@@ -180,7 +180,7 @@ ARTEFACTS = {Layout.notebook: 'executed notebook', Layout.log: 'log', Layout.sum
              'README.md': 'what this is, and how to load it', 'training-config.yaml': 'every parameter',
              'checkpoints/*.pt': 'checkpoint', 'export/*': 'deployable file', Layout.corrected: 'corrected checkpoint',
              Layout.correction_history: 'losses and corrections of each step of QC',
-             'evaluation/*.json': 'scores, detections, weight histograms, gain of QC'}
+             'evaluation/*.json': 'scores, also on images drawn again, detections, weight histograms, gain of QC'}
 
 # %% ../../nbs/70_report/13_rows.ipynb #13_rows-018a
 def href(
