@@ -11,10 +11,11 @@ import sys
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
 
 from conftest import REPOSITORY, command
-from many_runs import held, incomplete, store, vary
+from many_runs import held, incomplete, keep_draws, store, vary
 from test_report import Page, check_offline
 from yolov10_qat.compare.arms import over_seeds
 from yolov10_qat.compare.contrast import contrast
@@ -558,12 +559,50 @@ def test_every_interval_says_what_is_not_in_it(runs_of):
     "Over seeds the images are not in it, over images the training is not; twins are one training each."
     found = compare(runs_of(*six())).variants[0]
     pairs = [t for t in sentences(found) if ' against ' in t]
-    assert len(pairs) == 2 and all('Over the seeds, on these images, the 95% interval is' in t for t in pairs)
-    assert [('The images were not resampled' in t) ^ ('no difference is shown' in t) for t in pairs] == [True, True]
-    assert any('The images were not resampled' in t for t in pairs)
+    assert len(pairs) == 2 and all('The 95% interval over seeds alone is' in t for t in pairs)
+    assert [('The images were not drawn again' in t) ^ ('no difference is shown' in t) for t in pairs] == [True, True]
+    assert any('The images were not drawn again' in t for t in pairs)
     gain, = [t for t in sentences(found) if t.startswith('QC changes')]
     assert 'over the images of one training: the chance of training, another seed, is not in it' in gain
-    assert 'The images were not resampled' in ' '.join(state_sentences(found))
+    assert 'The images were not drawn again' in ' '.join(state_sentences(found))
+
+
+def test_over_seeds_and_images(tmp_path):
+    "The files in numpy alone; then the page, Markdown and JSON say that interval and what it is over."
+    study = [vary(method=m, seed=s, shift=.01*s + .04*(m == 'ema')) for m in ('baseline', 'ema') for s in (0, 1, 2)]
+    runs = store(tmp_path/'runs', *study)
+    for s in study: keep_draws(runs/s['run_id'], .01)
+    aps = {s['run_id']: np.array(json.loads((runs/s['run_id']/'evaluation'/f'qat_{r}-one2one-draws.json').read_text())['AP'])
+           for s in study for r in (('ema',) if s['method']['variant'] == 'ema' else ('raw',))}
+    change_sb = np.array([aps[f'yolo10n-ema-s{s}'] - aps[f'yolo10n-baseline-s{s}'] for s in (0, 1, 2)])
+    mean, of_seeds, of_images = change_sb[:, 0].mean(), np.std(change_sb[:, 0], ddof=1), np.std(change_sb[:, 1:].mean(axis=0), ddof=1)
+    half = np.sqrt((4.303*of_seeds)**2/3 + (1.96*of_images)**2)
+    write_comparison([runs], tmp_path/'out')
+    [pair] = json.loads((tmp_path/'out/comparison.json').read_text())['variants'][0]['pairs']
+    d = pair['difference']
+    assert (pair['new'], pair['old'], d['n'], d['draws'], d['word']) == ('ema', 'baseline', 3, 40, 'helps')
+    assert (d['mean'], d['low'], d['high']) == pytest.approx((mean, mean-half, mean+half), abs=1e-12)
+    assert half > 1.02*4.303*of_seeds/3**.5  # wider than over seeds alone
+    for name in ('report.html', 'summary.md'):
+        text = (tmp_path/'out'/name).read_text()
+        assert 'over seeds and images together is' in text and ': a difference is shown' in text and 'drawn again:' not in text, name
+    shutil.rmtree(runs/'yolo10n-ema-s1/evaluation')  # one run without them, and nothing is called shown
+    write_comparison([runs], tmp_path/'out')
+    text = (tmp_path/'out/report.html').read_text()
+    assert 'The 95% interval over seeds alone is' in text and 'a difference is shown' not in text
+
+
+@pytest.mark.parametrize('text, reason', [
+    ('{', 'is not JSON'), ('{"AP": [0.1]}', 'rung'), (None, 'the summary says'), ('[]', ''), ('{"rung": "fp", "rung": "qc"}', 'twice')])
+def test_draws_of_another_run_or_a_stranger(tmp_path, text, reason):
+    "They are named and left out; the run stays."
+    root = store(tmp_path/'runs', N0)/N0['run_id']
+    keep_draws(root, .01)
+    file = root/'evaluation/qc-one2one-draws.json'
+    file.write_text((root/'evaluation/fp-one2one-draws.json').read_text() if text is None else text)
+    [run], [problem] = find_runs([root])
+    assert problem.path == str(file) and reason in problem.reason and len(problem.reason.splitlines()) == 1
+    assert len(run.aps('qc')) == 1 and len(run.aps('qat_ema')) == 41
 
 
 @pytest.mark.parametrize('asked', [False, True])

@@ -20,7 +20,16 @@ from matplotlib.figure import Figure
 
 from .arms import Stat, over_seeds
 from .runs import Found, Row
-from .sentences import _are, _count, base_text, interval_text, seeds_text, stat_text, twin_sentence
+from yolov10_qat.compare.sentences import (
+    _are,
+    _count,
+    base_text,
+    interval_text,
+    over_words,
+    seeds_text,
+    stat_text,
+    twin_sentence,
+)
 from .states import State
 from .summary import Comparison, Twins, Variant
 from ..core.methods import PARTS, method_parts
@@ -300,7 +309,7 @@ def comparison_figures(
                                 for s in found)
                 yield _named(f'states-{file_name(v)}', plot_states(found, _axes(1.15+.3*len(found))),
                              f'AP of each state of {v.label} minus AP of the raw weights of plain training, 95 '
-                             f'percent intervals over seeds: {alt}.')
+                             f'percent intervals {over_words([s.difference for s in found])}: {alt}.')
         if found := forest(result):
             alt = '; '.join(f'{t.label} {signed_text(t.value)}'
                             + ('' if t.low is None else f' ({signed_text(t.low)} to {signed_text(t.high)})')

@@ -25,6 +25,7 @@ from yolov10_qat.compare.sentences import (
     gain_text,
     method_sentences,
     other_sentences,
+    over_words,
     sentences,
     stat_text,
     state_cells,
@@ -177,9 +178,8 @@ def flag_cells(
 # %% ../../nbs/75_compare/09_page.ipynb #09_page-019
 def _beside(run:Found, out:Path) -> Found:
     root = Path(os.path.relpath(run.root.resolve(), out))
-    return Found(root,
-                 run.summary if run.summary.model or run.root.is_dir()
-                 else run.summary.model_copy(update=dict(run_id=root.as_posix())))
+    if run.summary.model or run.root.is_dir(): return run._replace(root=root)
+    return run._replace(root=root, summary=run.summary.model_copy(update=dict(run_id=root.as_posix())))
 
 def _links(result:Comparison, out:Path) -> dict[str,str]:
     rows = [*(r for v in result.variants for r in v.rows), *result.incomplete]
@@ -229,6 +229,7 @@ def _html(result:Comparison, drawn:dict[str,dict], links:dict[str,str], files:li
     blocks = [
         dict(v=v, name=file_name(v), methods=method_sentences(v), others=other_sentences(v),
              states=[(s, state_cells(s)) for s in v.states[:MOST_RUNS]], state_sentences=state_sentences(v),
+             over=over_words([s.difference for s in v.states if s.difference]),
              rungs=scored(v), looks=looks({a.label: a.method for a in v.arms}), arms=[arm_cells(a) for a in v.arms],
              rows=[(r, run_cells(r, scored(v), arm_of(v).get(r.run_id, ''))) for r in v.rows[:MOST_RUNS]],
              flags=flag_cells(v)[:MOST_RUNS], flagged={f.run for f in v.flagged}) for v in result.variants]

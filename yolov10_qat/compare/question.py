@@ -9,7 +9,7 @@ __all__ = ['NAMED', 'only_twins', 'asks_gate', 'question', 'answer', 'first_and_
 # %% ../../nbs/75_compare/12_question.ipynb #12_question-002
 from .arms import Arm
 from .gate import GATED
-from .sentences import pair_sentence, seeds_text, stat_text
+from .sentences import compared_sentence, seeds_text, stat_text
 from .summary import Comparison, Variant
 from .sweep_file import SweepFile
 from .sweep_view import sweep_headline
@@ -51,8 +51,6 @@ def question(
     return f"{_named([a.label for _, a in found], 'methods')} on {sizes}"
 
 # %% ../../nbs/75_compare/12_question.ipynb #12_question-009
-def _ranked(arms:list[Arm]) -> list[Arm]: return sorted(arms, key=lambda a: -a.end_ap.mean)
-
 def _share(arm:Arm) -> str:
     fp = arm.ap.get('fp')
     return f', {arm.end_ap.mean/fp.mean:.0%} of FP32' if fp and fp.mean else ''
@@ -72,9 +70,8 @@ def first_and_second(
     variant:Variant, # Compared runs
 ) -> str: # Empty with fewer than two methods
     "Whether the method that ends highest is shown to be above the next."
-    arms = _ranked([a for a in variant.arms if a.end_ap])
-    if len(arms) < 2: return ''
-    return f'On {variant.label or variant.variant}: {pair_sentence(arms[1], arms[0], variant.rows)}'
+    if variant.leader is None: return ''
+    return f'On {variant.label or variant.variant}: {compared_sentence(variant, variant.leader)}'
 
 def headline_lines(
     result:Comparison,         # All variants

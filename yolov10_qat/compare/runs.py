@@ -13,13 +13,27 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from ..core.config import PRIMARY, sharing_words
+from ..core.doors import read_model
 from ..core.errors import nearest
 from ..core.fields import Block
+from ..core.layout import Layout, draws_file
 from ..core.methods import PARTS, method_parts
 from ..core.shown import one_line
+from ..runs.draws import Draws
 from ..runs.results import judge, read_results, status_word
-from ..runs.summary import RUNGS, SUMMARY_FILE, TRAINED, Metrics, RunSummary, find_rung, load_summary
+from yolov10_qat.runs.summary import (
+    RUNGS,
+    SUMMARY_FILE,
+    TRAINED,
+    Metrics,
+    Rung,
+    RunSummary,
+    find_rung,
+    load_summary,
+)
 
 # %% ../../nbs/75_compare/01_runs.ipynb #01_runs-005
 TABLE_FILE = 'results.csv'
@@ -66,6 +80,7 @@ class Found(NamedTuple):
     "One run of a comparison."
     root:Path           # its folder, or the table that is all there is of it
     summary:RunSummary  # of a table: scores and verdict, everything else None
+    draws:dict[str,np.ndarray] = {}  # rung -> AP (b,), the first on the images as they are, then one a draw
 
     @property
     def variant(self): return self.summary.model.variant if self.summary.model else 'unknown'
@@ -77,6 +92,14 @@ class Found(NamedTuple):
     def seed(self): return self.summary.training.seed if self.summary.training else None
     @property
     def id(self): return self.summary.run_id
+
+    def aps(self,
+        rung:str|None, # State
+    ) -> np.ndarray|None: # (b,) with the draws that the run kept, else (1,); None: it was not scored
+        "AP of a state, one2one, pycocotools; then that on images drawn again."
+        scored = find_rung(self.summary, rung) if rung else None
+        if scored is None or scored.AP is None: return None
+        return self.draws.get(rung, np.array([scored.AP]))
 
 # %% ../../nbs/75_compare/01_runs.ipynb #01_runs-011
 def method_order(
@@ -118,8 +141,9 @@ def find_runs(
     "Every run at or below some paths."
     runs, problems = [], []
     for root in find_roots(paths):
-        try: runs.append(read_table(root) if root.is_file() else Found(root, load_summary(root)))
+        try: run = read_table(root) if root.is_file() else Found(root, load_summary(root))
         except (ValueError, OSError) as e: problems.append(Problem(path=str(root), reason=_reason(e, root)))
+        else: runs.append(run._replace(draws=_kept_draws(run, problems)))
     if not runs: raise ValueError(f"no run can be read: {'; '.join(f'{p.path}: {p.reason}' for p in problems[:3])}")
     _refuse_twins(runs)
     return sorted(runs,
@@ -137,6 +161,23 @@ def _refuse_twins(runs:list[Found]):
             raise ValueError(f'{first[run.id]} and {run.root} have the same run id {one_line(run.id)}; one is a copy '
                              'of the other: leave it out')
         first[run.id] = run.root
+
+# %% ../../nbs/75_compare/01_runs.ipynb #01_runs-014b
+def _kept_draws(run:Found, problems:list[Problem]) -> dict[str,np.ndarray]:
+    found = {}
+    for rung in RUNGS:
+        file, scored = draws_file(Layout(run.root).evaluation, rung, 'one2one'), find_rung(run.summary, rung)
+        if not scored or scored.AP is None or not file.is_file(): continue
+        try: found[rung] = _draws_of(file, rung, scored)
+        except (ValueError, OSError) as e: problems.append(Problem(path=str(file), reason=_reason(e, file)))
+    return found
+
+def _draws_of(file:Path, rung:str, scored:Rung) -> np.ndarray:
+    kept = read_model(file, Draws)
+    said, score = (kept.rung, kept.head, kept.images), (rung, 'one2one', scored.images)
+    if said != score or abs(kept.AP[0] - scored.AP) > 1e-4:
+        raise ValueError(f'it is of {said} with AP {kept.AP[0]:.4f}, the summary says {score} with {scored.AP:.4f}')
+    return np.array(kept.AP)
 
 # %% ../../nbs/75_compare/01_runs.ipynb #01_runs-018
 class Difference(Block):

@@ -4,16 +4,15 @@
 
 # %% auto #0
 __all__ = ['SAME_IMAGES', 'ONE_TRAINING', 'VERDICTS', 'stat_text', 'base_text', 'seeds_text', 'gain_text', 'interval_text',
-           'arm_sentence', 'extends', 'pair_sentence', 'qc_gain_sentence', 'method_sentences', 'other_sentences',
-           'disagreement_sentence', 'twin_sentence', 'sentences', 'state_sentences', 'state_cells']
+           'arm_sentence', 'over_words', 'pair_sentence', 'qc_gain_sentence', 'method_sentences', 'compared_sentence',
+           'other_sentences', 'disagreement_sentence', 'twin_sentence', 'sentences', 'state_sentences', 'state_cells']
 
 # %% ../../nbs/75_compare/07_sentences.ipynb #07_sentences-002
-from .arms import Arm, Setting, Stat
-from .contrast import Contrast, contrast
+from .arms import Arm, Stat
+from .contrast import Contrast, Pair
 from .runs import Gain, Row
 from .states import Disagreement, State
 from .summary import Twins, Variant
-from ..core.methods import PARTS, method_parts
 from ..report.style import LOOKS, ap_text, signed_text
 
 # %% ../../nbs/75_compare/07_sentences.ipynb #07_sentences-005
@@ -67,40 +66,41 @@ def arm_sentence(
     return (f'{arm.label} ends at AP {stat_text(arm.end_ap)} over {seeds_text(arm.end_ap.n)} '
             f'({LOOKS[arm.end].label}){share}; {held}.')
 
-# %% ../../nbs/75_compare/07_sentences.ipynb #07_sentences-010
-def extends(
-    arm:Arm,         # A method
-    arms:list[Arm],  # All of them
-) -> list[Arm]: # The largest part of its method that was run with the same training
-    "What a method should be compared with."
-    def training(a): return {k: v for k, v in a.recipe.items() if Setting.read(k).owner not in PARTS}
-    below = [a for a in arms if method_parts(a.method) < method_parts(arm.method) and training(a) == training(arm)]
-    return [a for a in below if not any(method_parts(a.method) < method_parts(b.method) for b in below)]
-
 # %% ../../nbs/75_compare/07_sentences.ipynb #07_sentences-011
-SAME_IMAGES = 'The images were not resampled: how it is on others is not in this interval.'
+SAME_IMAGES = ('The images were not drawn again: how it is on others is not in this interval, and no difference is '
+               'called shown.')
 ONE_TRAINING = 'Each is over the images of one training: the chance of training, another seed, is not in it.'
 
+def over_words(
+    differences:list[Contrast], # Those of one seed have no interval
+) -> str: # `over seeds and images together`
+    "What intervals are over."
+    draws = [d.draws for d in differences if d.low is not None]
+    return 'over seeds and images together' if draws and all(draws) else 'over seeds alone'
+
 def pair_sentence(
-    old:Arm,        # What is extended
-    new:Arm,        # By what
-    rows:list[Row], # The runs of both, and others
+    new:Arm,         # A method
+    old:Arm,         # That it is compared with
+    d:Contrast|None, # New minus old; None: no seed in common
 ) -> str: # Difference, seeds, interval, and what that carries
     "One method against another."
     a, b = old.end_ap, new.end_ap
     if a is None or b is None:
         return f'{new.label} and {old.label} cannot be compared: one of them was not scored by pycocotools.'
-    d = contrast(*([(r.seed, r.ap.get(arm.end)) for r in rows if r.run_id in arm.runs] for arm in (new, old)))
     lost = ', runs that failed among them' if old.failed or new.failed else ''
     head = (f'{new.label} against {old.label}: {signed_text(d.mean if d else b.mean-a.mean)} AP ({stat_text(b)} with '
             f'{seeds_text(b.n)}, {stat_text(a)} with {seeds_text(a.n)}{lost})')
     if d is None or d.low is None:
         return (f'{head}. Without two seeds that both have there is no interval over seeds: this may be the chance of '
                 'one training.')
-    what = f'Over the seeds, on these images, the 95% interval is {interval_text(d)}'
-    if d.word == 'indistinguishable': return f'{head}. {what}: no difference is shown.'
-    few = '; with so few seeds it is a hint, not a proof' if d.n < 5 else ''
-    return f'{head}. {what}, {"above" if d.low > 0 else "below"} 0{few}. {SAME_IMAGES}'
+    return f'{head}. The 95% interval {over_words([d])} is {interval_text(d)}{_shown(d)}'
+
+def _shown(d:Contrast) -> str:
+    "What an interval carries; the end of a sentence, and more."
+    if d.word == 'indistinguishable': return ': no difference is shown.'
+    side = 'above' if d.low > 0 else 'below'
+    if d.draws: return f', {side} 0: a difference is shown.'
+    return f', {side} 0{"; with so few seeds it is a hint, not a proof" if d.n < 5 else ""}. {SAME_IMAGES}'
 
 # %% ../../nbs/75_compare/07_sentences.ipynb #07_sentences-012
 def qc_gain_sentence(
@@ -125,8 +125,15 @@ def method_sentences(
     variant:Variant, # Compared runs
 ) -> list[str]: # One a method, then one a pair
     "What each method reached, and each against the one it extends."
-    return [arm_sentence(a) for a in variant.arms] + [pair_sentence(old, new, variant.rows) for new in variant.arms
-                                                      for old in extends(new, variant.arms)]
+    return [arm_sentence(a) for a in variant.arms] + [compared_sentence(variant, p) for p in variant.pairs]
+
+def compared_sentence(
+    variant:Variant, # Compared runs
+    pair:Pair,       # Of its methods
+) -> str:
+    "One method against another, by their labels."
+    arms = {a.label: a for a in variant.arms}
+    return pair_sentence(arms[pair.new], arms[pair.old], pair.difference)
 
 def other_sentences(
     variant:Variant, # Compared runs
@@ -181,12 +188,14 @@ def state_sentences(
     if not sure:
         return [f'{_count(compared, "state")} beside plain training, with one seed in common: there is no interval, '
                 'and every difference may be chance.']
+    found = [s.difference for s in sure]
     above, below = (sum(s.difference.word == w for s in sure) for w in ('helps', 'hurts'))
     seeds = sorted({s.difference.n for s in sure})
     return [f'Of {_count(sure, "state")} {_are(above)} above plain training, {below} below, and '
             f'{len(sure)-above-below} do not differ from it clearly.',
-            "The difference is to the raw weights of plain training, seed by seed; the interval is Student's t, 95%, "
-            f"over {' to '.join(dict.fromkeys(map(str, (seeds[0], seeds[-1]))))} seeds. {SAME_IMAGES}",
+            f"The difference is to the raw weights of plain training, seed by seed; 95% intervals {over_words(found)}, "
+            f"{' to '.join(dict.fromkeys(map(str, (seeds[0], seeds[-1]))))} seeds."
+            + ('' if all(d.draws for d in found) else f' {SAME_IMAGES}'),
             f'{_count(sure, "comparison")} {"was" if len(sure) == 1 else "were"} made: if nothing made any '
             f'difference, {len(sure)*.05:.2g} of them would still be expected to exclude 0 by chance.']
 

@@ -65,7 +65,7 @@ class _Group(NamedTuple):
     after:Recipe          # of averaging and correction
     method:str
     rung:str
-    pairs:list[tuple]     # seed, AP
+    pairs:list[tuple]     # seed, AP and its draws (b,)
 
 # %% ../../nbs/75_compare/04_states.ipynb #04_states-007
 def _groups(runs:list[Found]) -> list[_Group]:
@@ -73,13 +73,12 @@ def _groups(runs:list[Found]) -> list[_Group]:
     for run in runs:
         training, how = _training(run)
         for rung in NAMES:
-            scored = find_rung(run.summary, rung)
-            if not scored or scored.AP is None: continue
+            if (ap_b := run.aps(rung)) is None: continue
             parts, after = _after(run, rung)
             method = canonical_method('+'.join(parts | method_parts(training)) or 'baseline')
             group = found.setdefault((method, rung, *how.items(), *after.items()),
                                      _Group(training, how, after, method, rung, []))
-            group.pairs.append((run.seed, scored.AP))
+            group.pairs.append((run.seed, ap_b))
     return sorted(found.values(),
                   key=lambda g: (method_order(g.training), [g.recipe[k] != v for k, v in PLAIN.items()],
                                  str(as_text(g.recipe)), RUNGS.index(g.rung), method_order(g.method)))
@@ -99,12 +98,12 @@ def states(
     names = _state_names(groups)
     found = []
     for i, g in enumerate(groups):
-        seeds = _by_seed(g.pairs)
+        seeds = {seed: float(ap_b[0]) for seed, ap_b in _by_seed(g.pairs).items()}
         to = None if _is_reference(g) else next(
             (k for k, o in enumerate(groups) if _is_reference(o) and _plain(o.recipe) == _plain(g.recipe)), None)
         found.append(
             State(label=names[i][1], training=names[i][0], method=g.method, rung=g.rung, seeds=sorted(seeds),
-                  values=[seeds[s] for s in sorted(seeds)], ap=over_seeds(g.pairs), plain=_is_reference(g),
+                  values=[seeds[s] for s in sorted(seeds)], ap=over_seeds(seeds.items()), plain=_is_reference(g),
                   reference=None if to is None else names[to][1],
                   difference=None if to is None else contrast(g.pairs, groups[to].pairs)))
     return found
