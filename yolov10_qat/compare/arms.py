@@ -8,6 +8,7 @@ __all__ = ['NOT_RECIPE', 'Recipe', 'OWNERS', 'SCALE', 'BATCHNORM', 'PLAIN', 'Sta
 
 # %% ../../nbs/75_compare/02_arms.ipynb #02_arms-002
 import statistics
+from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -107,7 +108,8 @@ class Arm(Block):
     best:Stat|None
     final:Stat|None
     ratio:Stat|None
-    end:str|None              # rung
+    end:str|None              # rung that most of the runs deliver
+    ends:dict[str,int] = {}   # rung -> how many of the runs deliver it
     end_ap:Stat|None
     ap:dict[str,Stat]         # rung -> AP over seeds
     qc_gain:Stat|None
@@ -116,12 +118,13 @@ class Arm(Block):
 def _arm(runs:list[Found], label:str) -> Arm:
     rows = [row(r) for r in runs]
     def stat(value): return over_seeds((r.seed, value(r)) for r in rows)
+    ends = dict(Counter(r.end for r in rows if r.end).most_common())
     rungs = [name for name in RUNGS if any(name in r.ap for r in rows)]
     return Arm(
         label=label, method=rows[0].method, recipe=as_text(recipe(runs[0].summary)), runs=[r.run_id for r in rows],
         seeds=sorted({r.seed for r in rows}), collapsed=sum(r.collapsed is True for r in rows),
         failed=sum(r.status == 'completed-failed' for r in rows), images=rows[0].images, best=stat(lambda r: r.best),
-        final=stat(lambda r: r.final), ratio=stat(lambda r: r.ratio), end=rows[0].end,
+        final=stat(lambda r: r.final), ratio=stat(lambda r: r.ratio), end=next(iter(ends), None), ends=ends,
         end_ap=stat(lambda r: r.ap.get(r.end)), ap={name: s for name in rungs if (s := stat(lambda r: r.ap.get(name)))},
         qc_gain=stat(lambda r: r.qc_gain and r.qc_gain.difference))
 

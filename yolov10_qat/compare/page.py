@@ -22,6 +22,7 @@ from .runs import Found, Row, find_runs
 from yolov10_qat.compare.sentences import (
     _seeds,
     base_text,
+    end_text,
     gain_text,
     method_sentences,
     other_sentences,
@@ -90,7 +91,7 @@ def arm_cells(
     return {'method': arm.label, 'seeds': _seeds(arm.seeds), 'runs': str(len(arm.runs)), 'failed': str(arm.failed),
             'FP32': base_text(arm.ap.get('fp')), 'PTQ': base_text(arm.ap.get('ptq')), 'best': stat_text(arm.best),
             'final': stat_text(arm.final), 'final/best': f'{arm.ratio.mean:.2f}' if arm.ratio else '–',
-            'AP at the end': stat_text(arm.end_ap), 'state': LOOKS[arm.end].label if arm.end else '–',
+            'AP at the end': stat_text(arm.end_ap), 'state': end_text(arm) if arm.ends else '–',
             'QC gain': stat_text(arm.qc_gain, signed=True), 'images': f'{arm.images:,}' if arm.images else '–'}
 
 def arm_of(

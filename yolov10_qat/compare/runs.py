@@ -27,13 +27,13 @@ from ..runs.results import judge, read_results, status_word
 from yolov10_qat.runs.summary import (
     RUNGS,
     SUMMARY_FILE,
-    TRAINED,
     Metrics,
     Rung,
     RunSummary,
     find_rung,
     load_summary,
 )
+from ..runs.worth import delivered_rung, last_trained
 
 # %% ../../nbs/75_compare/01_runs.ipynb #01_runs-005
 TABLE_FILE = 'results.csv'
@@ -261,7 +261,7 @@ class Row(Block):
     final:float|None
     ratio:float|None
     collapsed:bool|None
-    end:str|None               # rung the run ends with
+    end:str|None               # rung that it delivers; of a run that delivers none, the one it ends with
     ap:dict[str,float|None]    # rung -> AP, one2one, pycocotools
     images:int|None            # validation images behind those APs
     qc_gain:Gain|None
@@ -278,6 +278,10 @@ def qc_gain(
     return Gain(difference=after.AP-before.AP, images=after.images)
 
 # %% ../../nbs/75_compare/01_runs.ipynb #01_runs-026
+def _end_of(summary:RunSummary) -> str|None: # A run in floating point delivers nothing
+    end = delivered_rung(summary) or last_trained(summary)
+    return end.rung if end else None
+
 def row(
     run:Found, # A run
 ) -> Row: # For tables, JSON and CSV
@@ -290,6 +294,6 @@ def row(
                error=f'{s.error.type}: {s.error.message}' if s.error else None, best=m.best_value,
                best_epoch=m.best_epoch, final=m.final_value, ratio=s.stability.final_over_best_ratio,
                collapsed=s.stability.collapsed,
-               end=max((n for n in scored if n in TRAINED), key=RUNGS.index, default=None),
+               end=_end_of(s),
                ap={n: r.AP for n, r in scored.items()}, images=next((r.images for r in scored.values()), None),
                qc_gain=qc_gain(s))

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['SAME_IMAGES', 'ONE_TRAINING', 'VERDICTS', 'stat_text', 'base_text', 'seeds_text', 'gain_text', 'interval_text',
-           'arm_sentence', 'over_words', 'pair_sentence', 'qc_gain_sentence', 'method_sentences', 'compared_sentence',
-           'other_sentences', 'disagreement_sentence', 'twin_sentence', 'sentences', 'state_sentences', 'state_cells']
+           'end_text', 'arm_sentence', 'over_words', 'pair_sentence', 'qc_gain_sentence', 'method_sentences',
+           'compared_sentence', 'other_sentences', 'disagreement_sentence', 'twin_sentence', 'sentences',
+           'state_sentences', 'state_cells']
 
 # %% ../../nbs/75_compare/07_sentences.ipynb #07_sentences-002
 from .arms import Arm, Stat
@@ -52,6 +53,16 @@ def interval_text(
     return '–' if d is None or d.low is None else f'{signed_text(d.low)} to {signed_text(d.high)}'
 
 # %% ../../nbs/75_compare/07_sentences.ipynb #07_sentences-009
+def end_text(
+    arm:Arm, # A method with a score
+) -> str: # `QC`, or `QC in 2 runs, PTQ in 1`
+    "The state that its runs deliver."
+    names = [LOOKS[name].label for name in arm.ends]
+    if len(names) < 2: return names[0]
+    first, *more = arm.ends.values()
+    return ', '.join([f'{names[0]} in {first} run' + ('' if first == 1 else 's'),
+                      *(f'{name} in {count}' for name, count in zip(names[1:], more))])
+
 def arm_sentence(
     arm:Arm, # A method over its seeds
 ) -> str: # With image count, head and source
@@ -64,7 +75,7 @@ def arm_sentence(
     fp = arm.ap.get('fp')
     share = f', {arm.end_ap.mean/fp.mean:.0%} of the {ap_text(fp.mean)} of FP32' if fp and fp.mean else ''
     return (f'{arm.label} ends at AP {stat_text(arm.end_ap)} over {seeds_text(arm.end_ap.n)} '
-            f'({LOOKS[arm.end].label}){share}; {held}.')
+            f'({end_text(arm)}){share}; {held}.')
 
 # %% ../../nbs/75_compare/07_sentences.ipynb #07_sentences-011
 SAME_IMAGES = ('The images were not drawn again: how it is on others is not in this interval, and no difference is '
