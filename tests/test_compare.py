@@ -26,7 +26,9 @@ from yolov10_qat.compare.runs import differences, find_runs
 from yolov10_qat.compare.sentences import sentences, state_sentences
 from yolov10_qat.compare.summary import Comparison, compare, comparison_schema
 from yolov10_qat.core.config import PRIMARY, RunConfig, load_config
+from yolov10_qat.core.doors import read_model
 from yolov10_qat.report.page import render, write_summary_md
+from yolov10_qat.runs.draws import Draws
 from yolov10_qat.runs.folder import open_root
 from yolov10_qat.runs.summary import load_summary
 
@@ -590,6 +592,12 @@ def test_over_seeds_and_images(tmp_path):
     write_comparison([runs], tmp_path/'out')
     text = (tmp_path/'out/report.html').read_text()
     assert 'The 95% interval over seeds alone is' in text and 'a difference is shown' not in text
+
+
+def test_draws_of_version_1_open():
+    "Of the demo, the first forty of its draws."
+    kept = read_model(REPOSITORY/'tests/examples/draws-v1.json', Draws)
+    assert (kept.rung, kept.head, kept.images, len(kept.AP), kept.AP[0]) == ('qc', 'one2one', 96, 41, .520558)
 
 
 @pytest.mark.parametrize('text, reason', [
