@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TABLE_FILE', 'UNKNOWN', 'find_roots', 'Found', 'method_order', 'Problem', 'read_table', 'find_runs', 'Difference',
-           'settings', 'differences', 'completed', 'comparable_groups', 'Gain', 'Row', 'qc_gain', 'row']
+           'settings', 'differences', 'completed', 'comparable_groups', 'Gain', 'Row', 'before_qc', 'qc_gain', 'row']
 
 # %% ../../nbs/75_compare/01_runs.ipynb #01_runs-002
 import os
@@ -267,13 +267,18 @@ class Row(Block):
     qc_gain:Gain|None
 
 # %% ../../nbs/75_compare/01_runs.ipynb #01_runs-025
+def before_qc(
+    summary:RunSummary, # A run
+) -> Rung|None: # Where a correction starts
+    "The last state before the correction."
+    return next((r for name in ('bn_reestimated', 'qat_ema', 'qat_raw') if (r := find_rung(summary, name))), None)
+
 def qc_gain(
     summary:RunSummary, # A run
 ) -> Gain|None: # None when the run has no correction
     "What the correction brought: as the run measured it, else the bare difference of the two states."
     if block := summary.metrics.qc_gain: return Gain(**{k: getattr(block, k) for k in Gain.model_fields})
-    after = find_rung(summary, 'qc')
-    before = next((r for name in ('bn_reestimated', 'qat_ema', 'qat_raw') if (r := find_rung(summary, name))), None)
+    after, before = find_rung(summary, 'qc'), before_qc(summary)
     if not (after and before) or None in (after.AP, before.AP): return None
     return Gain(difference=after.AP-before.AP, images=after.images)
 

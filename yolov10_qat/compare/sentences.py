@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SAME_IMAGES', 'ONE_TRAINING', 'VERDICTS', 'stat_text', 'base_text', 'seeds_text', 'gain_text', 'interval_text',
-           'end_text', 'arm_sentence', 'over_words', 'pair_sentence', 'qc_gain_sentence', 'method_sentences',
-           'compared_sentence', 'other_sentences', 'disagreement_sentence', 'twin_sentence', 'sentences',
-           'state_sentences', 'state_cells']
+           'end_text', 'arm_sentence', 'over_words', 'pair_sentence', 'correction_sentence', 'qc_gain_sentence',
+           'method_sentences', 'compared_sentence', 'other_sentences', 'disagreement_sentence', 'twin_sentence',
+           'sentences', 'state_sentences', 'state_cells']
 
 # %% ../../nbs/75_compare/07_sentences.ipynb #07_sentences-002
 from .arms import Arm, Stat
@@ -114,6 +114,14 @@ def _shown(d:Contrast) -> str:
     return f', {side} 0{"; with so few seeds it is a hint, not a proof" if d.n < 5 else ""}. {SAME_IMAGES}'
 
 # %% ../../nbs/75_compare/07_sentences.ipynb #07_sentences-012
+def correction_sentence(
+    label:str,  # Of a method with correction
+    d:Contrast, # After minus before, with an interval over seeds and images
+) -> str:
+    "What the correction brought over the runs of one method."
+    return (f'QC in {label}: {signed_text(d.mean)} AP over {seeds_text(d.n)}. The 95% interval {over_words([d])} is '
+            f'{interval_text(d)}{_shown(d)}')
+
 def qc_gain_sentence(
     rows:list[Row], # Comparable runs
 ) -> str: # Empty when none of them has a correction
@@ -150,7 +158,8 @@ def other_sentences(
     variant:Variant, # Compared runs
 ) -> list[str]: # May be empty
     "What the correction brought, and repeats that disagree."
-    found = [qc_gain_sentence([r for r in variant.rows if r.run_id not in {f.run for f in variant.flagged}])]
+    found = [correction_sentence(label, d) for label, d in variant.corrections.items() if d.draws]
+    found += [qc_gain_sentence([r for r in variant.rows if r.run_id not in {f.run for f in variant.flagged}])]
     return [f for f in found + [disagreement_sentence(d) for d in variant.disagreements] if f]
 
 # %% ../../nbs/75_compare/07_sentences.ipynb #07_sentences-014

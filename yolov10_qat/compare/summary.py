@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from .arms import Arm, arms
-from .contrast import Pair, leader_of, pairs_of
+from .contrast import Contrast, Pair, corrections_of, leader_of, pairs_of
 from .gate import Decision, gate
 from yolov10_qat.compare.runs import (
     Difference,
@@ -82,6 +82,7 @@ class Variant(Block):
     rows:list[Row]                  # those that are compared first
     arms:list[Arm]
     pairs:list[Pair] = []           # each method against those it extends
+    corrections:dict[str,Contrast] = {}  # label of an arm -> AP after the correction minus AP before it
     leader:Pair|None = None         # the method that ends highest against the next
     states:list[State] = []         # every scored state, against the raw weights of plain training
     flagged:list[Flag]
@@ -118,7 +119,8 @@ def _variant(name:str, mode:str, label:str, runs:list[Found]) -> Variant:
     rest = [r for r in completed(runs) if r.id not in chosen]
     return Variant(variant=name, mode=mode, label=label, settings=settings(reference[0].summary) if reference else {},
                    rows=[row(r) for a in groups for r in reference if r.id in a.runs] + [row(r) for r in rest],
-                   arms=groups, pairs=pairs_of(groups, reference), leader=leader_of(groups, reference),
+                   arms=groups, pairs=pairs_of(groups, reference), corrections=corrections_of(groups, reference),
+                   leader=leader_of(groups, reference),
                    states=states(reference), flagged=[_flag(r, reference) for r in rest],
                    disagreements=disagreements(reference))
 
