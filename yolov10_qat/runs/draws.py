@@ -21,5 +21,5 @@ class Draws(Block):
     rung:str
     head:Literal['one2one', 'one2many']
     images:Annotated[int, Field(ge=1, le=10**7)]
-    # on the images as they are, then one a draw
-    AP:Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=10_001)]
+    # on the images as they are, then two draws or more
+    AP:Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=3, max_length=10_001)]
