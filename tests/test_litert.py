@@ -106,7 +106,7 @@ def test_refused_requests(tmp_path, monkeypatch):
     ask('takes one image of one size', dynamic=True)
     ask('takes one image of one size', opset=17)
     monkeypatch.setattr(targets, 'find_spec', lambda name: None)
-    ask(r"an environment of its own.*pip install 'yolov10-qat\[litert\]' litert-torch==0.10.0 'torch<2.15'")
+    ask(r"an environment of its own.*pip install '\.\[litert\]' litert-torch==0.10.0 'torch<2.15'")
     monkeypatch.setattr(litert_file, 'find_spec', lambda name: None)
     with pytest.raises(ValueError, match=r"pip install 'yolov10-qat\[litert\]'"): read_litert(FLOATS)
     with pytest.raises(ValueError, match='model.1.conv has one per group of 32 input channels; use --format packed or onnx-int4'):

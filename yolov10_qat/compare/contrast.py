@@ -8,10 +8,9 @@ __all__ = ['T_95', 'NORMAL_95', 'Word', 'Scores', 'Contrast', 'contrast', 'Pair'
 
 # %% ../../nbs/75_compare/03_contrast.ipynb #03_contrast-002
 import math
+import statistics
 from collections.abc import Iterable
 from typing import Literal
-
-import numpy as np
 
 from .arms import Arm, Setting, over_seeds
 from .runs import Found, before_qc, row
@@ -36,17 +35,19 @@ class Contrast(Block):
     draws:int = 0      # of the images, which the interval then is over as well; 0: over seeds alone
     word:Word          # what the interval says; unknown for one seed
 
-Scores = Iterable[tuple[int|None,float|np.ndarray|None]] # seed; AP, which draws may follow (b,)
+Scores = Iterable[tuple[int|None,float|list[float]|None]] # seed; AP, or a list of it and of those in draws
 
-def _by_seed(pairs:Scores) -> dict[int|None,np.ndarray]: # APs (b,)
-    values:dict[int|None,list[np.ndarray]] = {}
+def _by_seed(pairs:Scores) -> dict[int|None,list[float]]:
+    values:dict[int|None,list[list[float]]] = {}
     for seed, value in pairs:
-        if value is not None: values.setdefault(seed, []).append(np.atleast_1d(value))
-    return {seed: np.mean(_alike(v), axis=0) for seed, v in values.items()}
+        if value is not None: values.setdefault(seed, []).append(value if isinstance(value, list) else [value])
+    return {seed: _mean(_alike(v)) for seed, v in values.items()}
 
-def _alike(aps:list[np.ndarray]) -> list[np.ndarray]:
+def _alike(aps:list[list[float]]) -> list[list[float]]:
     "Without draws, unless all have as many."
     return aps if len({len(a) for a in aps}) == 1 else [a[:1] for a in aps]
+
+def _mean(aps:list[list[float]]) -> list[float]: return [statistics.fmean(draw) for draw in zip(*aps)]
 
 # %% ../../nbs/75_compare/03_contrast.ipynb #03_contrast-008
 def contrast(
@@ -57,10 +58,10 @@ def contrast(
     new, old = _by_seed(new), _by_seed(old)
     pairs = [_alike([new[seed], old[seed]]) for seed in new if seed in old]
     if not pairs: return None
-    change_sb = np.array(_alike([a-b for a, b in pairs]))
-    d, draws = over_seeds(enumerate(change_sb[:, 0].tolist())), change_sb.shape[1]-1
+    change_sb = _alike([[a-b for a, b in zip(*pair)] for pair in pairs])  # seeds x (1 + draws)
+    d, draws = over_seeds((i, change_b[0]) for i, change_b in enumerate(change_sb)), len(change_sb[0])-1
     if d.spread is None: return Contrast(**d.model_dump(), low=None, high=None, word='unknown')
-    of_images = float(change_sb[:, 1:].mean(axis=0).std(ddof=1)) if draws else 0.
+    of_images = statistics.stdev(_mean(change_sb)[1:]) if draws else 0.
     half = math.hypot(T_95[min(d.n-1, len(T_95))-1]*d.spread/math.sqrt(d.n), NORMAL_95*of_images)
     low, high = d.mean-half, d.mean+half
     return Contrast(**d.model_dump(), low=low, high=high, draws=draws,

@@ -13,8 +13,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from ..core.config import PRIMARY, sharing_words
 from ..core.doors import read_model
 from ..core.errors import nearest
@@ -80,7 +78,7 @@ class Found(NamedTuple):
     "One run of a comparison."
     root:Path           # its folder, or the table that is all there is of it
     summary:RunSummary  # of a table: scores and verdict, everything else None
-    draws:dict[str,np.ndarray] = {}  # rung -> AP (b,), the first on the images as they are, then one a draw
+    draws:dict[str,list[float]] = {}  # rung -> APs, the first on the images as they are, then one a draw
 
     @property
     def variant(self): return self.summary.model.variant if self.summary.model else 'unknown'
@@ -95,11 +93,11 @@ class Found(NamedTuple):
 
     def aps(self,
         rung:str|None, # State
-    ) -> np.ndarray|None: # (b,) with the draws that the run kept, else (1,); None: it was not scored
+    ) -> list[float]|None: # With the draws that the run kept, else alone; None: it was not scored
         "AP of a state, one2one, pycocotools; then that on images drawn again."
         scored = find_rung(self.summary, rung) if rung else None
         if scored is None or scored.AP is None: return None
-        return self.draws.get(rung, np.array([scored.AP]))
+        return self.draws.get(rung, [scored.AP])
 
 # %% ../../nbs/75_compare/01_runs.ipynb #01_runs-011
 def method_order(
@@ -163,7 +161,7 @@ def _refuse_twins(runs:list[Found]):
         first[run.id] = run.root
 
 # %% ../../nbs/75_compare/01_runs.ipynb #01_runs-014b
-def _kept_draws(run:Found, problems:list[Problem]) -> dict[str,np.ndarray]:
+def _kept_draws(run:Found, problems:list[Problem]) -> dict[str,list[float]]:
     found = {}
     for rung in RUNGS:
         file, scored = draws_file(Layout(run.root).evaluation, rung, 'one2one'), find_rung(run.summary, rung)
@@ -172,12 +170,12 @@ def _kept_draws(run:Found, problems:list[Problem]) -> dict[str,np.ndarray]:
         except (ValueError, OSError) as e: problems.append(Problem(path=str(file), reason=_reason(e, file)))
     return found
 
-def _draws_of(file:Path, rung:str, scored:Rung) -> np.ndarray:
+def _draws_of(file:Path, rung:str, scored:Rung) -> list[float]:
     kept = read_model(file, Draws)
     said, score = (kept.rung, kept.head, kept.images), (rung, 'one2one', scored.images)
     if said != score or abs(kept.AP[0] - scored.AP) > 1e-4:
         raise ValueError(f'it is of {said} with AP {kept.AP[0]:.4f}, the summary says {score} with {scored.AP:.4f}')
-    return np.array(kept.AP)
+    return kept.AP
 
 # %% ../../nbs/75_compare/01_runs.ipynb #01_runs-018
 class Difference(Block):

@@ -65,7 +65,7 @@ class _Group(NamedTuple):
     after:Recipe          # of averaging and correction
     method:str
     rung:str
-    pairs:list[tuple]     # seed, AP and its draws (b,)
+    pairs:list[tuple]     # seed; AP, then those in draws
 
 # %% ../../nbs/75_compare/04_states.ipynb #04_states-007
 def _groups(runs:list[Found]) -> list[_Group]:
@@ -73,12 +73,12 @@ def _groups(runs:list[Found]) -> list[_Group]:
     for run in runs:
         training, how = _training(run)
         for rung in NAMES:
-            if (ap_b := run.aps(rung)) is None: continue
+            if (aps := run.aps(rung)) is None: continue
             parts, after = _after(run, rung)
             method = canonical_method('+'.join(parts | method_parts(training)) or 'baseline')
             group = found.setdefault((method, rung, *how.items(), *after.items()),
                                      _Group(training, how, after, method, rung, []))
-            group.pairs.append((run.seed, ap_b))
+            group.pairs.append((run.seed, aps))
     return sorted(found.values(),
                   key=lambda g: (method_order(g.training), [g.recipe[k] != v for k, v in PLAIN.items()],
                                  str(as_text(g.recipe)), RUNGS.index(g.rung), method_order(g.method)))
@@ -98,7 +98,7 @@ def states(
     names = _state_names(groups)
     found = []
     for i, g in enumerate(groups):
-        seeds = {seed: float(ap_b[0]) for seed, ap_b in _by_seed(g.pairs).items()}
+        seeds = {seed: aps[0] for seed, aps in _by_seed(g.pairs).items()}
         to = None if _is_reference(g) else next(
             (k for k, o in enumerate(groups) if _is_reference(o) and _plain(o.recipe) == _plain(g.recipe)), None)
         found.append(
