@@ -262,8 +262,8 @@ _HOW = ('recipe', 'method', 'scale', 'bn', 'init_ptq', 'bits_schedule')
 def _apart(data:dict[str,Any]) -> bool:
     "Runs that cannot start from calibrated weights, in the words of Python, a shell or papermill."
     floating = str(data.get('quantize', True)).lower() in ('false', 'f', 'no', 'n', 'off', '0')
-    shared = no_value(data.get('granularity')) not in (None, 'per_group')
-    return floating or shared or str(data.get('quantize_from_epoch', 0)) != '0' or data.get('base') == RANDOM
+    per_tensor = no_value(data.get('granularity')) == 'per_tensor'  # which closed has no steps for
+    return floating or per_tensor or str(data.get('quantize_from_epoch', 0)) != '0' or data.get('base') == RANDOM
 
 def _filled(data:dict[str,Any], profile:dict[str,Any]) -> dict[str,Any]:
     "Settings with what profile and recipe say where nothing is given."
