@@ -71,7 +71,9 @@ def first_and_second(
 ) -> str: # Empty with fewer than two methods
     "Whether the method that ends highest is shown to be above the next."
     if variant.leader is None: return ''
-    return f'On {variant.label or variant.variant}: {compared_sentence(variant, variant.leader)}'
+    count = sum(a.end_ap is not None for a in variant.arms)
+    chosen = f', the two highest of {count} methods' if count > 2 else ''  # chosen by the very scores
+    return f'On {variant.label or variant.variant}{chosen}: {compared_sentence(variant, variant.leader)}'
 
 def headline_lines(
     result:Comparison,         # All variants
