@@ -513,7 +513,7 @@ def test_page_reads_well_offline(written):
         if not link['href'].startswith('#'): assert (folder/'out'/link['href'].replace('%2B', '+')).is_file(), link
     assert 'GATE' not in read.text() and 'may start' not in read.text()
     for text in ('not compared', 'imgsz', 'KeyboardInterrupt: interrupted during train', 'the gain is negative',
-                 'On yolo10n: ema against ema+qc', 'completed-failed', '158', 'Against plain training', 'Of 2 states',
+                 'On yolo10n, the two highest of 3 methods: ema against ema+qc', 'completed-failed', '158', 'Against plain training', 'Of 2 states',
                  'indistinguishable', 'reference'):
         assert text in read.text()
     assert '<b>"7"' not in html and '<b>"7"|' in read.text()
