@@ -94,6 +94,7 @@ def pairs_of(
     "Each method against those that it extends."
     return [_pair(arm, old, runs) for arm in arms for old in extends(arm, arms)]
 
+# %% ../../nbs/75_compare/03_contrast.ipynb #03_contrast-013aa
 def corrections_of(
     arms:list[Arm],   # Methods
     runs:list[Found], # Of them
