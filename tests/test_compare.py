@@ -601,7 +601,7 @@ def test_draws_of_version_1_open():
 
 
 @pytest.mark.parametrize('text, reason', [
-    ('{', 'is not JSON'), ('{"AP": [0.1]}', 'rung'), (None, 'the summary says'), ('[]', ''), ('{"rung": "fp", "rung": "qc"}', 'twice')])
+    ('{', 'is not JSON'), ('{"AP": [0.1]}', 'rung'), (None, 'the summary says'), ('[]', 'should be a valid dictionary'), ('{"rung": "fp", "rung": "qc"}', 'twice')])
 def test_draws_of_another_run_or_a_stranger(tmp_path, text, reason):
     "They are named and left out; the run stays."
     root = store(tmp_path/'runs', N0)/N0['run_id']

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from .arms import Arm, Setting, over_seeds
-from .runs import Found, before_qc, row
+from .runs import Found, before_qc
 from ..core.fields import Block
 from ..core.methods import PARTS, method_parts
 
@@ -75,7 +75,7 @@ class Pair(Block):
     difference:Contrast|None  # None: they have no seed in common, or one was not scored
 
 def _pair(new:Arm, old:Arm, runs:list[Found]) -> Pair:
-    def ends(arm): return [(r.seed, r.aps(row(r).end)) for r in runs if r.id in arm.runs]
+    def ends(arm): return [(r.seed, r.aps(r.end)) for r in runs if r.id in arm.runs]
     return Pair(new=new.label, old=old.label, difference=contrast(ends(new), ends(old)))
 
 def extends(

@@ -90,6 +90,11 @@ class Found(NamedTuple):
     def seed(self): return self.summary.training.seed if self.summary.training else None
     @property
     def id(self): return self.summary.run_id
+    @property
+    def end(self) -> str|None: # Rung; a run in floating point delivers nothing, and ends with what it trained last
+        "The state that the run delivers."
+        end = delivered_rung(self.summary) or last_trained(self.summary)
+        return end.rung if end else None
 
     def aps(self,
         rung:str|None, # State
@@ -281,10 +286,6 @@ def qc_gain(
     return Gain(difference=after.AP-before.AP, images=after.images)
 
 # %% ../../nbs/75_compare/01_runs.ipynb #01_runs-026
-def _end_of(summary:RunSummary) -> str|None: # A run in floating point delivers nothing
-    end = delivered_rung(summary) or last_trained(summary)
-    return end.rung if end else None
-
 def row(
     run:Found, # A run
 ) -> Row: # For tables, JSON and CSV
@@ -296,7 +297,6 @@ def row(
                epochs=s.training.epochs if s.training else None,
                error=f'{s.error.type}: {s.error.message}' if s.error else None, best=m.best_value,
                best_epoch=m.best_epoch, final=m.final_value, ratio=s.stability.final_over_best_ratio,
-               collapsed=s.stability.collapsed,
-               end=_end_of(s),
+               collapsed=s.stability.collapsed, end=run.end,
                ap={n: r.AP for n, r in scored.items()}, images=next((r.images for r in scored.values()), None),
                qc_gain=qc_gain(s))
