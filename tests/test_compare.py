@@ -594,6 +594,20 @@ def test_over_seeds_and_images(tmp_path):
     assert 'The 95% interval over seeds alone is' in text and 'a difference is shown' not in text
 
 
+def test_what_a_run_chose_is_compared(runs_of):
+    "Three runs deliver two states; each counts with its own, by the summaries alone."
+    study = [vary(method=m, seed=s) for m in ('baseline', 'ema') for s in (0, 1, 2)]
+    for s, rung in zip(study[3:], ('qat_raw', 'qat_ema', 'qat_ema')):
+        s['metrics']['selection'] = dict(delivered=rung, images=40, scores=[dict(rung=rung, AP=.3)])
+    variant = compare(runs_of(*study)).variants[0]
+    def ap(s, rung):
+        return next(r['AP'] for r in s['metrics']['rungs'] if (r['rung'], r['head'], r['metrics_source']) == (rung, 'one2one', 'pycocotools'))
+    changes = [ap(new, new['metrics']['selection']['delivered']) - ap(old, 'qat_raw') for new, old in zip(study[3:], study)]
+    [pair] = variant.pairs
+    assert pair.difference.mean == pytest.approx(statistics.fmean(changes)) and changes[0] == 0 != changes[1]
+    assert variant.arms[1].ends == {'qat_ema': 2, 'qat_raw': 1}
+
+
 def test_draws_of_version_1_open():
     "Of the demo, the first forty of its draws."
     kept = read_model(REPOSITORY/'tests/examples/draws-v1.json', Draws)
