@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from processes import alive, free
 from yolov10_qat.checkpoint.store import load_checkpoint, newest_checkpoint
 from yolov10_qat.data.scenes import write_scenes
 
@@ -43,11 +44,6 @@ def children(pid):
     return [int(c) for f in Path(f'/proc/{pid}/task').glob('*/children') for c in f.read_text().split()]
 
 
-def alive(pid):
-    try: return 'Z' not in Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()[0]
-    except FileNotFoundError: return False
-
-
 def finished(root):
     table = root/'qat-w4a16'/'ultralytics'/'train'/'results.csv'
     return len(table.read_text().splitlines())-1 if table.is_file() else 0
@@ -68,7 +64,7 @@ def kill(run, root, how, wait_s):
     victims = [run.pid, *children(run.pid)]
     for victim in victims: os.kill(victim, signal.SIGKILL)
     run.wait()
-    while any(map(alive, victims)): time.sleep(.05)
+    while any(map(alive, victims)) or not free(root/'qat-w4a16'): time.sleep(.05)
     return (stages(root)[before:] or ['start'])[-1]
 
 

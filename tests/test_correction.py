@@ -1,7 +1,5 @@
 "QC: the identity changes nothing, folding changes nothing, training changes two numbers a channel; a whole run with it; and the interval of its gain."
 import json
-import os
-import signal
 from copy import deepcopy
 
 import nbformat
@@ -13,7 +11,7 @@ from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 
 from conftest import command
-from test_run import alive, kernel_pid, start, wait_for
+from test_run import kill_launcher, start, wait_for
 from yolov10_qat.checkpoint.store import load_checkpoint, open_base, verify_checkpoint
 from yolov10_qat.core.config import RunConfig, save_config
 from yolov10_qat.core.layout import Layout
@@ -212,9 +210,7 @@ def test_killed_during_qc_repeats_only_the_qc(whole, tmp_path):
     run = start(words, root)
     wait_for(lambda: (root/'qc/args.yaml').is_file())
     trained = (Layout(root).weights/'last.pt').read_bytes(), Layout(root).results.read_bytes()
-    kernel = kernel_pid(root)
-    os.kill(run.pid, signal.SIGKILL)
-    wait_for(lambda: not alive(kernel))
+    kill_launcher(run, root)
     assert not (root/'qc/corrected.pt').exists() and load_summary(root).status == 'incomplete'
     config = (root/'run_config.yaml').read_text()
     # the rest of the test should not take 40 epochs

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from processes import free
 from small_notebooks import ENTER, said, write
 from yolov10_qat.core.config import RunConfig
 from yolov10_qat.core.files import RunLock, RunLocked, check_unlocked
@@ -97,12 +98,6 @@ kernel = subprocess.Popen([sys.executable, '-c', {HOLD!r}], pass_fds=[lock.descr
 print(kernel.pid, flush=True)
 time.sleep(600)
 '''
-
-
-def free(root):
-    try: check_unlocked(root)
-    except RunLocked: return False
-    return True
 
 
 def becomes_free(root):

@@ -1,8 +1,6 @@
 "What acts on quantised weights during a run, through the command line: every remedy at once, what is written down, resume after kill -9, refusals."
 import json
-import os
 import shutil
-import signal
 
 import jsonschema
 import numpy as np
@@ -11,7 +9,7 @@ import pytest
 import torch
 
 from conftest import REPOSITORY, command
-from test_run import alive, kernel_pid, same_end, start, wait_for
+from test_run import kill_launcher, same_end, start, wait_for
 from yolov10_qat.checkpoint.store import build_model, load_checkpoint
 from yolov10_qat.core.layout import Layout
 from yolov10_qat.quant.fakequant import learned_step
@@ -97,9 +95,7 @@ def test_kill_9_and_resume_with_everything_on(whole, words, tmp_path):
     root = tmp_path/'killed'
     run = start(words, root)
     wait_for(lambda: (root/'ultralytics/train/weights/last.pt').is_file())
-    kernel = kernel_pid(root)
-    os.kill(run.pid, signal.SIGKILL)
-    wait_for(lambda: not alive(kernel))
+    kill_launcher(run, root)
     assert load_checkpoint(Layout(root).weights/'last.pt')['epoch'] < 3
     done = command('run', '--resume', '--run-root', root)
     assert done.returncode == 0, done.stderr

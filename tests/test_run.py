@@ -15,6 +15,7 @@ import torch
 from torch.testing import assert_close
 
 from conftest import REPOSITORY, command
+from processes import alive, free
 from yolov10_qat.checkpoint.store import load_checkpoint
 from yolov10_qat.core.config import load_config
 from yolov10_qat.core.layout import Layout
@@ -136,19 +137,20 @@ def test_baseline_starts_from_the_same_numbers(whole, tiny_run, tmp_path):
 def kernel_pid(root): return int((root/'.lock').read_text())
 
 
-def alive(pid):
-    try: os.kill(pid, 0)
-    except ProcessLookupError: return False
-    return open(f'/proc/{pid}/stat').read().rsplit(')', 1)[1].split()[0] != 'Z'
+def kill_launcher(run, root):
+    "The kernel must not train on as an orphan. A dead process may still be seen to hold the folder: its last thread lets go."
+    kernel = kernel_pid(root)
+    run.kill()
+    run.wait()
+    wait_for(lambda: not alive(kernel))
+    wait_for(lambda: free(root))
 
 
 def test_kill_9_and_resume(whole, tiny_run, tmp_path):
     root = tmp_path/'killed'
     run = start([*tiny_run, '--save-period', 2], root)
     wait_for(lambda: (root/'ultralytics/train/weights/last.pt').is_file(), run)
-    kernel = kernel_pid(root)
-    os.kill(run.pid, signal.SIGKILL)  # the launcher dies; the kernel must not train on as an orphan
-    wait_for(lambda: not alive(kernel))
+    kill_launcher(run, root)
     assert load_summary(root).status == 'incomplete'
     assert load_checkpoint(Layout(root).weights/'last.pt')['epoch'] < 3
     done = command('run', '--resume', '--run-root', root)
