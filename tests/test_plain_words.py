@@ -1,17 +1,18 @@
-"Words that readers stumble over: none in messages, help texts, reports, templates, the guides and the README."
+"Words that readers stumble over: none in messages, help texts, reports, templates, the guides, the README and the notebooks."
 import ast
+import io
 import json
 import re
-from pathlib import Path
+import tokenize
 
 import pytest
 import typer
 
+from places import ROOT
+from test_house import ALL, LIB, by_name
 from yolov10_qat.cli import app
 from yolov10_qat.core.config import RunConfig
 
-ROOT = Path(__file__).parents[1]
-LIB = ROOT/'yolov10_qat'
 PAGES = [ROOT/'README.md', *sorted((ROOT/'docs'/'guides').glob('*.md')), *sorted((LIB/'templates').iterdir())]
 
 COUNTED = 'bits?|bytes|checkpoints?|figures?|images?|lines?|rows?|runs?|scales?|seeds?|shifts?|steps?|tables?|weights?'
@@ -49,6 +50,30 @@ def test_pages(path):
     text = path.read_text(encoding='utf-8')
     if path.suffix == '.ipynb': text = '\n'.join(''.join(cell['source']) for cell in json.loads(text)['cells'])
     assert not stumbles(text)
+
+
+def remarks(code):
+    "Docstrings and comments of a cell; lines for IPython alone aside."
+    code = ''.join('\n' if line.startswith(('%', '!')) else line for line in code.splitlines(keepends=True))
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.value.value
+    for token in tokenize.generate_tokens(io.StringIO(code).readline):
+        if token.type == tokenize.COMMENT and not token.string.startswith('#|'): yield token.string
+
+def test_remarks_are_found():
+    code = '#| export\ndef f(\n    a:int, # A number\n):\n    "Half of it."\n    return "a # b", a/2  # a rest\n%time f(2)\n'
+    assert {*remarks(code)} == {'# A number', 'Half of it.', '# a rest'}
+
+
+def prose(cell):
+    text = ''.join(cell['source'])
+    return [text] if cell['cell_type'] == 'markdown' else remarks(text) if cell['cell_type'] == 'code' else []
+
+@pytest.mark.parametrize('path', ALL, ids=by_name)
+def test_notebooks(path):
+    cells = json.loads(path.read_text(encoding='utf-8'))['cells']
+    assert not [f'{cell["id"]}: {", ".join(bad)}: {text}' for cell in cells for text in prose(cell) if (bad := stumbles(text))]
 
 
 def sentences(tree):

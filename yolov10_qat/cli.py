@@ -366,7 +366,7 @@ def _tell_ladder(found, out:Path):
     print(f'report: {Layout(out.resolve()).report}')
 
 def _averages(text:str|None, max_loss:float|None) -> list[float]:
-    "Averages as they stand in --average-bits, fewest first, each once."
+    "Averages as given in --average-bits, fewest first, each once."
     if text and max_loss is not None: raise UsageError('give --average-bits or --max-loss, not both')
     try: return sorted({float(t) for t in text.split(',')}) if text else []
     except ValueError:
@@ -380,7 +380,7 @@ def _check_groups(granularity:str, group_size:int|None):
     if group_size and group_size % 8: raise UsageError(f'--group-size {group_size} is no multiple of 8: say 32 or 16')
 
 def _methods(text:str|None, granularity:str, group_size:int|None) -> list[str]:
-    "Methods as they stand in --method; without it, all that suit the grid."
+    "Methods as given in --method; without it, all usual ones that suit the grid."
     _check_groups(granularity, group_size)
     from yolov10_qat.core.methods import canonical_ptq, grid_problem
     if text: return [canonical_ptq(m) for m in text.split(',')]
@@ -604,7 +604,7 @@ class _bar:
 # %% ../nbs/99_cli.ipynb #99_cli-037
 def with_amp_type(
     arguments:list[str], # From the shell
-) -> list[str]: # `--amp` with a type behind it, `--no-amp` as `--amp off`
+) -> list[str]: # `--amp` followed by a type, `--no-amp` as `--amp off`
     "Give `--amp` its value."
     words = ['--amp=off' if w == '--no-amp' else w for w in arguments]
     return [f'{w}=fp16' if w == '--amp' and words[i+1:i+2] not in ([t] for t in AMP_TYPES) else w for i,
@@ -617,7 +617,7 @@ def _words(error:BaseException) -> str:  # some errors have none
     return one_line(' '.join(str(error).split()), LONGEST) or type(error).__name__
 
 def _unexpected(error:Exception) -> str: # A line for the user
-    "Keep the traceback of what should not have happened."
+    "Keep the traceback of an error that should not have happened."
     said, log = ''.join(traceback.format_exception(error)), RUN_LOG.get()
     try:
         if log is None:
@@ -636,7 +636,7 @@ def _is_expected(error:Exception) -> bool: # Ours, or Python's own
     return isinstance(error, _EXPECTED) and type(error).__module__.split('.')[0] in ('yolov10_qat', 'builtins')
 
 def _nobody_reads() -> bool:
-    "Whether standard output was closed by who read it; then nothing more is written there."
+    "Whether standard output was closed by its reader; then nothing more is written there."
     try: out = sys.stdout.fileno()
     except OSError: return False  # a stream of Python's own
     asked = select.poll()
@@ -647,18 +647,18 @@ def _nobody_reads() -> bool:
 
 # %% ../nbs/99_cli.ipynb #99_cli-047
 def _called(arguments:list[str]) -> int:
-    "Run a command; what goes wrong is raised."
+    "Run a command; errors are raised."
     streams = sys.stdout, sys.stderr
     try: return app(with_amp_type(arguments), standalone_mode=False, prog_name='yolov10-qat') or 0
-    except SystemExit as end:  # click and Rich make this of a broken pipe, whichever it was
+    except SystemExit as end:  # click and Rich turn a broken pipe into this, whichever it was
         sys.stdout, sys.stderr = streams
-        if '--help' in arguments and isinstance(end.__context__, BrokenPipeError): return 0  # nobody reads it
+        if '--help' in arguments and isinstance(end.__context__, BrokenPipeError): return 0  # its reader is gone
         if isinstance(end.__context__, OSError): raise end.__context__ from None
         raise
 
 # %% ../nbs/99_cli.ipynb #99_cli-047z
 def _status(arguments:list[str]) -> int:
-    "Run a command; what goes wrong becomes one line."
+    "Run a command; an error becomes one line."
     try:
         code = _called(arguments)
         _nobody_reads()

@@ -112,7 +112,7 @@ def _try(official:OfficialWeights, part:Path, progress:BytesProgress|None) -> st
 
 # %% ../../nbs/45_checkpoint/03_base_weights.ipynb #03_base_weights-024z
 def _not_official(official:OfficialWeights, path:Path) -> str:
-    "What is wrong with a whole file; empty when nothing is."
+    "The fault of a complete file; empty if it has none."
     if official.sha256 is None: return '' if intact(path) else 'what arrived is not a PyTorch file'
     if (sha256 := file_sha256(path)) == official.sha256: return ''
     return (f'{path.stat().st_size} bytes with sha256 {sha256} are not the official file, which has {official.size} '

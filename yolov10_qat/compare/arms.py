@@ -37,15 +37,15 @@ def over_seeds(
     return Stat(n=len(means), mean=statistics.fmean(means), spread=statistics.stdev(means) if len(means) > 1 else None)
 
 # %% ../../nbs/75_compare/02_arms.ipynb #02_arms-008
-# where and with what it computes
+# machine, data, seed and output: not how a run is trained
 NOT_RECIPE = {'model', 'data', 'project', 'name', 'exist_ok', 'plots', 'verbose', 'val', 'device', 'workers', 'seed',
               'save_period'}
 
 # %% ../../nbs/75_compare/02_arms.ipynb #02_arms-009
 class Setting(NamedTuple):
-    "What a value of a recipe belongs to."
+    "A setting of a recipe, and what it belongs to."
     owner:str|None  # part of a method, or block of the summary; None: the training as a whole
-    name:str        # empty: the owner's own word, such as the strategy of `batchnorm`
+    name:str        # empty: the owner's strategy, for example of `batchnorm`
 
     @property
     def text(self) -> str: "As in files and labels: `dampen strength`."; return ' '.join(w for w in self if w)
@@ -54,21 +54,21 @@ class Setting(NamedTuple):
     def read(cls,
         text:str, # From a file
     ) -> 'Setting':
-        "The reverse."
+        "The reverse of `text`."
         owner, _, name = text.partition(' ')
         return cls(owner, name) if owner in (*PARTS, *OWNERS) else cls(None, text)
 
 Recipe = dict[Setting,str]           # value in words
 OWNERS = ('scale', 'start', 'batchnorm')  # blocks beside the parts of a method
 SCALE, BATCHNORM = Setting('scale', ''), Setting('batchnorm', '')
-PLAIN = {SCALE: 'stats', BATCHNORM: 'train'}  # goes without saying; anything else is said
+PLAIN = {SCALE: 'stats', BATCHNORM: 'train'}  # not named in labels; anything else is
 
 # %% ../../nbs/75_compare/02_arms.ipynb #02_arms-009z
 def as_text(recipe:Recipe) -> dict[str,str]: "A recipe as it is stored."; return {k.text: v for k, v in recipe.items()}
 
 # %% ../../nbs/75_compare/02_arms.ipynb #02_arms-011
 def recipe(
-    summary:RunSummary, # A run that says what it is
+    summary:RunSummary, # A run that records its settings
 ) -> Recipe: # Values in words
     "How a run was trained, apart from seed and machine."
     t, m, q = summary.training, summary.method, summary.quantization
@@ -83,7 +83,7 @@ def recipe(
 def _known(owner:str, **values) -> dict:
     return {Setting(owner, k): v for k, v in values.items() if v is not None}
 
-def _given(overrides:dict) -> dict:  # the trainer calls an augmentation scale, too
+def _given(overrides:dict) -> dict:  # the trainer also calls an augmentation `scale`
     named = {'augmentation scale' if k == 'scale' else k: v for k, v in overrides.items()}
     return {k: v for k, v in named.items() if k not in NOT_RECIPE}
 
@@ -132,7 +132,7 @@ def _arm(runs:list[Found], label:str) -> Arm:
 def arms(
     runs:list[Found], # Comparable runs
 ) -> list[Arm]: # By method
-    "Runs gathered into methods, each trained in one way."
+    "Group runs into methods, each trained in one way."
     groups:dict[tuple,list[Found]] = {}
     for run in sorted(runs, key=lambda r: (method_order(r.method), r.summary.created_at)):
         groups.setdefault((run.method, *recipe(run.summary).items()), []).append(run)
@@ -144,7 +144,7 @@ def arms(
 
 # %% ../../nbs/75_compare/02_arms.ipynb #02_arms-015
 def _telling(mine:Recipe, same:list[Recipe]) -> list[str]:
-    "As few parameters as tell recipes apart; averages that follow from the epochs are not named beside them."
+    "The fewest parameters that distinguish recipes, without those that follow from others, as tau from the epochs."
     differ = [k for k in dict.fromkeys(k for r in same for k in r) if len({r.get(k) for r in same}) > 1]
     def kinds(keys): return len({tuple(r.get(k) for k in keys) for r in same})
     kept = differ

@@ -32,10 +32,10 @@ class Contrast(Block):
     spread:float|None  # sample standard deviation of the differences; None for one seed
     low:float|None     # ends of the 95 % interval; None for one seed
     high:float|None
-    draws:int = 0      # of the images, which the interval then is over as well; 0: over seeds alone
+    draws:int = 0      # of the images, which the interval then covers as well; 0: seeds alone
     word:Word          # what the interval says; unknown for one seed
 
-Scores = Iterable[tuple[int|None,float|list[float]|None]] # seed; AP, or a list of it and of those in draws
+Scores = Iterable[tuple[int|None,float|list[float]|None]] # seed; AP, or a list of it and of the APs in draws
 
 def _by_seed(pairs:Scores) -> dict[int|None,list[float]]:
     values:dict[int|None,list[list[float]]] = {}
@@ -44,7 +44,7 @@ def _by_seed(pairs:Scores) -> dict[int|None,list[float]]:
     return {seed: _mean(_alike(v)) for seed, v in values.items()}
 
 def _alike(aps:list[list[float]]) -> list[list[float]]:
-    "Without draws, unless all have as many."
+    "Without draws, unless all have equally many."
     return aps if len({len(a) for a in aps}) == 1 else [a[:1] for a in aps]
 
 def _mean(aps:list[list[float]]) -> list[float]: return [statistics.fmean(draw) for draw in zip(*aps)]
@@ -52,9 +52,9 @@ def _mean(aps:list[list[float]]) -> list[float]: return [statistics.fmean(draw) 
 # %% ../../nbs/75_compare/03_contrast.ipynb #03_contrast-008
 def contrast(
     new:Scores, # Of each run
-    old:Scores, # The same of what it is compared with
+    old:Scores, # The same of the runs to compare with
 ) -> Contrast|None: # None when they have no seed in common
-    "New minus old, seed by seed, repeats of a seed averaged first; an interval over images, too, where all have draws."
+    "New minus old, seed by seed, repeats of a seed averaged first; the interval covers images, too, if all have draws."
     new, old = _by_seed(new), _by_seed(old)
     pairs = [_alike([new[seed], old[seed]]) for seed in new if seed in old]
     if not pairs: return None
@@ -81,15 +81,15 @@ def _pair(new:Arm, old:Arm, runs:list[Found]) -> Pair:
 def extends(
     arm:Arm,         # A method
     arms:list[Arm],  # All of them
-) -> list[Arm]: # The largest part of its method that was run with the same training
-    "What a method should be compared with."
+) -> list[Arm]: # Those with most of its parts that were run with the same training
+    "The methods that a method should be compared with."
     def training(a): return {k: v for k, v in a.recipe.items() if Setting.read(k).owner not in PARTS}
     below = [a for a in arms if method_parts(a.method) < method_parts(arm.method) and training(a) == training(arm)]
     return [a for a in below if not any(method_parts(a.method) < method_parts(b.method) for b in below)]
 
 def pairs_of(
     arms:list[Arm],   # Methods
-    runs:list[Found], # Of them
+    runs:list[Found], # Their runs
 ) -> list[Pair]:
     "Each method against those that it extends."
     return [_pair(arm, old, runs) for arm in arms for old in extends(arm, arms)]
@@ -97,7 +97,7 @@ def pairs_of(
 # %% ../../nbs/75_compare/03_contrast.ipynb #03_contrast-013aa
 def corrections_of(
     arms:list[Arm],   # Methods
-    runs:list[Found], # Of them
+    runs:list[Found], # Their runs
 ) -> dict[str,Contrast]: # Label of an arm -> AP after the correction minus AP before it
     "What the correction brings, over the runs of each method."
     def change(arm):
@@ -107,7 +107,7 @@ def corrections_of(
 
 def leader_of(
     arms:list[Arm],   # Methods
-    runs:list[Found], # Of them
+    runs:list[Found], # Their runs
 ) -> Pair|None: # None with fewer than two that have a score
     "The method that ends highest against the next."
     ranked = sorted((a for a in arms if a.end_ap), key=lambda a: -a.end_ap.mean)

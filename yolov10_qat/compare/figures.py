@@ -53,14 +53,14 @@ METHOD_LOOKS = PART_LOOKS | {
     'ema+dampen': Look('', '#D55E00', (0, (3, 1, 1, 1)), 'P'), 'ema+freeze': Look('', '#000000', (0, (7, 3)), '+')}
 SPARE_LOOKS = [METHOD_LOOKS[m] for m in ('dampen', 'freeze', 'ema+dampen', 'ema+freeze', 'qc')]
 LINES = 5   # at most in one figure
-SEEDS = 8   # up to so many are drawn one by one, more become a band
+SEEDS = 8   # up to this many are drawn one by one, more as a band
 
 # %% ../../nbs/75_compare/08_figures.ipynb #08_figures-008
 def looks(
     labels:dict[str,str], # Label -> method, in the order of the legend
 ) -> dict[str,Look]: # Label -> look; no two are the same up to `LINES`
     "How each line looks."
-    # the first of a method has its look
+    # the first label of a method has its look
     first = {method: label for label, method in reversed(labels.items()) if method in METHOD_LOOKS}
     kept = {METHOD_LOOKS[m].color for m in list(labels.values())[:LINES] if m in METHOD_LOOKS}
     free, found = cycle([look for look in SPARE_LOOKS if look.color not in kept] or SPARE_LOOKS), {}
@@ -88,9 +88,9 @@ def _points(run:Found) -> list[tuple[int,float]]:
 # %% ../../nbs/75_compare/08_figures.ipynb #08_figures-010
 def lines(
     variant:Variant,    # Compared runs
-    runs:list[Found],   # The same with their histories
-) -> list[Line]: # At most `LINES`; of runs without a method each is its own line
-    "What is drawn as curves: a line a method, the first `LINES` of them."
+    runs:list[Found],   # The same runs with their histories
+) -> list[Line]: # At most `LINES`; each run without a method is its own line
+    "Curves to draw: one line per method, for the first `LINES` of them."
     known = {r.id: r for r in runs}
     groups = {a.label: a.runs for a in variant.arms} or {Path(r.folder).stem: [r.run_id] for r in variant.rows}
     methods = {a.label: a.method for a in variant.arms}
@@ -110,7 +110,7 @@ def plot_curves(
     found:list[Line], # From `lines`, at least one
     ax:Axes,          # Where to draw
 ) -> Axes: # The same
-    "mAP after each epoch, a thick line a method and a thin one a seed."
+    "mAP after each epoch, a thick line per method and a thin one per run."
     for look, runs, mean in found:
         if 1 < len(runs) <= SEEDS:
             for points in runs: ax.plot(*zip(*points), color=look.color, lw=.8, alpha=.45)
@@ -147,14 +147,14 @@ class RungStep(NamedTuple):
     label:str            # `dampen: QAT raw`
     rung:str
     stat:Stat
-    values:list[float]   # a value a seed
+    values:list[float]   # one value per seed
 
 # %% ../../nbs/75_compare/08_figures.ipynb #08_figures-016
-GRID = ('base', 'scale', 'scale init', 'start ptq')  # what the rounded weights before training depend on, in a recipe
+GRID = ('base', 'scale', 'scale init', 'start ptq')  # in a recipe, all that PTQ depends on
 
 def steps(
     variant:Variant, # Compared runs
-) -> list[RungStep]: # Floating point and rounding first, then training by training
+) -> list[RungStep]: # Floating point and rounding first, then grouped by training
     "The scored states of all trainings, the first `TREES` of them."
     return (_before('fp', GRID[:1], variant) + _before('ptq', GRID, variant)
             + [RungStep(s.label, s.rung, s.ap, s.values) for s in variant.states[:TREES]])
@@ -209,8 +209,8 @@ class Tree(NamedTuple):
 
 def forest(
     result:Comparison, # All variants
-) -> list[Tree]: # A row a run, or, when there are too many, a row a method
-    "What the correction brought."
+) -> list[Tree]: # One row per run, or per method when there are too many
+    "The gain of the correction."
     rows = [(v, r) for v in result.variants for r in v.rows if r.qc_gain]
     if len(rows) <= TREES:
         return [Tree(_tree_label(v, r), r.qc_gain.difference, r.qc_gain.low, r.qc_gain.high) for v, r in rows]
@@ -322,7 +322,7 @@ def _named(name:str, ax:Axes, alt:str) -> tuple[str,str,str,Figure]: return name
 # %% ../../nbs/75_compare/08_figures.ipynb #08_figures-032
 def plot_twins(
     pair:Twins,        # Two runs
-    runs:list[Found],  # The same with their histories
+    runs:list[Found],  # The same runs with their histories
     ax:Axes,           # Where to draw
 ) -> Axes: # The same
     "mAP after each epoch of a quantised run and of its twin in floating point."

@@ -18,7 +18,7 @@ from ..runs.summary import Gate
 GATED, GATE_VARIANTS, GATE_MODE, GATE_METHOD, GATE_SEEDS = 'yolo10m', ('yolo10n', 'yolo10s'), 'w4a16', 'ema+qc', 2
 
 class NotCounted(Block):
-    "A run of the right kind that does not speak for the next size."
+    "A run of the right kind that does not count for the next size."
     run:str
     reason:str
 
@@ -26,11 +26,11 @@ class NotCounted(Block):
 class Decision(Block):
     "Whether yolo10m may start."
     allowed:bool
-    reasons:list[str]              # why, a sentence a variant
+    reasons:list[str]              # why, one sentence per variant
     counted:list[str]              # run ids
     not_counted:list[NotCounted]
 
-# what a run needs to have had the chance to collapse: the budget of the profile `short`
+# the least that a run needs for a collapse to show: the budget of the profile `short`
 LEAST = {k: PROFILES['short'][f] for k, f in (('epochs', 'epochs'), ('training images', 'train_max_images'),
                                               ('validation images', 'val_max_images'))}
 TRAINED_ALIKE = ('epochs', 'batch', 'lr0', 'lrf', 'warmup_epochs', 'optimizer')  # of a training
@@ -45,7 +45,7 @@ def _interrupted(run:Found) -> str:
     return 'incomplete' + (f': {one_line(run.summary.error.message)}' if run.summary.error else '')
 
 def _trained(run:Found) -> dict[str,str]:
-    "What two runs must have in common beside the settings that a comparison asks for."
+    "Settings that two runs must share in addition to those that a comparison requires."
     t = run.summary.training
     return {k: str(getattr(t, k) if hasattr(t, k) else t.overrides.get(k)) for k in TRAINED_ALIKE}
 
@@ -92,7 +92,7 @@ def _sort_out(runs:list[Found]) -> tuple[list[Found],dict[str,str],list[str]]:
 
 # %% ../../nbs/75_compare/05_gate.ipynb #05_gate-007
 def gate(
-    runs:list[Found], # Any runs; others than those of the method, the mode and the variants are passed over
+    runs:list[Found], # Any runs; those of other methods, modes and variants are ignored
 ) -> Decision: # With the reason for each variant
     "Decide whether the next size may start."
     counted, why, reasons, allowed = [], {}, [], True
@@ -128,8 +128,8 @@ class GateError(ValueError):
 def ask_gate(
     config:RunConfig, # A run that is about to start
 ) -> Gate|None: # For its summary; None for a variant that needs no gate
-    "Refuse yolo10m unless the smaller sizes held; `ungated` lets it pass, and the summary tells."
-    # from scratch is where the smaller sizes began, too
+    "Refuse yolo10m unless the smaller sizes were stable; `ungated` lets it pass, which the summary records."
+    # a run from random weights needs no gate
     if config.variant != GATED or config.base == RANDOM: return None
     allowed, reasons = _asked(config.gate_root)
     needed = f'two {GATE_METHOD} runs of different seeds, of the profile short or more, each for '

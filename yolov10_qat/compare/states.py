@@ -18,7 +18,7 @@ from ..runs.summary import RUNGS, find_rung
 
 # %% ../../nbs/75_compare/04_states.ipynb #04_states-004
 AFTERWARDS = {name for name, part in PARTS.items() if part.stage != 'training'}  # they do not alter the training
-ADDED = {*PARTS} - AFTERWARDS | {'scale', 'batchnorm'}  # owners of what sets a training apart from plain training
+ADDED = {*PARTS} - AFTERWARDS | {'scale', 'batchnorm'}  # owners of settings that differ from plain training
 
 class State(Block):
     "A scored state of one training, over the seeds of all runs that were trained so."
@@ -34,12 +34,12 @@ class State(Block):
     difference:Contrast|None # to the reference; None also when they have no seed in common
 
 def _own(recipe:Recipe, owners:Iterable[str]) -> Recipe:
-    "Parameters of parts or blocks; not the word that names a block's strategy."
+    "Parameters of parts or blocks, without the strategy of a block."
     return {k: v for k, v in recipe.items() if k.owner in owners and k.name}
 
 # %% ../../nbs/75_compare/04_states.ipynb #04_states-005
 def _training(run:Found) -> tuple[str,Recipe]:
-    "The parts of a run's method that alter the training, and the parameters of it."
+    "The parts of a run's method that alter the training, and the parameters of the training."
     parts, how = method_parts(run.method) - AFTERWARDS, recipe(run.summary)
     if how[BATCHNORM] == 'reestimate':
         how = {k: v for k, v in how.items() if k not in _own(how, ['batchnorm'])} | {BATCHNORM: 'train'}
@@ -47,7 +47,7 @@ def _training(run:Found) -> tuple[str,Recipe]:
     return canonical_method('+'.join(parts) or 'baseline'), kept
 
 def _after(run:Found, rung:str) -> tuple[set[str],Recipe]:
-    "What leads from the training of a run to one of its states: parts of the method, and parameters."
+    "How one of its states follows from the training of a run: parts of the method, and parameters."
     parts, how = method_parts(run.method) & AFTERWARDS, recipe(run.summary)
     if rung != 'qc': parts -= {'qc'}
     if rung == 'qat_raw': parts = set()
@@ -110,7 +110,7 @@ def states(
 
 # %% ../../nbs/75_compare/04_states.ipynb #04_states-009
 def _state_names(groups:list[_Group]) -> list[tuple[str,str]]:
-    "Training and label of each, with what tells them apart."
+    "Training and label of each group, with the parameters that distinguish them."
     trainings:dict[str,list[Recipe]] = {}
     for g in groups: trainings.setdefault(g.training, []).append(g.recipe)
     names = [', '.join([g.training, *_telling(g.recipe, trainings[g.training])]) for g in groups]
@@ -121,10 +121,10 @@ def _state_names(groups:list[_Group]) -> list[tuple[str,str]]:
     return labels
 
 # %% ../../nbs/75_compare/04_states.ipynb #04_states-014
-ALIKE = 5e-4  # AP by which raw weights of one training may differ: nothing at the three digits that are printed
+ALIKE = 5e-4  # AP by which raw weights of one training may differ: nothing in the three digits that are printed
 
 class Disagreement(Block):
-    "Runs that are the same by all they say, and end differently."
+    "Runs that should be the same by their settings, but end differently."
     runs:list[str]
     finals:list[float|None]  # final score, or AP of the raw weights
     method:str               # or the training, where the runs are of several methods
@@ -135,7 +135,7 @@ class Disagreement(Block):
 def disagreements(
     runs:list[Found], # Comparable runs
 ) -> list[Disagreement]: # Empty when every repeat ends where the first run did
-    "Repeats with different ends."
+    "Repeats that end differently."
     groups:dict[tuple,list[Found]] = {}
     for run in runs: groups.setdefault((run.method, run.seed, _end(run), *recipe(run.summary).items()), []).append(run)
     def end(run): return run.summary.metrics.final_value, run.summary.status
@@ -154,7 +154,7 @@ def _altered(runs:list[Found]) -> list[Disagreement]:
     return [Disagreement(runs=[r.id for r in g], finals=[_raw(r) for r in g], method=k[0], seed=k[1], rung='qat_raw')
             for k, g in several]
 
-def _end(run:Found) -> int|None: # Weights of an earlier epoch are others
+def _end(run:Found) -> int|None: # Weights of an earlier epoch differ
     "Finished epochs of a training that was ended early, by the collapse rule for instance; None: it was not."
     return run.summary.stopped.after if run.summary.stopped else None
 

@@ -56,8 +56,8 @@ def _birth(run:Found) -> tuple|None:
 # %% ../../nbs/75_compare/06_summary.ipynb #06_summary-007
 def twins(
     runs:list[Found], # From `find_runs`
-) -> list[Twins]: # A row a quantised run that has a twin
-    "Pairs of runs that were born alike."
+) -> list[Twins]: # One row per quantised run that has a twin
+    "Pairs of runs that began with the same random weights."
     floating = {b: r for r in reversed(completed(runs)) if r.mode == FLOAT and (b := _birth(r))}
     pairs = [(floating[b], r) for r in completed(runs) if r.mode != FLOAT and (b := _birth(r)) in floating]
     return [_twins(row(f), row(q)) for f, q in pairs]
@@ -91,7 +91,7 @@ COMPARISON_VERSION = 1
 
 # %% ../../nbs/75_compare/06_summary.ipynb #06_summary-010
 class Comparison(Block):
-    "What a set of runs says."
+    "The results of a set of runs."
     schema_version:Literal[COMPARISON_VERSION] = COMPARISON_VERSION
     decision:Decision
     variants:list[Variant]
@@ -127,7 +127,7 @@ def _variant(name:str, mode:str, label:str, runs:list[Found]) -> Variant:
 # %% ../../nbs/75_compare/06_summary.ipynb #06_summary-012
 def compare(
     runs:list[Found],             # From `find_runs`
-    problems:list[Problem]=[],    # The same
+    problems:list[Problem]=[],    # Also from `find_runs`
 ) -> Comparison: # Everything a page or a program needs
     "Compare runs: variant by variant, and in each by quantisation mode, more bits first."
     kinds = sorted({(r.variant, r.mode) for r in completed(runs)},

@@ -17,7 +17,7 @@ def _text(value:Any) -> Any:
     return str(value) if isinstance(value, (int, Path)) and not isinstance(value, bool) else value
 
 def no_value(value:Any) -> Any:
-    "None for what stands for nothing in YAML, papermill and the shell; anything else as it is."
+    "None for whatever means nothing in YAML, papermill and the shell; any other value unchanged."
     return None if value in ('', 'None', 'null') else value
 
 Text = Annotated[str, BeforeValidator(_text)]
@@ -44,10 +44,10 @@ def knob(
     return Field(default, description=help, **limits)
 
 # %% ../../nbs/10_core/02_fields.ipynb #02_fields-009
-LARGEST_INT = 2**53  # the last one that every reader of JSON and YAML keeps
+LARGEST_INT = 2**53  # every reader of JSON and YAML keeps integers up to here exactly
 
 class Settings(BaseModel):
-    "A group of settings; frozen; unknown names, NaN, infinity and integers without end are refused."
+    "A group of settings; frozen; unknown names, NaN, infinity and integers beyond `LARGEST_INT` are refused."
     model_config = ConfigDict(extra='forbid', validate_assignment=False, frozen=True, allow_inf_nan=False)
 
     @field_validator('*', mode='before')

@@ -35,7 +35,7 @@ class Below:
 # %% ../../nbs/10_core/06_layout.ipynb #06_layout-009
 @dataclass(frozen=True)
 class _Around:
-    "What lies around the training: settings, data, report."
+    "Files around the training: settings, data, report."
     root:Path
     lock = Below('.lock')
     config = Below('run_config.yaml')
@@ -46,7 +46,7 @@ class _Around:
     report = Below('report.html')
     figures = Below('figures')
     log = Below('run.log')
-    failure = Below('failure.txt')                 # what a training process died of
+    failure = Below('failure.txt')                 # why a training process died
     stop = Below('stop.json')                      # an order to end the training, from outside
     keep_layers = Below('keep-layers.json')        # layers at 8 bit, and how they were chosen
     sensitivity = Below('sensitivity.csv')
@@ -66,9 +66,9 @@ class Layout(_Around):
     last = Below('ultralytics/train/weights/last.pt')
     best = Below('ultralytics/train/weights/best.pt')
     oscillation = Below('oscillation.csv')         # by epoch and layer
-    histories = Below('oscillation.json')          # distances to thresholds, ways of a few weights
-    reestimated = Below('bn/reestimated.pt')       # last epoch, batch-norm statistics measured anew
-    batchnorm = Below('batchnorm.csv')             # how far they were off, before and after
+    histories = Below('oscillation.json')          # distances to thresholds, courses of a few weights
+    reestimated = Below('bn/reestimated.pt')       # last epoch, batch-norm statistics re-estimated
+    batchnorm = Below('batchnorm.csv')             # how far those were off, before and after
     correction = Below('qc')
     corrected = Below('qc/corrected.pt')
     correction_history = Below('qc/history.csv')
@@ -93,7 +93,7 @@ def snapshot(
 def snapshots(
     root:Path, # Of a run
 ) -> dict[int,Path]: # Epoch -> file, ascending
-    "The snapshots that are there."
+    "The snapshots that exist."
     found = {p.stem.removeprefix('epoch'): p for p in Layout(root).weights.glob('epoch*.pt')}
     return {epoch: found[name] for epoch, name in sorted((int(n), n) for n in found if n.isdecimal())}
 
@@ -110,14 +110,14 @@ def scores_file(
 def selection_file(
     evaluation:Path, # Folder of scores
 ) -> Path:
-    "Which state the images that were set aside chose; written when all of them are scored."
+    "Which state was chosen on the images that were set aside; written when all states are scored."
     return evaluation/'selection.json'
 
 # %% ../../nbs/10_core/06_layout.ipynb #06_layout-013z
 def gain_file(
     evaluation:Path, # Folder of scores
 ) -> Path:
-    "What the correction brought, with its interval."
+    "Gain of the correction, with its interval."
     return evaluation/'qc-gain.json'
 
 def draws_file(
@@ -125,7 +125,7 @@ def draws_file(
     rung:str,        # State of the model
     head:str,        # `one2one` or `one2many`
 ) -> Path:
-    "Its AP on images drawn again."
+    "AP of one state by one head on resampled images."
     return evaluation/f'{rung}-{head}-draws.json'
 
 def detections_file(
@@ -133,7 +133,7 @@ def detections_file(
     rung:str,        # State of the model
     head:str,        # `one2one` or `one2many`
 ) -> Path:
-    "What it found, in COCO's form of results."
+    "Detections of one state by one head, in COCO's format for results."
     return evaluation/f'{rung}-{head}-detections.json'
 
 # %% ../../nbs/10_core/06_layout.ipynb #06_layout-016
@@ -156,13 +156,13 @@ class ViewLayout:
     def annotation_file(self,
         key:str, # `train`, `val` or `selection`
     ) -> Path:
-        "Annotations of one split, in COCO's form."
+        "Annotations of one split, in COCO format."
         return self.annotations/f'instances_{key}.json'
 
     def list_file(self,
         key:str, # `train`, `val` or `selection`
     ) -> Path:
-        "Images of one split, a line each."
+        "Images of one split, one per line."
         return self.root/f'{key}.txt'
 
 # %% ../../nbs/10_core/06_layout.ipynb #06_layout-019
@@ -176,9 +176,9 @@ class ComparisonLayout:
     report = Below('report.html')
     notebook = Below('compare.ipynb')
     figures = Below('figures')
-    sweep = Below('sweep.json')          # of a sweep, which is compared where it lies
+    sweep = Below('sweep.json')          # of a sweep, which is compared in its own folder
 
     @classmethod
     def names(cls) -> set[str]:
-        "All of them."
+        "Names of all of them."
         return {below.name for below in vars(cls).values() if isinstance(below, Below)}

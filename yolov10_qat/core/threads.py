@@ -16,13 +16,13 @@ MOST_THREADS = 8  # Ultralytics' own limit
 THREADS_VARIABLE, STARTED_WITH = 'OMP_NUM_THREADS', Path('/proc/self/environ')
 
 def threads_given() -> str|None: # None: it was not set
-    "`OMP_NUM_THREADS` as this process was started with it (as it is now, where the system does not tell)."
+    "`OMP_NUM_THREADS` as this process was started with it (as it is now, if the system keeps no record)."
     if not STARTED_WITH.is_file(): return os.environ.get(THREADS_VARIABLE)
     pairs = (entry.partition('=') for entry in os.fsdecode(STARTED_WITH.read_bytes()).split('\0'))
     return {name: value for name, _, value in pairs}.get(THREADS_VARIABLE)
 
 def thread_count() -> int: # 1 or more
-    "Threads that scoring may have: what was given, else one for each core that this process may run on."
+    "Threads that scoring may use: as given, else one for each core of this process, up to `MOST_THREADS`."
     given = (threads_given() or '').split(',')[0]  # a list is one number for each level of nesting
     if given.isdecimal() and int(given): return int(given)
     return min(MOST_THREADS, len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1)
@@ -33,7 +33,7 @@ def all_cores(
     device, # `torch.device` that computes; anything but a CPU is left alone
 ) -> Iterator[None]:
     "Compute on every core within this block, and on as many as before after it."
-    import torch  # here, because the launcher, which computes nothing, asks what was given
+    import torch  # here, because the launcher needs `threads_given` but no torch
     before = torch.get_num_threads()
     if device.type == 'cpu': torch.set_num_threads(max(before, thread_count()))
     try: yield

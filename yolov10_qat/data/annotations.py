@@ -28,7 +28,7 @@ from ..core.shown import one_line
 class DataError(ValueError):
     "The data cannot be used; the message names file, record, field, value and what to do."
 
-# Raised by a decoder. RecursionError: brackets by the thousand
+# Exceptions that decoders raise. RecursionError: thousands of nested brackets
 NOT_READ = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 # %% ../../nbs/30_data/01_annotations.ipynb #01_annotations-006
@@ -127,7 +127,7 @@ def to_records(
 
 # %% ../../nbs/30_data/01_annotations.ipynb #01_annotations-018
 def join_tables(
-    tables:list[Table], # At least one; emptied, column by column, so that no more than one is held twice
+    tables:list[Table], # At least one; emptied column by column, so that at most one column is in memory twice
 ) -> Table: # Their rows, one after the other
     "Tables as one."
     def column(name) -> Any:
@@ -137,7 +137,7 @@ def join_tables(
     return Table(*map(column, Table.__struct_fields__))
 
 # %% ../../nbs/30_data/01_annotations.ipynb #01_annotations-021
-# strings first, so that a name with NaN in it is passed over
+# strings first, so that a name with NaN in it stays as it is
 _WORDS = re.compile(rb'"(?:[^"\\]|\\.)*"|-?(?:NaN|Infinity)|-?\d+(?:\.\d+)?[eE]\+?\d{3,}')
 
 def words_to_null(
@@ -169,7 +169,7 @@ def _offender(
     data:bytes, # JSON that failed to validate
     error:str,  # Message of msgspec, which ends in a path such as `$.annotations[3].bbox[0]`
 ) -> str: # " (record with id 17, bbox = [1, 2])", or nothing when the path leads to no record
-    "The record that a validation error speaks of."
+    "The record that a validation error refers to."
     place = re.search(r'`\$\.(\w+)\[(\d+)\]\.?(\w*)', error)
     if not place: return ''
     section, index, field = place.groups()
@@ -211,7 +211,7 @@ class _Loose(msgspec.Struct):
 _DECIMAL = re.compile(r'-?(?:0|[1-9]\d{0,17})', re.ASCII)
 
 def whole(
-    value:Any, # What a file says
+    value:Any, # As in the file
 ) -> Any: # An integer where a whole number is meant, else as it is
     "640.0 as 640."
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**63 else value
@@ -224,7 +224,7 @@ def _is_id(value:Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and -2**63 <= value < 2**63
 
 def _number_images(loose:_Loose):
-    "1 to n for image ids of which one is no integer; what cannot be an id becomes None, which no check lets pass."
+    "Replace image ids by 1 to n if one is not an integer; one that cannot be an id becomes None and fails every check."
     ids = {image.id for image in loose.images if type(image.id) in (int, str)}
     if all(map(_is_id, ids)): return
     number = {i: n for n, i in enumerate(sorted(ids, key=lambda i: (str(i), isinstance(i, str))), 1)}
@@ -236,8 +236,8 @@ def _number_images(loose:_Loose):
 # %% ../../nbs/30_data/01_annotations.ipynb #01_annotations-026d
 def as_meant(
     data:bytes, # An instances file that failed to validate
-) -> bytes: # JSON with the fields of the records only; what decoders raise if not even that can be read
-    "Numbers and ids as they are meant."
+) -> bytes: # JSON with only the fields of the records; raises one of `NOT_READ` if even that cannot be read
+    "Numbers and ids as they were meant."
     loose = msgspec.json.decode(data, type=_Loose)
     loose.new_ids = False
     for image in loose.images:
@@ -291,7 +291,7 @@ def last_cut(
 # %% ../../nbs/30_data/01_annotations.ipynb #01_annotations-034
 def read_head(
     chunks:Iterator[bytes], # An instances file, piece by piece
-) -> tuple[bytearray,bytearray]: # Up to the list of annotations, and what was read of it
+) -> tuple[bytearray,bytearray]: # The text up to the list of annotations, and the part of the list that was read
     "The part of an instances file before its annotations."
     text = bytearray()
     for chunk in chunks:
@@ -307,7 +307,7 @@ def read_head(
 def _read_windows(
     chunks:Iterator[bytes],             # An instances file, piece by piece; read as far as needed
     to_columns:Callable[[Any],Table],   # Decodes a list of annotations
-) -> tuple[bytearray,list[Table],bytearray]: # What comes before the list; its windows; text that begins with the last
+) -> tuple[bytearray,list[Table],bytearray]: # Text before the list; its windows; text from the last one on
     "A list of annotations up to the window in which it ends."
     head, text = read_head(chunks)
     tables = []
@@ -336,7 +336,7 @@ def decode_windows(
     chunks:Iterator[bytes], # An instances file, piece by piece
     segmented:bool,         # Keep segmentation
 ) -> Instances: # With a `Table`
-    "Records of an instances file that is not held in memory; one of `NOT_READ` if it must be read whole."
+    "Records of an instances file, read in windows; raises one of `NOT_READ` if it must be read whole."
     decode = msgspec.json.Decoder(list[SegmentedAnnotation if segmented else Annotation]).decode
     def to_columns(text): return to_table(decode(text), segmented)
     head, tables, text = _read_windows(chunks, to_columns)
@@ -377,7 +377,7 @@ def _hashed(
         for chunk in chunks:
             done = beside.submit(sha.update, chunk)
             yield chunk
-            done.result()  # or chunks would pile up where hashing is the slower
+            done.result()  # or chunks would pile up if hashing is slower
 
 # %% ../../nbs/30_data/01_annotations.ipynb #01_annotations-049
 def read_source(

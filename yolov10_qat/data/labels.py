@@ -48,7 +48,7 @@ def _meaningless(table:Table, category_ids:list[int]) -> dict[str,np.ndarray]:
     return flags
 
 def _by_image_and_id(table:Table, rows:np.ndarray) -> np.ndarray:
-    "Rows in their order, which is that of the file nowhere."
+    "Rows by image and id, whatever their order in the file."
     keys = [table.id_k[rows], table.image_k[rows]]
     if has_repeats(keys[0]): keys = [*table.boxes_k4[rows].T, table.category_k[rows], *keys]
     return rows[np.lexsort(keys)]
@@ -74,7 +74,7 @@ def usable_annotations(
 # %% ../../nbs/30_data/03_labels.ipynb #03_labels-008b
 def scorable_ids(
     id_k:np.ndarray, # Annotation ids of a split (k,)
-) -> np.ndarray: # (k,): the same, or 1 to k where one is repeated, below 1, or beyond what a float holds
+) -> np.ndarray: # (k,): the same, or 1 to k if one is repeated, below 1, or too large for a float
     "Ids that stand for one box each."
     good = not len(id_k) or (id_k.min() > 0 and id_k.max() <= 2**53 and not has_repeats(id_k))
     return id_k if good else np.arange(1, len(id_k)+1)
@@ -135,7 +135,7 @@ _FOUR = np.array([b'%04d' % i for i in range(10_000)])
 def share_rows(
     boxes_k4:np.ndarray, # Shares (k, 4), 0 to 1
 ) -> list[bytes]: # " 0.12345678 0.12345678 0.12345678 0.12345678" (k,)
-    "What `' %.8f %.8f %.8f %.8f'` makes of each row."
+    "Each row as formatted by `' %.8f %.8f %.8f %.8f'`."
     whole = rounded_shares(boxes_k4)
     text, high = np.empty(whole.shape, _SHARE), whole//10_000
     text['space'], text['one'], text['point'] = b' ', np.where(high < 10_000, b'0', b'1'), b'.'
@@ -158,7 +158,7 @@ def label_texts(
 AT_ONCE = 4096  # images
 
 class LabelCounts(msgspec.Struct):
-    "What was counted while label files were written."
+    "Counts made while label files were written."
     images:int            # Files written
     backgrounds:int       # Empty ones
     boxes_c:np.ndarray    # Boxes of each class (c,), repeated ones too

@@ -27,7 +27,7 @@ class Listings:
 
     def __contains__(self,
         path:str, # Relative, with forward slashes
-    ) -> bool: # The listing of its folder has it
+    ) -> bool: # Whether the listing of its folder has it
         folder, _, name = path.rpartition('/')
         if folder not in self.names:
             place = os.path.join(self.root, folder)
@@ -38,7 +38,7 @@ class Listings:
 _HASHED = re.compile(r'[0-9a-f]{8}-(?=.)')  # what Label Studio puts in front of a name
 
 def _parts(path:str) -> tuple[str,...]:
-    "A path as it is compared: normal form, small letters, no drive."
+    "A path in the form that is compared: normal form, lower case, no drive."
     plain = unicodedata.normalize('NFC', unicodedata.normalize('NFC', path).casefold()).replace('\\', '/')
     return tuple(part for part in re.sub(r'^[a-z]:', '', plain).split('/') if part not in ('', '.'))
 
@@ -87,7 +87,7 @@ def resolve_names(
     images:list[ImageRecord], # Of one split
     folder:Path|str,          # Where their files are
     file:Path|str,            # Where the names come from, for messages
-) -> tuple[list[ImageRecord],int]: # The same, under the names that their files have; how many these are
+) -> tuple[list[ImageRecord],int]: # The same, under the names of their files; how many were renamed
     "Images under the names of their files."
     there = Listings(folder)
     lost = [i for i, image in enumerate(images) if is_unsafe(image.file_name) or image.file_name not in there]

@@ -33,7 +33,7 @@ CATEGORY_IDS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89)  # with gaps, as COCO's have
 # %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-008
 def outline_distance(
     shape:str,        # One of `SHAPES`
-    u_hw:np.ndarray,  # Own coordinates of the object, 0 at its centre, 1 a radius away
+    u_hw:np.ndarray,  # Own coordinates of the object, 0 at its centre, 1 at one radius
     v_hw:np.ndarray,  # The other axis
 ) -> np.ndarray: # (h, w), radii; below 0 inside
     "How far each point is outside of a shape."
@@ -66,9 +66,9 @@ class Thing:
     kind:Kind              # Texture and shape
     x:float                # Centre, from the left edge
     y:float                # Centre, from the top edge
-    radius:float           # Half its longest extent, about
+    radius:float           # About half its longest extent
     angle:float            # Radians
-    stretch:float          # Above 1: longer along its own first axis, its area kept
+    stretch:float          # Above 1: longer along its own first axis, with the same area
     colours_23:np.ndarray  # Two RGB colours, 0 to 1
 
 # %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-015
@@ -76,7 +76,7 @@ Place = tuple[slice,slice]  # rows and columns of a canvas
 
 def draw(
     canvas:np.ndarray, # (h, w, 3) float32, 0 to 1; painted on
-    thing:Thing,       # What to paint; its centre lies on the canvas
+    thing:Thing,       # What to paint; its centre is on the canvas
 ) -> tuple[Place,np.ndarray]: # The part of the canvas that was touched; which of its pixels the object covers
     "Paint one object with smooth edges."
     reach, (h, w) = 1.2*thing.radius + 1, canvas.shape[:2]
@@ -93,7 +93,7 @@ def draw(
 
 # %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-019
 def random_colours(
-    rng:np.random.Generator, # Where chance comes from
+    rng:np.random.Generator, # Source of randomness
 ) -> np.ndarray: # (2, 3) float32, RGB, 0 to 1
     "Two colours whose brightness differs by 0.35 or more."
     while True:
@@ -101,7 +101,7 @@ def random_colours(
         if abs((colours_23[0]-colours_23[1]) @ np.array([.3, .59, .11], 'f4')) > .35: return colours_23
 
 def random_thing(
-    rng:np.random.Generator,   # Where chance comes from
+    rng:np.random.Generator,   # Source of randomness
     kind:Kind,                 # Texture and shape
     x:float,                   # Centre, pixels
     y:float,                   # Centre, pixels
@@ -132,7 +132,7 @@ def _cluttered(rng, canvas:np.ndarray, grid_2hw:np.ndarray) -> np.ndarray:
 
 # %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-023z
 def background(
-    rng:np.random.Generator, # Where chance comes from
+    rng:np.random.Generator, # Source of randomness
     h:int,                   # Pixels
     w:int,                   # Pixels
 ) -> np.ndarray: # (h, w, 3) float32, 0 to 1
@@ -145,7 +145,7 @@ def background(
 
 # %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-025
 def hazed(
-    rng:np.random.Generator, # Where chance comes from
+    rng:np.random.Generator, # Source of randomness
     canvas:np.ndarray,       # (h, w, 3) float32, 0 to 1
 ) -> np.ndarray: # (h, w, 3), as seen; mostly 0 to 1
     "The canvas in haze, unevenly lit, with a little noise."
@@ -170,7 +170,7 @@ class _Painting:
     "A canvas that remembers which object each pixel shows."
     def __init__(self, canvas):
         self.canvas, self.owner_hw = canvas, np.full(canvas.shape[:2], -1)
-        self.things = []  # kind, iscrowd, pixels before others came over it
+        self.things = []  # kind, iscrowd, pixels before others covered it
 
     def add(self, kind:Kind, crowd:int, things:list[Thing]):
         mask_hw = np.zeros(self.owner_hw.shape, bool)
@@ -229,7 +229,7 @@ def scene(
     return Scene((hazed(rng, painting.canvas).clip(0, 1)*255).round().astype(np.uint8), painting.annotations())
 
 # %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-042
-RECIPE = 1  # of the generator; a change that makes other pictures raises it
+RECIPE = 1  # version of the generator; raised by a change that makes other pictures
 
 def _files(root:Path, splits) -> dict[str,Path]:
     return {split: coco_paths(root, f'{split}2017')[1] for split in splits}
@@ -264,12 +264,12 @@ def _write_images(folder:Path, split:str, count:int, info:dict, progress:Progres
 
 # %% ../../nbs/30_data/06_scenes.ipynb #06_scenes-044
 def write_scenes(
-    root:Path|str,                # Folder to write to; new, empty, or holding the same data set
+    root:Path|str,                # Folder to write to; new, empty, or with the same data set in it
     train_images:int=0,           # How many for training; 0: the demo's 400
     val_images:int=0,             # How many for validation; 0: the demo's 96
-    seed:int=0,                   # Another seed, other images
+    seed:int=0,                   # Another seed makes other images
     side:int=192,                 # Longer side of an image, pixels, 32 or more
-    progress:Progress|None=None,  # Called with done, total and what is done
+    progress:Progress|None=None,  # Called with done, total and the current step
 ) -> Path: # `root`
     "Make a data set: `train2017/`, `val2017/` and `annotations/`."
     root, demo = Path(root), PROFILES[DEMO]

@@ -65,7 +65,7 @@ class SplitRequest(msgspec.Struct, frozen=True):
 
     def count(self,
         available:int, # Images in the annotation file
-    ) -> int: # 0 for all; a share is at least one
+    ) -> int: # 0 for all; a share is at least one image
         "How many images to take."
         return self.max_images or (max(1, round(self.fraction*available)) if self.fraction < 1 else 0)
 
@@ -105,7 +105,7 @@ def split_paths(
     root:Path|str, # COCO root
     name:str,      # Split, such as train2017
 ) -> tuple[Path,Path]: # Image folder, annotation file
-    "Where a split lies, checked."
+    "Where the files of a split are; both must exist."
     root = Path(root)
     folder, other = image_folder(root, name), 'name an existing split, or another COCO root'
     file = _annotation_file(root, name, folder)
@@ -134,7 +134,7 @@ def check_categories(
 # %% ../../nbs/30_data/04_splits.ipynb #04_splits-013
 def check_known(
     table:Table,              # Usable annotations
-    skipped:dict[str,list[int]], # As of `usable_annotations`
+    skipped:dict[str,list[int]], # From `usable_annotations`
     file:Path,                # Its name, for messages
 ) -> None:
     "Refuse a file with many annotations of categories that it does not list."
@@ -148,10 +148,10 @@ class Source(msgspec.Struct):
     "A split as it is on the disk."
     file:Path                # Its annotation file
     facts:dict[str,Any]      # Of this file: name, bytes, mtime_ns, sha256
-    instances:Instances      # What it says, annotations as a `Table`
+    instances:Instances      # Its content, annotations as a `Table`
     chosen:list[ImageRecord] # The images to take, by ascending id
-    links:Iterable[tuple[int,dict[str,str]]] # As of `link_images`, which runs as this is read
-    renamed:int=0            # Images whose file has another name than the annotation file says
+    links:Iterable[tuple[int,dict[str,str]]] # From `link_images`, which runs as this is read
+    renamed:int=0            # Images whose file has another name than in the annotation file
 
 # %% ../../nbs/30_data/04_splits.ipynb #04_splits-017
 def _choose(request:SplitRequest, images:list[ImageRecord], folder:Path, file:Path) -> tuple[list[ImageRecord],int]:
@@ -165,7 +165,7 @@ def read_linked(
     request:SplitRequest, # What to take
     root:Path|str,        # COCO root
     out:Path|str,         # Root of the view
-    progress:Progress,    # Called with how far it is
+    progress:Progress,    # Called with done, total and the current step
 ) -> Iterator[Source]: # Its images are still being checked and linked in the `with` block
     "Read a split."
     folder, file = split_paths(root, request.name)
@@ -198,8 +198,8 @@ class Split(msgspec.Struct):
     available:int              # Images in the annotation file
     faults:dict[str,str]       # file_name -> why an image was left out
     skipped:dict[str,list[int]] # Reason -> ids of annotations that cannot be scored
-    renamed:int=0              # Images whose file has another name than the annotation file says
-    new_ids:bool=False         # Whether image ids are ours, because the file's are no integers
+    renamed:int=0              # Images whose file has another name than in the annotation file
+    new_ids:bool=False         # Whether image ids are ours, because the file's are not integers
 
     @property
     def category_ids(self) -> list[int]:
@@ -208,7 +208,7 @@ class Split(msgspec.Struct):
 
 # %% ../../nbs/30_data/04_splits.ipynb #04_splits-020
 def to_split(
-    request:SplitRequest,     # What was asked for
+    request:SplitRequest,     # What to take
     source:Source,            # Where it comes from
     images:list[ImageRecord], # Those to take
     faults:dict[str,str],     # file_name -> why an image was left out
@@ -226,14 +226,14 @@ def to_split(
 # %% ../../nbs/30_data/04_splits.ipynb #04_splits-023
 def has_new_ids(
     split:Split, # Any
-) -> bool: # Its annotations are numbered anew where they are written
+) -> bool: # If so, its annotations are renumbered when they are written
     "Whether annotation ids of a split are ours."
     return not np.array_equal(scorable_ids(split.table.id_k), split.table.id_k)
 
 # %% ../../nbs/30_data/04_splits.ipynb #04_splits-023z
 def split_facts(
-    split:Split,        # What was taken
-    labels:LabelCounts, # What was written
+    split:Split,        # With its annotations
+    labels:LabelCounts, # From `write_split`
 ) -> dict[str,Any]: # Plain types, for JSON
     "Counts of one split."
     skipped = split.skipped | labels.skipped
@@ -254,16 +254,16 @@ def split_facts(
         instances=labels.boxes_c.tolist())
 
 # %% ../../nbs/30_data/04_splits.ipynb #04_splits-024
-UNUSED = 0.03  # share of annotations that may teach nothing without a word
+UNUSED = 0.03  # share of annotations that may go unused without a warning
 
 def counted(
     reasons:dict[str,int], # Reason -> how many
-) -> str: # "12 crowd, 1 no size"; reasons of which there is none are left out
-    "How many by reason."
+) -> str: # "12 crowd, 1 no size"; reasons that do not occur are left out
+    "Counts by reason, as text."
     return ', '.join(f'{count} {reason}' for reason, count in reasons.items() if count)
 
 def _unused_line(facts:dict[str,Any]) -> list[str]:
-    "Of the images taken: what is not learned from, where it is much."
+    "Report the annotations of the chosen images that are not learned from, if they are many."
     reasons = {reason: ids['count'] for reason, ids in facts['skipped'].items() if reason != 'unknown image'}
     unused = sum(reasons.values())
     total = unused + facts['boxes'] + facts['repeated']
@@ -301,7 +301,7 @@ def split_warnings(
 
 # %% ../../nbs/30_data/04_splits.ipynb #04_splits-027
 def _canonical(tables:list) -> bytes:
-    "What `json.dumps` writes without spaces; msgspec takes a tenth of the time, but escapes only ASCII, without DEL."
+    "The JSON of `json.dumps` without spaces; msgspec takes a tenth of the time, but escapes only ASCII, without DEL."
     text = msgspec.json.encode(tables)
     plain = text.isascii() and b'\x7f' not in text
     return text if plain else json.dumps(tables, separators=(',', ':')).encode()
@@ -341,7 +341,7 @@ def write_annotations(
     split:Split,   # What to write
     out:Path|str,  # Root of the view
 ) -> None:
-    "Annotation file of one split, 20,000 records at a time."
+    "Write the annotation file of one split, 20,000 records at a time."
     encode, step = msgspec.json.encode, 20_000
     table = msgspec.structs.replace(split.table, id_k=scorable_ids(split.table.id_k))
     info = dict(description=f"{len(split.images)} images of {split.source['file']}")
@@ -375,9 +375,9 @@ def _write_files(split:Split, out:Path, links:list[str], progress:Progress) -> L
 def write_split(
     split:Split,       # What to write
     out:Path|str,      # Root of the view
-    progress:Progress, # Called with how far it is
-) -> LabelCounts: # What was written
-    "Write all files of one split but the links."
+    progress:Progress, # Called with done, total and the current step
+) -> LabelCounts: # Of all label files
+    "Write all files of one split except the links."
     links = [link_path(split.key, image.file_name) for image in split.images]
     counts = _write_files(split, Path(out), links, progress)
     if counts.boxes_c.any(): return counts
@@ -399,8 +399,8 @@ def make_split(
     request:SplitRequest, # What to take
     root:Path|str,        # COCO root
     out:Path|str,         # Root of the view
-    progress:Progress,    # Called with how far it is
-) -> tuple[Split,LabelCounts]: # What was taken; what was written of it
+    progress:Progress,    # Called with done, total and the current step
+) -> tuple[Split,LabelCounts]: # The split; counts of its label files
     "Read, select, check and write one split."
     def written(images, faults):
         split = to_split(request, source, images, faults)
@@ -422,9 +422,9 @@ def _names_in(folder:str, links:bool) -> set[str]:
 def not_listed(
     paths:list[str],  # Of files, relative to `root` or absolute
     root:Path|str,    # Folder
-    links:bool=True,  # Take a link for a file, wherever it leads
+    links:bool=True,  # Count a link as a file, wherever it leads
 ) -> Iterator[str]: # Those of `paths` that are not in the listing of their folder
-    "Which files are not there."
+    "Which files are missing."
     names = {}
     for path in paths:
         folder, _, name = path.rpartition('/')

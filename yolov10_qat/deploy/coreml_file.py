@@ -61,7 +61,7 @@ def output_of(
     return best(raw) if output == 'one2one' else _centred(raw)
 
 class _Answer(nn.Module):
-    "A network as the package has it: its output, and all anchors."
+    "A network as it is in the package: its output, and all anchors."
     def __init__(self, network:nn.Module, output:str):
         super().__init__()
         self.decoded, self.output = OneOutput(network, 'raw'), output
@@ -72,16 +72,16 @@ class _Answer(nn.Module):
 
 # %% ../../nbs/60_deploy/10_coreml_file.ipynb #10_coreml_file-009
 def coremltools() -> Any: # The package
-    "The extra, or the command that installs it."
+    "Import the extra, or refuse with the command that installs it."
     check_extra('coreml')
-    logging.getLogger('coremltools').setLevel(logging.CRITICAL)  # it names what only macOS has, and versions of torch
+    logging.getLogger('coremltools').setLevel(logging.CRITICAL)  # it warns of macOS-only parts and torch versions
     import coremltools as package
     return package
 
 # %% ../../nbs/60_deploy/10_coreml_file.ipynb #10_coreml_file-010
 @contextmanager
 def _patched() -> Iterator[None]:
-    "While coremltools converts: numbers from arrays of one number, and no progress bars."
+    "Let coremltools read arrays of one number, without warnings or progress bars."
     from coremltools.converters.mil.frontend.torch import ops
     before = ops._cast
     def cast(context, node, kind, name): return before(context, node, kind if kind is bool else _from_array(kind), name)
@@ -93,12 +93,12 @@ def _patched() -> Iterator[None]:
     finally: ops._cast = before
 
 def _from_array(kind:type) -> type:
-    "A type of numbers that is made of an array of one number too."
+    "A number type that also accepts an array of one number."
     return type(kind.__name__, (kind,), {'__new__': lambda cls, value: kind(np.asarray(value).item())})
 
 # %% ../../nbs/60_deploy/10_coreml_file.ipynb #10_coreml_file-011
 def _mark(network:nn.Module, layers:list[DeployedLayer]):
-    "Say which weights are integers, in coremltools' words."
+    "Mark the integer weights as coremltools expects."
     for layer in layers:
         if layer.codes_oihw is None: continue
         said = dict(compression_type=torch.tensor([3]), quantization_n_bits=torch.tensor(layer.entry['bits']),
@@ -118,7 +118,7 @@ def _traced(found:Deployment, output:str, imgsz:int) -> torch.jit.ScriptModule:
 
 # %% ../../nbs/60_deploy/10_coreml_file.ipynb #10_coreml_file-012
 class Package(NamedTuple):
-    "What is in a package."
+    "The contents of a package."
     spec:Any       # Model, a protobuf message
     weights:bytes  # The weight file
 
@@ -142,13 +142,13 @@ def coreml_model(
                            minimum_deployment_target=ct.target.iOS18, compute_precision=ct.precision.FLOAT16,
                            skip_model_load=True)
     spec = model.get_spec()
-    spec.description.metadata.userDefined.clear()  # the day it was made
+    spec.description.metadata.userDefined.clear()  # the date when it was made
     return Package(spec, (Path(model.weights_dir)/'weight.bin').read_bytes())
 
 # %% ../../nbs/60_deploy/10_coreml_file.ipynb #10_coreml_file-015
 def package_layers(
     program:Program,               # Of a package
-    manifest:list[dict[str,Any]],  # What it says of its layers
+    manifest:list[dict[str,Any]],  # The layers that its metadata lists
 ) -> list[DeployedLayer]: # Integers and scales, and the weight as the program computes with it
     "The layers of a package, in the manifest's order."
     convs = {_plain(step.given['weight'][0]): step for step in program.steps if step.kind == 'conv'}
@@ -207,7 +207,7 @@ COREML_KEY, COREML_VERSION = 'yolov10_qat_coreml', 1
 MODEL, WEIGHTS = 'com.apple.CoreML/model.mlmodel', 'com.apple.CoreML/weights'
 
 def _manifest() -> str:
-    "What says which file is which; identifiers need to differ within a package only."
+    "The text that names the files; identifiers need to differ within a package only."
     root, weights = '5f1b9d2c-6a0e-4c55-9a51-0c7d5a3f1e01', '5f1b9d2c-6a0e-4c55-9a51-0c7d5a3f1e02'
     items = {root: dict(author='com.apple.CoreML', description='CoreML Model Specification', name='model.mlmodel',
                         path=MODEL),
@@ -220,7 +220,7 @@ FILES = {'Manifest.json': 1 << 16, f'Data/{MODEL}': 64 << 20, f'Data/{WEIGHTS}/w
 def coreml_digest(
     package:Package, # Not changed
 ) -> str: # 64 hexadecimal digits
-    "What an edit would change."
+    "Digest of the model, without the digest itself, and of the weights."
     bare = type(package.spec)()
     bare.CopyFrom(package.spec)
     bare.description.metadata.userDefined.pop(DIGEST_KEY, None)
@@ -258,7 +258,7 @@ def save_coreml(
     package:Package, # With metadata
     path:Path|str,   # Folder to write, .mlpackage; must not exist
 ) -> Path: # The folder
-    "Write a package: all of it, or nothing."
+    "Write a package whole or not at all."
     path = Path(path)
     contents = dict(zip(FILES, (MANIFEST.encode(), package.spec.SerializeToString(deterministic=True), package.weights),
                         strict=True))
@@ -316,7 +316,7 @@ def _package(path:Path) -> Package:
 # %% ../../nbs/60_deploy/10_coreml_file.ipynb #10_coreml_file-029
 def read_coreml(
     path:Path|str, # From `save_coreml`
-) -> tuple[dict[str,Any],Program]: # What it says of itself; what it computes
+) -> tuple[dict[str,Any],Program]: # Its metadata; its program
     "Open a package and check that it is whole."
     package = _package(Path(path))
     text = package.spec.description.metadata.userDefined[COREML_KEY]
@@ -360,7 +360,7 @@ class CoreMlDetector:
 def package_size(
     path:Path|str, # From `save_coreml`
 ) -> int: # Bytes
-    "Its three files."
+    "The size of its three files."
     return sum((Path(path)/name).stat().st_size for name in FILES)
 
 # %% ../../nbs/60_deploy/10_coreml_file.ipynb #10_coreml_file-033
@@ -368,7 +368,7 @@ def floating_size(
     path:Path|str, # From `save_coreml`
     bits:int,      # 16 or 32
 ) -> int: # Bytes
-    "The package with floating-point weights."
+    "The size of the package with floating-point weights."
     package, size = _package(Path(path)), package_size(path)
     def taken(value, bits):
         _, shape = value_type(value.type)

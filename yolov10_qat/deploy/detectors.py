@@ -26,14 +26,14 @@ from ..quant.layers import deployable
 def open_detector(
     path:Path|str,       # Checkpoint of this project, or a file that it exported
     weights:str='best',  # Of a checkpoint: `raw`, `ema`, or `best`: the average where there is one
-    device:str='cpu',    # Ultralytics device string, for what torch runs
+    device:str='cpu',    # Ultralytics device string, for networks that torch runs
 ) -> Detector: # To be scored
-    "Whatever this project writes, ready to detect."
+    "Open whatever this project writes, ready to detect."
     return _opened(path, weights, device)[0]
 
 _DETECTORS = {'.onnx': OnnxDetector, '.mlpackage': CoreMlDetector, '.tflite': LiteDetector}
 
-def _opened(path:Path|str, weights:str, device:str) -> tuple[Detector,Any]: # And what it says it was trained at
+def _opened(path:Path|str, weights:str, device:str) -> tuple[Detector,Any]: # And the input size that it gives
     check_weights(weights)
     kind = Path(path).suffix
     if kind in _DETECTORS:
@@ -57,7 +57,7 @@ def _input_of(detector:Detector, trained:int|None, imgsz:int|None) -> tuple[int,
 def evaluate_file(
     path:Path|str,             # As for `open_detector`
     coco_root:Path|str,        # COCO-format data
-    imgsz:int|None=None,       # Network input, pixels; None: what the file insists on, else as it was trained
+    imgsz:int|None=None,       # Network input, pixels; None: the only size of the file, else as it was trained
     *,
     val_split:str='val2017',   # Image folder, and the name in instances_NAME.json
     val_max_images:int=0,      # 0 for all
@@ -66,8 +66,8 @@ def evaluate_file(
     batch:int=32,              # Images at once
     progress=None,             # Called with done, total, what
     tell:Callable[[str],object]=log_note, # Given one line when the classes had to be matched by name
-) -> tuple[dict[str,HeadScores],str]: # By head; what the network was given, for a line of text
-    "Score a checkpoint or an exported file on data of one's own choice."
+) -> tuple[dict[str,HeadScores],str]: # By head; the input of the network, in words
+    "Score a checkpoint or an exported file on any data."
     detector, trained = _opened(path, weights, device)
     with tempfile.TemporaryDirectory() as scratch:
         view = validation_view(coco_root, Path(scratch)/'dataset', detector.names, str(path), val_split=val_split,

@@ -39,12 +39,12 @@ def export(
     found:Deployment,      # From `deployment`, of the head that `output` names
     path:Path|str,         # File to write
     reference:Reference,   # The same network in torch
-    format:str='packed',   # One of `formats.FORMATS`
+    format:str='packed',   # One of `targets.FORMATS`
     *,
     output:str='one2one',  # One of `HEAD_OF`
-    opset:int|None=None,   # Of an ONNX file; None: the format's own choice
+    opset:int|None=None,   # Of an ONNX file; None: the format's default
     dynamic:bool=False,    # ONNX: batch, height and width are free
-) -> tuple[Exported,HeadScores]: # What was written and measured; the scores of the file
+) -> tuple[Exported,HeadScores]: # The file and its measurements; its scores
     "Write a file, and keep it only if it is the same model."
     path, imgsz = Path(path), reference.imgsz
     if path.exists(): raise FileExistsError(f'{path} exists; remove it, or choose another --out')
@@ -60,7 +60,7 @@ def export(
 
 # %% ../../nbs/60_deploy/08_export.ipynb #08_export-005a
 def _write(found:Deployment, part:Path, reference:Reference, format:str, output:str, *how) -> tuple[Sizes,Latency|None]:
-    "A file in any format; its sizes, and what its runtime takes."
+    "Write a file in any format; return its sizes, and the time that its runtime takes."
     imgsz = reference.imgsz
     if format == 'packed':
         save_packed(found, part)
@@ -88,11 +88,11 @@ def _write_litert(found:Deployment, part:Path, reference:Reference, output:str) 
 def export_all(
     checkpoint:Path|str, # Of this project, quantised
     folder:Path|str,     # For the files, made if need be
-    stem:str,            # Their names begin with it
+    stem:str,            # Start of their names
     view:View,           # Data to compare on
     imgsz:int,           # Side of the square input, pixels
-) -> tuple[list[tuple[Exported,HeadScores]],list[NotExported]]: # Written files with their scores; what was refused
-    "Files of one checkpoint, in every format that can hold its bits."
+) -> tuple[list[tuple[Exported,HeadScores]],list[NotExported]]: # Written files with their scores; refused ones
+    "Write the packed file of a checkpoint and, if ONNX can store its bits, a file for each head."
     found, refused = deployment(checkpoint), []
     reference, files = Reference(found.model, view, imgsz), []
     def attempt(name, deployed, *how, **more):
@@ -112,7 +112,7 @@ def export_all(
 # %% ../../nbs/60_deploy/08_export.ipynb #08_export-009
 def run_of(
     checkpoint:Path|str, # Anywhere
-) -> Path|None: # Run root that it lies in
+) -> Path|None: # Root of the run that it belongs to; None: it is in no run folder
     "The run of a checkpoint."
     return next(
         (p for p in Path(checkpoint).resolve().parents if Layout(p).config.is_file()
@@ -130,18 +130,18 @@ def _data_of(checkpoint:Path|str, coco_root:Path|str|None, val_split:str) -> tup
 def export_checkpoint(
     checkpoint:Path|str,       # Of this project
     out:Path|str,              # File to write
-    format:str='packed',       # One of `formats.FORMATS`
+    format:str='packed',       # One of `targets.FORMATS`
     *,
     output:str='one2one',      # One of `HEAD_OF`
     imgsz:int|None=None,       # Side of the square input; None: as it was trained
     opset:int|None=None,       # As for `export`
     dynamic:bool=False,        # The same
     weights:str='best',        # `raw`, `ema`, or `best`: the average where there is one
-    coco_root:Path|str|None=None, # COCO-format data to compare on; None: that of the run the checkpoint lies in
+    coco_root:Path|str|None=None, # COCO-format data to compare on; None: that of the checkpoint's run
     val_split:str='val2017',   # Image folder, and the name in instances_NAME.json
     progress=None,             # Called with done, total, what
     tell:Callable[[str],object]=log_note, # Given one line when the classes had to be matched by name
-) -> Exported: # What was written and measured
+) -> Exported: # The file and its measurements
     "Write a deployable file of a checkpoint and compare it with the network in torch."
     check_request(out, format, output, opset, dynamic)
     found = deployment(checkpoint, weights, HEAD_OF[output])
@@ -157,9 +157,9 @@ def export_checkpoint(
 
 # %% ../../nbs/60_deploy/08_export.ipynb #08_export-012
 def export_lines(
-    made:Exported, # What was written and measured
+    made:Exported, # The file and its measurements
 ) -> list[str]: # Sizes, parity, time
-    "An exported file in three lines."
+    "An exported file in two or three lines."
     s, p, t = made.sizes, made.parity, made.latency
     parts = [(s.codes, 'integers'), (s.scales, 'scales'), (s.floats, 'other numbers' if s.codes else 'floating point'),
              (s.structure, 'structure')]

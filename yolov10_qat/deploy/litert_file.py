@@ -49,7 +49,7 @@ def litert_schema() -> Any: # A module
 # %% ../../nbs/60_deploy/12_litert_file.ipynb #12_litert_file-006
 @contextmanager
 def _quietly() -> Iterator[None]:
-    "Without the converter's notes."
+    "Silence the converter."
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -95,7 +95,7 @@ def matches(
     model:Any,                   # `ModelT` in floating point
     layers:list[DeployedLayer],  # Of the network that it was converted from
 ) -> list[Match]: # Of the quantised ones, in the same order
-    "Find the weights of each layer bit for bit, once each."
+    "Find the one convolution that has the weights of each layer, bit for bit."
     kinds, graph, by_weights = _kinds(litert_schema()), model.subgraphs[0], defaultdict(list)
     for operator in graph.operators:
         kind = kinds.get(_code(model, operator))
@@ -122,7 +122,7 @@ def _match(layer:DeployedLayer, by_weights:dict[tuple,list[Any]]) -> Match:
 
 # %% ../../nbs/60_deploy/12_litert_file.ipynb #12_litert_file-012
 class Stored(NamedTuple):
-    "What stands in a file for the weights of a layer."
+    "The weights of a layer, as a file stores them."
     type:int            # `TensorType`
     data:np.ndarray     # uint8
     quantization:Any    # `QuantizationParametersT`; None: floating point
@@ -153,7 +153,7 @@ def litert_model(
     layers:list[DeployedLayer],  # Of the same deployment
     how:Callable[[Match],Stored]=as_integers, # Or `as_halves`
 ) -> Any: # `ModelT`, without metadata
-    "A converted network with its weights stored otherwise."
+    "Replace the float weights of a converted network."
     sp = litert_schema()
     model = sp.ModelT.InitFromPackedBuf(floats, 0)
     code = sp.OperatorCodeT()
@@ -176,7 +176,7 @@ def _replace(model:Any, match:Match, stored:Stored) -> Any: # The operator that 
     floats.name, floats.shape, floats.hasRank = f"{match.layer.entry['name']}.weight", weight.shape, weight.hasRank
     floats.type, floats.buffer = sp.TensorType.FLOAT32, 0
     graph.tensors.append(floats)
-    dequantize.opcodeIndex = len(model.operatorCodes)  # the one that follows
+    dequantize.opcodeIndex = len(model.operatorCodes)  # of `DEQUANTIZE`, which is appended later
     dequantize.inputs, dequantize.outputs = [at], [len(graph.tensors)-1]
     match.operator.inputs = [match.operator.inputs[0], len(graph.tensors)-1, *match.operator.inputs[2:]]
     return dequantize
@@ -188,8 +188,8 @@ _MARK = f'{LITERT_DIGEST}='.encode()
 
 def litert_digest(
     data:bytes, # Of a whole file
-) -> tuple[str,str]: # The one that stands in it, empty where none does; the one that should
-    "What an edit would change."
+) -> tuple[str,str]: # The one in the file, empty if there is none; the one that should be there
+    "Digest of the whole file, with zeros in place of the digest itself."
     found = re.findall(_MARK + b'([0-9a-f]{64})', data)
     if len(found) != 1: return '', ''
     return found[0].decode(), hashlib.sha256(data.replace(_MARK + found[0], _MARK + b'0'*64)).hexdigest()
@@ -197,8 +197,8 @@ def litert_digest(
 # %% ../../nbs/60_deploy/12_litert_file.ipynb #12_litert_file-018
 def litert_bytes(
     model:Any,  # `ModelT`
-) -> bytes: # Without a digest, unless the model has the place for it
-    "A file of a model."
+) -> bytes: # With a digest if the model has a place for it
+    "The contents of a file of a model."
     import flatbuffers  # it comes with ai-edge-litert
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), file_identifier=b'TFL3')
@@ -224,7 +224,7 @@ def describe_litert(
 
 # %% ../../nbs/60_deploy/12_litert_file.ipynb #12_litert_file-020
 def _name_ends(model:Any):
-    "Of the graph, and of its signature."
+    "Name the inputs and outputs of the graph and of its signature."
     graph, signature = model.subgraphs[0], model.signatureDefs[0]
     for names, tensors, ends in ((['images'], graph.inputs, signature.inputs),
                                  (['output0', 'raw'], graph.outputs, signature.outputs)):
@@ -250,8 +250,8 @@ def save_litert(
 # %% ../../nbs/60_deploy/12_litert_file.ipynb #12_litert_file-023
 LARGEST_LITERT = 1 << 30   # bytes; YOLOv10x in floating point takes 120 MB
 MOST_PARTS = 20_000        # tensors, operators or buffers; YOLOv10n has 700
-MOST_NUMBERS = 1 << 27   # numbers
-OPERATORS = {  # name -> tensors that it reads; 0: any number
+MOST_NUMBERS = 1 << 27   # in a tensor
+OPERATORS = {  # name -> how many tensors it reads; 0: any number
     'ADD': 2, 'BATCH_MATMUL': 2, 'CAST': 1, 'CONCATENATION': 0, 'CONV_2D': 3, 'DEPTHWISE_CONV_2D': 3, 'DEQUANTIZE': 1,
     'DIV': 2, 'FLOOR_MOD': 2, 'GATHER_ND': 2, 'LESS': 2, 'LOGICAL_AND': 2, 'LOGISTIC': 1, 'MAX_POOL_2D': 1, 'MUL': 2,
     'NOT_EQUAL': 2, 'PAD': 2, 'REDUCE_MAX': 2, 'RELU': 1, 'RESHAPE': 2, 'RESIZE_NEAREST_NEIGHBOR': 2, 'SELECT': 3,
@@ -270,7 +270,7 @@ class LiteFacts(Header):
 
 # %% ../../nbs/60_deploy/12_litert_file.ipynb #12_litert_file-024
 class _Wrong(Exception):
-    "Why a file is none of ours: the words that follow its name."
+    "Why a file is not one of ours: the words that follow its name."
 
 def _many(table:Any, what:str, most:int=MOST_PARTS) -> Iterator[Any]: # Tables, or numbers
     "The parts of a vector that is not too long."
@@ -290,7 +290,7 @@ class _Tensor(NamedTuple):
     table:Any
 
 def _tensor(table:Any, buffers:list[Any], types:dict[int,str]) -> _Tensor:
-    "A tensor whose numbers are all there."
+    "A tensor, checked to have all its numbers."
     shape, kind = tuple(_many(table, 'Shape', 8)), types.get(table.Type())
     name = table.Name() or b''
     if kind is None or table.IsVariable() or table.Sparsity() is not None:
@@ -318,7 +318,7 @@ _ALIKE = ('CAST', 'DEQUANTIZE', 'LOGISTIC', 'RELU', 'SIGN', 'SOFTMAX')  # one sh
 _TOGETHER = ('ADD', 'DIV', 'FLOOR_MOD', 'LESS', 'LOGICAL_AND', 'MUL', 'NOT_EQUAL', 'SELECT', 'SELECT_V2', 'SUB')
 
 def _fits(name:str, shapes:list[tuple[int,...]], out:tuple[int,...]) -> bool:
-    "Whether an operator of these shapes gives that one, as far as shapes alone say it."
+    "Whether an operator with inputs of these shapes can give that shape, judged by shapes alone."
     first = shapes[0]
     if name in _ALIKE: return first == out
     if name in _TOGETHER: return np.broadcast_shapes(*shapes) == out
@@ -333,7 +333,7 @@ def _fits(name:str, shapes:list[tuple[int,...]], out:tuple[int,...]) -> bool:
 
 # %% ../../nbs/60_deploy/12_litert_file.ipynb #12_litert_file-026a
 def _check_operators(graph:Any, codes:list[Any], tensors:list[_Tensor]):
-    "Known ones, on tensors that are there before."
+    "Refuse unknown operators, and operators that read tensors without a value."
     names = [*map(_operator, codes)]
     ready = {i for i, t in enumerate(tensors) if len(t.data)} | {*_many(graph, 'Inputs', 1)}
     for operator in _many(graph, 'Operators'):
@@ -352,7 +352,7 @@ def _check_operators(graph:Any, codes:list[Any], tensors:list[_Tensor]):
 
 # %% ../../nbs/60_deploy/12_litert_file.ipynb #12_litert_file-027
 def _walk(data:bytes) -> tuple[list[_Tensor],dict[str,bytes]]: # All tensors; metadata
-    "A file that LiteRT may see."
+    "Check a file before LiteRT sees it."
     sp = litert_schema()
     model, types = sp.Model.GetRootAs(data, 0), _named(sp.TensorType, NUMBER_BITS)
     if (count := model.SubgraphsLength()) != 1: raise _Wrong(f'has {count} graphs')
@@ -369,10 +369,10 @@ def _walk(data:bytes) -> tuple[list[_Tensor],dict[str,bytes]]: # All tensors; me
 # %% ../../nbs/60_deploy/12_litert_file.ipynb #12_litert_file-028
 class LiteFile(NamedTuple):
     "An exported LiteRT file."
-    facts:dict[str,Any]   # what it says of itself
+    facts:dict[str,Any]   # its metadata
     data:bytes            # all of it
     weights:dict[str,tuple[np.ndarray,np.ndarray]]  # quantised layer -> integers as int8 (o, i, h, w), scales (o)
-    bytes:dict[str,int]   # codes, scales (zero points among them), floats: what they take
+    bytes:dict[str,int]   # of codes, scales (with zero points), floats
 
 def _weight(tensor:_Tensor, entry:dict[str,Any]) -> tuple[np.ndarray,np.ndarray]:
     o, i, h, w = entry['shape']
@@ -387,7 +387,7 @@ def _weight(tensor:_Tensor, entry:dict[str,Any]) -> tuple[np.ndarray,np.ndarray]
 
 # %% ../../nbs/60_deploy/12_litert_file.ipynb #12_litert_file-029
 def _file(path:Path|str, data:bytes) -> LiteFile:
-    "What a file holds, once its digest fits."
+    "The contents of a file whose digest is right."
     tensors, said = _walk(data)
     text = said.get(LITERT_KEY)
     facts = check_header(path, LITERT_KEY, None if text is None else text.decode(), LiteFacts,
@@ -441,7 +441,7 @@ def check_litert_weights(
 
 # %% ../../nbs/60_deploy/12_litert_file.ipynb #12_litert_file-033
 class LiteSession:
-    "An interpreter that is asked as onnxruntime is."
+    "An interpreter that is used like a session of onnxruntime."
     def __init__(self,
         data:bytes, # Of a file that was checked
     ):
@@ -452,7 +452,7 @@ class LiteSession:
         self.outputs = [d['index'] for d in self.interpreter.get_output_details()]
 
     def run(self,
-        names:list[str],              # `output0`, and `raw` too or not
+        names:list[str],              # `output0`, or `output0` and `raw`
         images:dict[str,np.ndarray],  # `images`: one, (1, 3, h, w)
     ) -> list[np.ndarray]: # By name
         "One image."
@@ -462,7 +462,7 @@ class LiteSession:
 
 # %% ../../nbs/60_deploy/12_litert_file.ipynb #12_litert_file-034
 class LiteDetector(OnnxDetector):
-    "An exported LiteRT file, run by its interpreter: as an ONNX file of one size is."
+    "An exported LiteRT file, run by its interpreter; it is used like an ONNX file of one size."
     @staticmethod
     def _open(path:Path|str) -> tuple[dict[str,Any],Callable[[],LiteSession]]:
         file = read_litert(path)

@@ -25,7 +25,7 @@ from ..quant.fakequant import spread
 
 # %% ../../nbs/60_deploy/09_mil_program.ipynb #09_mil_program-005
 class NumberType(NamedTuple):
-    "A type of numbers that programs of ours have."
+    "A number type that occurs in our programs."
     name:str
     blob:int         # its number in a weight file; 0: never there
     bits:int
@@ -35,7 +35,7 @@ TYPES = {  # number in a program -> type
     1: NumberType('bool', 0, 8, '?'), 2: NumberType('string', 0, 8, 'U'), 10: NumberType('fp16', 1, 16, '<f2'),
     11: NumberType('fp32', 2, 32, '<f4'), 21: NumberType('int8', 4, 8, 'i1'), 23: NumberType('int32', 14, 32, '<i4'),
     25: NumberType('int4', 8, 4, ''), 32: NumberType('uint16', 7, 16, '<u2')}
-WEIGHT_FILE = '@model_path/weights/weight.bin'  # as a program calls it
+WEIGHT_FILE = '@model_path/weights/weight.bin'  # its name in a program
 MARK, ALIGNED = 0xDEADBEEF, 64
 
 def _tensor(array:np.ndarray) -> Tensor: # Floating point in 32 bits, integers in 64
@@ -45,11 +45,11 @@ def _tensor(array:np.ndarray) -> Tensor: # Floating point in 32 bits, integers i
 # %% ../../nbs/60_deploy/09_mil_program.ipynb #09_mil_program-006
 def stored(
     weights:bytes,         # A weight file
-    offset:int,            # Where a program says that a value is described
-    kind:NumberType,       # What the program says that it is
-    shape:tuple[int,...],  # The same
+    offset:int,            # Where the description of the value starts, according to the program
+    kind:NumberType,       # Its type, according to the program
+    shape:tuple[int,...],  # Its shape, according to the program
 ) -> Tensor: # float32, or int64
-    "A value of a weight file."
+    "Read a value from a weight file."
     size = -(-math.prod(shape)*kind.bits//8)
     try: mark, number, length, start = struct.unpack_from('<IIQQ', weights, offset)
     except (struct.error, OverflowError): raise ValueError('refers to a place behind the end of its weights') from None
@@ -64,8 +64,8 @@ def stored(
 # %% ../../nbs/60_deploy/09_mil_program.ipynb #09_mil_program-008
 def value_type(
     value:Any, # ValueType of a program
-) -> tuple[NumberType,tuple[int,...]]: # And the shape
-    "What a value is declared as."
+) -> tuple[NumberType,tuple[int,...]]: # Type, shape
+    "The declared type and shape of a value."
     tensor = value.tensorType
     kind, shape = TYPES.get(tensor.dataType), tuple(d.constant.size for d in tensor.dimensions)
     if value.WhichOneof('type') != 'tensorType' or kind is None or any(
@@ -79,8 +79,8 @@ LARGEST_TENSOR = 1 << 28  # numbers; the first convolution of YOLOv10x gives 8 m
 def constant(
     value:Any,     # Value of a program
     weights:bytes, # Its weight file
-) -> Tensor|str: # float32, int64 or bool; a word
-    "A value that is written down."
+) -> Tensor|str: # float32, int64 or bool; a string
+    "Read a constant of a program."
     kind, shape = value_type(value.type)
     if value.WhichOneof('value') == 'blobFileValue':
         if value.blobFileValue.fileName != WEIGHT_FILE:
@@ -101,12 +101,12 @@ def _immediate(tensor:Any, kind:NumberType, shape:tuple[int,...]) -> Tensor|str:
 
 # %% ../../nbs/60_deploy/09_mil_program.ipynb #09_mil_program-012
 def _numbers(value:Tensor) -> Any:
-    "A constant as Python numbers: what depends on the images cannot decide about shapes."
+    "A constant as Python numbers; shapes must not depend on the images."
     if value.is_meta: raise ValueError('has a shape that depends on the images')
     return value.tolist()
 
 def _only(**asked:Any):
-    "What programs of ours always say."
+    "Refuse values that our programs never use."
     for name, (value, usual) in asked.items():
         if value != usual: raise ValueError(f'asks for {name} {one_line(value, 60)}, {usual} is what can be run')
 
@@ -170,7 +170,7 @@ OPERATIONS:dict[str,Callable] = {
 
 # %% ../../nbs/60_deploy/09_mil_program.ipynb #09_mil_program-018
 class Earlier(str):
-    "Of an earlier result."
+    "The name of an earlier result."
 
 class Step(NamedTuple):
     "An operation to run."
@@ -180,16 +180,16 @@ class Step(NamedTuple):
 
 # %% ../../nbs/60_deploy/09_mil_program.ipynb #09_mil_program-019
 class Quantised(NamedTuple):
-    "What a program has of a weight."
+    "A quantised weight of a program."
     codes:Tensor     # int64; out, in/groups, height, width
-    scale:Tensor     # float32, exactly what FP16 can say; out, 1, 1, 1, or of grouped input channels
+    scale:Tensor     # float32, exact in FP16; out, 1, 1, 1, or of grouped input channels
     bits:int
 
 QUANTISED = 'constexpr_blockwise_shift_scale'  # integers times a scale per output channel or group of input channels
 LISTS = {'values'}  # inputs that are a list of values
 
 def _held(tensor:Tensor, kind:NumberType, shape:tuple[int,...], half:bool=True) -> Tensor:
-    "A result as memory has it."
+    "A result of the declared shape, rounded as in memory."
     if tuple(tensor.shape) != shape:
         raise ValueError(f'gives a result the shape {list(tensor.shape)} where {one_line(list(shape), 60)} is declared')
     return tensor.half().float() if half and kind.name == 'fp16' else tensor
@@ -207,10 +207,10 @@ class Program:
 
     @torch.no_grad()
     def run(self,
-        images_13hw:Tensor, # Of the size that it insists on
+        images_13hw:Tensor, # Of the program's input size
         half:bool=True,     # Round activations to FP16 where the program says so
     ) -> list[Tensor]: # Its outputs
-        "Compute what the program says."
+        "Run the program."
         last = {v: i for i, s in enumerate(self.steps) for vs in s.given.values() for v in vs if isinstance(v, Earlier)}
         known = {self.input[0]: _held(images_13hw, *self.input[1:], half)}
         for i, step in enumerate(self.steps):
@@ -226,7 +226,7 @@ def _computed(step:Step, known:dict[str,Tensor|str]) -> tuple[Tensor,...]:
     found = OPERATIONS[step.kind](**{k: vs if k in LISTS else vs[0] for k, vs in given.items()})
     return found if isinstance(found, tuple) else (found,)
 
-COMPUTED = {'x', 'y', 'weight', 'bias', 'values', 'indices'}  # inputs that are computed with; the others say how
+COMPUTED = {'x', 'y', 'weight', 'bias', 'values', 'indices'}  # inputs that are computed with; the others are settings
 
 def _shapes_only(program:Program) -> Program:
     used = {v for step in program.steps for k in COMPUTED & step.given.keys() for v in step.given[k]}
@@ -234,14 +234,14 @@ def _shapes_only(program:Program) -> Program:
     return replace(program, constants=program.constants | away)
 
 def _check_steps(program:Program):
-    "Every step once, without a number."
+    "Run every step once, on shapes alone."
     try: _shapes_only(program).run(torch.zeros(program.input[2], device='meta'))
     except (RuntimeError, TypeError, LookupError, AttributeError, OverflowError) as e:
         raise ValueError(f'cannot be run: {one_line(e, 200)}') from None
 
 # %% ../../nbs/60_deploy/09_mil_program.ipynb #09_mil_program-022
 def _take(program:Program, op:Any, weights:bytes):
-    "One operation of a block: a constant, a weight, or a step."
+    "Add one operation of a block: a constant, a weight, or a step."
     results = [(o.name, *value_type(o.type)) for o in op.outputs]
     if op.blocks or not results or op.type not in {'const', QUANTISED, *OPERATIONS}:
         raise ValueError(f'has the operation {one_line(op.type, 60)}')
@@ -277,7 +277,7 @@ def _scale_shape(weight:Quantised) -> tuple[int,...]:
 def read_program(
     function:Any,  # `main` of an ML program
     weights:bytes, # Its weight file
-) -> Program: # Each step can be run; `ValueError` says why not
+) -> Program: # Each step can be run; otherwise `ValueError` gives the reason
     "Read a program, and check that it can be run."
     if len(function.inputs) != 1 or len(function.block_specializations) != 1:
         raise ValueError('should take images, and have one block')

@@ -13,7 +13,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from .onnx_file import onnx_constants
 
 # %% ../../nbs/60_deploy/11_npu_rules.ipynb #npu_rules-005
-BLOCK_MULTIPLES = {2: 16, 4: 8, 8: 4}  # bits -> what the size of a block must be a multiple of
+BLOCK_MULTIPLES = {4: 8, 8: 4}  # bits -> number that must divide the size of a block
 NATIVE_BLOCKS, NATIVE_OUTPUTS = (32, 64, 128), 32
 _WIDTHS = {TensorProto.INT4: 4, TensorProto.INT8: 8}
 
@@ -61,7 +61,7 @@ def _layer(conv:NodeProto, made_by:dict[str,NodeProto], known:dict[str,TensorPro
 def npu_layers(
     model:ModelProto, # Of an exported file, see `read_onnx`
 ) -> list[NpuLayer]: # Its convolutions, in the order of the graph
-    "What each convolution has and lacks."
+    "Which rules each convolution meets, and why not the others."
     made_by = {n.output[0]: n for n in model.graph.node if n.op_type == 'DequantizeLinear'}
     known = onnx_constants(model)
     return [_layer(n, made_by, known) for n in model.graph.node if n.op_type == 'Conv']

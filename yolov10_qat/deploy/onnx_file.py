@@ -45,7 +45,7 @@ RAW_OUTPUT = 'raw'
 
 # %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-006
 class OneOutput(nn.Module):
-    "A network that answers with one output, to be traced or compared."
+    "A network with one output, to be traced or compared."
     def __init__(self,
         network:nn.Module, # YOLOv10 in evaluation mode, whole or with one head
         output:str,        # One of `HEAD_OF`
@@ -56,7 +56,7 @@ class OneOutput(nn.Module):
     def forward(self,
         images_n3hw:Tensor, # RGB, 0 to 1
     ) -> tuple[Tensor,Tensor]: # The output; boxes and scores of all anchors, (n, 4+c, a)
-        "One head, decoded."
+        "Decode one head."
         answers = self.network(images_n3hw)[1]
         head = HEAD_OF[self.output]
         raw = raw_output(self.network, answers if head in answers else {head: answers}, head)
@@ -71,7 +71,7 @@ def _centred(raw:Tensor) -> Tensor:
     return torch.cat([(left_top + right_bottom)/2, right_bottom - left_top, scores], 1)
 
 def _filled(rows:Tensor, count:int) -> Tensor:
-    "Anchors, and as many more that score 0: there are enough to choose from at any size."
+    "Anchors, and `count` more that score 0, so that there are enough to choose from at any size."
     return torch.cat([rows, rows.new_zeros(rows.shape[0], count, rows.shape[2])], 1)
 
 # %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-009
@@ -113,7 +113,7 @@ def _grid_nodes(last:Detect) -> tuple[list[TensorProto],list[NodeProto]]:
 
 # %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-010i
 def _compute_grid(graph:GraphProto, last:Detect):
-    "Put the nodes of `_grid_nodes` in the place of what the tracer wrote out."
+    "Replace the constants that the tracer wrote with the nodes of `_grid_nodes`."
     known = {'grid.anchors': last.anchors.numpy().ravel(), 'grid.strides': last.strides.numpy().ravel()}
     tensors, added = _grid_nodes(last)
     for node in list(graph.node):
@@ -142,14 +142,14 @@ def _trace(network:OneOutput, imgsz:int, opset:int, dynamic:bool, write:Callable
     return _without_prefix(model)
 
 def _without_prefix(model:ModelProto) -> ModelProto:
-    "Tensors are called as in the checkpoint."
+    "Name tensors as in the checkpoint."
     def short(name): return name.removeprefix('network.')
     for tensor in model.graph.initializer: tensor.name = short(tensor.name)
     for node in model.graph.node: node.input[:], node.output[:] = map(short, node.input), map(short, node.output)
     return model
 
 # %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-012
-ONNX_TYPES = {4: TensorProto.INT4, 8: TensorProto.INT8}  # bits -> type of a whole number
+ONNX_TYPES = {4: TensorProto.INT4, 8: TensorProto.INT8}  # bits -> type of integer
 
 class _Stored(NamedTuple):
     "How a weight is stored, and the node that makes a float tensor of it."
@@ -173,13 +173,13 @@ def _halves(layer:DeployedLayer) -> _Stored:
 # %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-013
 def _store(
     model:ModelProto,                # Traced; changed in place
-    layers:list[DeployedLayer],              # Whose weights are stored otherwise
+    layers:list[DeployedLayer],              # Whose weights are replaced
     how:Callable[[DeployedLayer],_Stored],   # `_integers` or `_halves`
 ) -> ModelProto: # The same
     graph, weights = model.graph, {f"{layer.entry['name']}.weight": how(layer) for layer in layers}
     kept = [t for t in graph.initializer if t.name not in weights] + [
         t for stored in weights.values() for t in stored.tensors]
-    # the tracer makes equal tensors one, and the others an Identity of it
+    # the tracer stores equal tensors once, and makes the others an Identity of that one
     rest = [n for n in graph.node if n.output[0] not in weights]
     added = [helper.make_node(s.operator, [t.name for t in s.tensors], [name], f'/{name}/{s.operator}', **s.attributes)
              for name, s in weights.items()]
@@ -194,7 +194,7 @@ def onnx_model(
     dialect:str,         # One of `DIALECTS`
     output:str='one2one',  # One of `HEAD_OF`, of the head that was deployed
     imgsz:int=640,       # Side of the square input, pixels
-    opset:int|None=None, # None: the dialect's own choice
+    opset:int|None=None, # None: the dialect's default
     dynamic:bool=False,  # Batch, height and width are free
 ) -> ModelProto: # Without metadata
     "The graph of a deployed network."
@@ -211,13 +211,13 @@ def half_precision(
     found:Deployment,  # The network
     model:ModelProto,  # Its `onnx-fp32`; not changed
 ) -> ModelProto: # The same with convolution weights in 16 bits
-    "What the size of a file is compared with, besides FP32."
+    "Model with weights in FP16; the size of a file is compared with it and with FP32."
     return _store(deepcopy(model), [x for x in found.layers if x.entry['bits']], _halves)
 
 def _export_plain(network, args, file, **how): torch.onnx.export(network, args, file, **how)
 
 def _export_qcdq(network, args, file, **how):
-    from brevitas.export import export_onnx_qcdq  # its import has a warning to give, which is silenced around tracing
+    from brevitas.export import export_onnx_qcdq  # its import warns; warnings are silenced during tracing
     export_onnx_qcdq(network, args=args, export_path=file, **how)
 
 def _export_qonnx(network, args, file, **how):
@@ -232,7 +232,7 @@ ONNX_KEY, DIGEST_KEY = 'yolov10_qat_onnx', 'yolov10_qat_digest'
 def onnx_digest(
     model:ModelProto, # Not changed
 ) -> str: # 64 hexadecimal digits
-    "What an edit would change."
+    "Digest of the whole file, except for the digest itself."
     bare = ModelProto()
     bare.CopyFrom(model)
     kept = [p for p in model.metadata_props if p.key != DIGEST_KEY]
@@ -244,7 +244,7 @@ def onnx_digest(
 def describe(
     model:ModelProto,   # From `onnx_model`; changed in place
     found:Deployment,   # What it was made from
-    dialect:str,        # As for `onnx_model`, and the rest too
+    dialect:str,        # As for `onnx_model`
     output:str,         # One of `HEAD_OF`
     imgsz:int,          # Pixels
     dynamic:bool,       # Whether sizes are free
@@ -283,7 +283,7 @@ class OnnxFacts(Header):
 _NAMES, _STRIDE = TypeAdapter(ClassNames), TypeAdapter(Annotated[int, Field(ge=1, le=1024)])
 
 def _literal(text:str, kind:TypeAdapter, place:str) -> Any:
-    "What Ultralytics writes as a Python literal."
+    "A value that Ultralytics writes as a Python literal."
     try: return kind.validate_python(ast.literal_eval(text[:1 << 22]), strict=True)
     except ValidationError as e: raise ValueError(f'{place}: {first_problem(e)}') from None
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
@@ -304,13 +304,13 @@ def _tensors(graph:GraphProto) -> Iterator[TensorProto]:
         yield from attribute.tensors
 
 def _graph_problem(model:ModelProto) -> str: # Empty: none
-    "What is asked before onnxruntime sees a graph."
+    "Find faults of a graph before onnxruntime sees it."
     graph, ours = model.graph, ('qonnx', 'onnx.brevitas')
     if any(t.external_data or t.data_location == TensorProto.EXTERNAL for t in _tensors(graph)):
         return 'keeps numbers in another file'
     if model.functions or graph.sparse_initializer or any(a.type in _NESTED for n in graph.node for a in n.attribute):
         return 'has graphs or sparse tensors within its graph'
-    domains = {n.domain for n in graph.node if n.domain}  # bytes, where they are no UTF-8
+    domains = {n.domain for n in graph.node if n.domain}  # bytes, where they are not UTF-8
     if strange := [d for d in domains if isinstance(d, bytes) or not f'{d}.'.startswith(tuple(f'{o}.' for o in ours))]:
         return f'has an operator of the domain {one_line(strange[0], 60)}'
     kinds = [(i.name, i.type.tensor_type.elem_type, len(i.type.tensor_type.shape.dim)) for i in graph.input]
@@ -321,7 +321,7 @@ def _graph_problem(model:ModelProto) -> str: # Empty: none
 # %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-021
 def read_onnx(
     path:Path|str, # From `save_onnx`
-) -> tuple[dict[str,Any],ModelProto]: # What it says of itself, Ultralytics' entries among it; the model
+) -> tuple[dict[str,Any],ModelProto]: # Its metadata, including entries of Ultralytics; the model
     "Open an exported ONNX file and check that it is whole."
     if not Path(path).is_file(): raise FileNotFoundError(f'no exported file {path}; name an existing file')
     if Path(path).stat().st_size > LARGEST_ONNX: raise CheckpointError(f'{path} is larger than {LARGEST_ONNX:,} bytes')
@@ -342,7 +342,7 @@ def read_onnx(
 def onnx_constants(
     model:ModelProto, # Any
 ) -> dict[str,TensorProto]: # Name -> value
-    "Initialisers, and what nodes hold as constants."
+    "Initialisers, and the values of constant nodes."
     found = {t.name: t for t in model.graph.initializer}
     return found | {n.output[0]: n.attribute[0].t for n in model.graph.node if n.op_type == 'Constant'}
 
@@ -375,19 +375,19 @@ def plain_onnx(
 def session(
     model:ModelProto,  # Of any dialect
 ) -> onnxruntime.InferenceSession: # Outputs `output0` and `raw`, on the CPU
-    "Run a model with its raw output in sight."
+    "Open a model to be run, with `raw` as an output too."
     shown = deepcopy(plain_onnx(model))
     shown.graph.output.append(helper.make_tensor_value_info(RAW_OUTPUT, TensorProto.FLOAT, None))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # its fallback would print what is wrong, and try the same once more
+    # its fallback would print the error and try the same again
     return onnxruntime.InferenceSession(shown.SerializeToString(), options, providers=['CPUExecutionProvider'],
                                         enable_fallback=0)
 
 # %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-025a
 @contextmanager
 def _blamed(path:Path|str) -> Iterator[None]:
-    "What a runtime has against a file, in one line."
+    "Report an error of a runtime in one line that names the file."
     try: yield
     except Exception as e: raise CheckpointError(f'{path} cannot be run: {one_line(e, 200)}; export it again') from None
 
@@ -405,7 +405,7 @@ class OnnxDetector:
         with _blamed(path): self.session = start()
 
     @staticmethod
-    def _open(path:Path|str) -> tuple[dict[str,Any],Callable[[],Any]]: # What it says of itself; starts its runtime
+    def _open(path:Path|str) -> tuple[dict[str,Any],Callable[[],Any]]: # Its metadata; starts its runtime
         facts, model = read_onnx(path)
         return facts, lambda: session(model)
 
@@ -428,12 +428,12 @@ class OnnxDetector:
         return {self.heads[0]: self._choose(raw) if self.output == 'raw' else output}
 
     def _choose(self, raw:Tensor) -> Tensor:
-        "What a `one2one` file does inside."
+        "Choose the best detections, as a `one2one` file does itself."
         return Detect.postprocess(_Chooser(len(self.names)), raw.permute(0, 2, 1))
 
 # %% ../../nbs/60_deploy/04_onnx_file.ipynb #04_onnx_file-027
 class _Chooser:
-    "As much of a detection head as choosing needs."
+    "The parts of a detection head that choosing needs."
     max_det, agnostic_nms, export, format, dynamic = Detect.max_det, False, False, None, False
     _gather, get_topk_index, _grouped_topk = Detect._gather, Detect.get_topk_index, staticmethod(Detect._grouped_topk)
     def __init__(self, nc:int): self.nc = nc

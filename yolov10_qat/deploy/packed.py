@@ -64,9 +64,9 @@ PACKED_KEY = 'yolov10_qat_packed'
 
 def digest(
     tensors:dict[str,Tensor], # Of a packed file
-    header:dict[str,Any],     # The same; its own digest does not count
+    header:dict[str,Any],     # Of the same file; its own digest is left out
 ) -> str: # 64 hexadecimal digits
-    "What an edit would change."
+    "Digest of the tensors and, since version 2, of the header."
     values = state_sha256(dict(sorted(tensors.items())))
     if header['version'] == 1: return values
     bare = {k: v for k, v in header.items() if k != 'digest'}
@@ -77,7 +77,7 @@ def digest(
 def packed_tensors(
     layers:list[DeployedLayer], # Of a deployment
 ) -> dict[str,Tensor]: # Name -> tensor, as stored
-    "What goes into the file."
+    "The tensors of a packed file."
     found = {}
     for layer in layers:
         e = layer.entry
@@ -97,11 +97,11 @@ def save_packed(
     grouped = any(e.get('group_size') for e in found.manifest)
     header = dict(version=PACKED_VERSION if grouped else 2, **found.facts, imgsz=found.imgsz, layers=found.manifest,
                   manifest_sha256=manifest_sha256(found.manifest))
-    header = json.loads(json.dumps(header))  # as it is read: keys are texts
+    header = json.loads(json.dumps(header))  # as it will be read: keys are strings
     header['digest'] = digest(tensors, header)
     def fill(part):
         save_file(tensors, part, {PACKED_KEY: json.dumps(header)})
-        part.chmod(0o644)  # safetensors keeps it to its owner, but it is made to be passed on
+        part.chmod(0o644)  # safetensors lets only the owner read it, but it is meant to be passed on
     return replace_file(path, fill)
 
 # %% ../../nbs/60_deploy/03_packed.ipynb #03_packed-012a
@@ -113,7 +113,7 @@ class PackedHeader(Header):
     imgsz:int|None = Field(None, ge=1, le=16384)
     digest:Sha256
 
-def _header(path:Path|str, text:str|None) -> dict[str,Any]: # As `json.loads`, which is what the digest was made of
+def _header(path:Path|str, text:str|None) -> dict[str,Any]: # From `json.loads`: the digest was computed from this
     check_header(path, PACKED_KEY, text, PackedHeader, CheckpointError)
     return json.loads(text or '')
 
@@ -128,7 +128,7 @@ def _expected(entry:dict[str,Any]) -> dict[str,tuple[str,list[int]]]: # Name -> 
     return parts | {f'{name}.codes': ('U8', [length]), f'{name}.scale': ('F32', scale)}
 
 def _check_tensors(path:Path|str, layers:list[dict[str,Any]], found:dict[str,tuple[str,list[int]]]):
-    "Names, types and shapes, before a number is read."
+    "Check names, types and shapes before any number is read."
     expected = {k: v for entry in layers for k, v in _expected(entry).items()}
     if len({e['name'] for e in layers}) < len(layers): raise CheckpointError(f'{path}: layers: one is there twice')
     missing = [k for k in expected if k not in found and not k.endswith('.bias')]
@@ -164,7 +164,7 @@ def packed_network(
     header:dict[str,Any],     # From `read_packed`
     tensors:dict[str,Tensor], # The same
 ) -> DetectionModel: # Plain, NMS-free, evaluation mode
-    "The network of a packed file that is open."
+    "The network of a packed file that was read."
     def layer(e):
         scale, weight, bias = (tensors.get(f"{e['name']}.{part}") for part in ('scale', 'weight', 'bias'))
         codes = torch.from_numpy(

@@ -33,17 +33,17 @@ from ..quant.layers import deployable
 from ..runs.summary import Parity
 
 # %% ../../nbs/60_deploy/06_parity.ipynb #06_parity-005
-RAW_IMAGES = 16        # whose raw outputs are compared
-PARITY_IMAGES = 500    # that AP is compared on
+RAW_IMAGES = 16        # images whose raw outputs are compared
+PARITY_IMAGES = 500    # images that AP is compared on
 RAW_TOLERANCE = 1e-3   # share of the range of a raw output
-BOX_RANGE = 1.         # pixels; what the range of boxes counts as, at least
-SCORE_RANGE = .01      # the same of scores, 0 to 1
+BOX_RANGE = 1.         # pixels; the range of boxes counts as at least this
+SCORE_RANGE = .01      # the same for scores, 0 to 1
 AP_TOLERANCE = 1e-3
-HALF_TOLERANCE, HALF_AP_TOLERANCE = .1, .05  # the same of a file that computes in FP16
+HALF_TOLERANCE, HALF_AP_TOLERANCE = .1, .05  # the same for a file that computes in FP16
 
 # %% ../../nbs/60_deploy/06_parity.ipynb #06_parity-006
 class Reference:
-    "The network in torch, on some images: what exported files are held against."
+    "The network in torch, on some images; exported files are compared with it."
     def __init__(self,
         model:nn.Module, # Quantised, both heads; not changed
         view:View,       # Data to compare on
@@ -77,7 +77,7 @@ def raw_difference(
     expected:Tensor, # (n, 4+c, a)
     found:Tensor,    # The same shape
 ) -> tuple[float,float]: # Boxes, scores: largest absolute difference as a share of the range of `expected`
-    "How far raw outputs are apart; a range counts as `BOX_RANGE` or `SCORE_RANGE` at least."
+    "How far apart raw outputs are; a range counts as at least `BOX_RANGE` or `SCORE_RANGE`."
     def share(a, b, least): return float((a - b).abs().max()/(a.max() - a.min()).clamp_min(least))
     return share(expected[:, :4], found[:, :4], BOX_RANGE), share(expected[:, 4:], found[:, 4:], SCORE_RANGE)
 
@@ -95,7 +95,7 @@ def parity(
     path:Path|str,        # Exported file
     output:str,           # One of `HEAD_OF`
     reference:Reference,  # The network in torch
-) -> tuple[Parity,HeadScores]: # What was measured; the scores of the file
+) -> tuple[Parity,HeadScores]: # The measurements; the scores of the file
     "Compare a file with the network in torch; raise `CheckpointError` when they are not the same model."
     detector, head = open_detector(path), HEAD_OF[output]
     boxes, scores = raw_difference(reference.raw(output), _raw_of(detector, output, reference.images))
@@ -121,9 +121,9 @@ def _check_share(file:str, name:str, value:float, most:float, images:int):
 def check_package(
     path:Path|str,       # Core ML package
     found:Deployment,    # What it was made from
-    images_n3hw:Tensor,  # Of its size
+    images_n3hw:Tensor,  # Of its input size
 ) -> None:
-    "Refuse a package that holds other weights than the checkpoint, or whose graph computes something else with them."
+    "Refuse a package with other weights than the checkpoint, or whose graph computes something else with them."
     facts, program = read_coreml(path)
     layers = package_layers(program, facts['layers'])
     check_weights_back(path, found.layers, layers)

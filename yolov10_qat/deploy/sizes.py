@@ -85,7 +85,7 @@ def latency(
     floating:ModelProto|bytes,  # The same in floating point
     image_13hw:Tensor,          # One image
 ) -> Latency: # Medians
-    "Milliseconds an image takes, in turns with FP32."
+    "Milliseconds per image, in turns with FP32."
     sessions = [LiteSession(m) if isinstance(m, bytes) else session(m) for m in (model, floating)]
     took = [[_once(s, image_13hw.numpy()) for s in sessions] for _ in range(TURNS+1)][1:]  # the first warms up
     own, fp32 = (median(column)*1e3 for column in zip(*took))

@@ -20,7 +20,7 @@ from .coco_ap import load_detections
 
 # %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-005
 class _Matched(NamedTuple):
-    "What pycocotools makes of one class."
+    "The matches of one class by pycocotools."
     image_d:np.ndarray     # Index of the image of each detection
     right_td:np.ndarray    # It found an object that counts
     counted_td:np.ndarray  # It counts: neither on a crowd nor on another ignored object
@@ -80,7 +80,7 @@ def _area(weights_bd:np.ndarray, counted_bd:np.ndarray, places:np.ndarray, objec
     return (np.diff(reached, axis=1, prepend=0)*envelope).sum(axis=1)
 
 # %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-012
-SAMPLES_AT_ONCE = 2_000_000  # draws x detections held in memory
+SAMPLES_AT_ONCE = 2_000_000  # draws x detections in memory
 
 def _weighted_ap(classes:list[_Matched], weights_bn:np.ndarray) -> np.ndarray:
     "Mean over the classes of AP in each draw (b,)."
@@ -88,7 +88,7 @@ def _weighted_ap(classes:list[_Matched], weights_bn:np.ndarray) -> np.ndarray:
         parts = np.array_split(weights_bn, 1 + weights_bn.shape[0]*m.image_d.size//SAMPLES_AT_ONCE)
         return np.concatenate([_class_ap(m, part) for part in parts])
     ap_cb = np.array([of_all_draws(m) for m in classes])
-    # a draw without any object says 0 for both
+    # a draw without any object gives 0 for both
     return np.nansum(ap_cb, axis=0)/np.maximum(1, (~np.isnan(ap_cb)).sum(axis=0))
 
 # %% ../../nbs/55_evaluate/02_bootstrap.ipynb #02_bootstrap-019
@@ -101,7 +101,7 @@ def resampled_ap(
     resamples:int=RESAMPLES,            # Draws
     seed:int=0,                         # Of the draws
 ) -> tuple[np.ndarray,int]: # APs (1 + resamples,), the first on the images as they are; how many images there are
-    "AP on images drawn again, 0 to 1."
+    "AP on resampled images, 0 to 1."
     classes = _matched(annotations, detections)
     if not classes: raise ValueError(f'{annotations} has no object to find; an AP is not defined')
     weights_bn = _draws(len(classes[0].objects_n), resamples, seed)

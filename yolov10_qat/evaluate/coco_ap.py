@@ -26,7 +26,7 @@ STATS = ('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl')  # COCOeval.stats[:6]
 
 @dataclass(frozen=True)
 class CocoScores:
-    "What pycocotools says of a set of detections."
+    "The scores of a set of detections by pycocotools."
     overall:dict[str,float|None]     # `STATS` -> 0 to 1
     per_class:list[dict[str,Any]]    # category_id, name, instances (without crowds), images, AP, AP50
 
@@ -52,7 +52,7 @@ def _refereed(annotations, detections) -> CocoScores:
 
 # %% ../../nbs/55_evaluate/01_coco_ap.ipynb #01_coco_ap-011
 def _stand_in(annotations):
-    "The annotations in hotcoco; None where it is not installed or would read them otherwise."
+    "The annotations in hotcoco; None if it is not installed or would read them differently."
     if not hotcoco: return None
     try: truth = hotcoco.COCO(str(annotations))
     except ValueError: return None
@@ -83,7 +83,7 @@ def load_detections(
     truth,       # `COCO` of the annotations, of pycocotools or of hotcoco
     detections,  # As in `coco_scores`
 ): # `COCO` of the detections
-    "Detections as COCO's code wants them; refused where an image is not annotated."
+    "Detections as COCO's code wants them; refused if an image is not annotated."
     if isinstance(detections, (str, Path)): detections = json.loads(Path(detections).read_text(encoding='utf-8'))
     annotated = set(truth.getImgIds())
     if strange := {d['image_id'] for d in detections} - annotated:

@@ -20,7 +20,7 @@ from ..runs.summary import ClassShift, Confidence, ScoreCurve, ScoreShift
 MATCH = .5  # intersection over union that a detection needs to find an object
 
 class _State(NamedTuple):
-    "Detections of a model that count, one an entry."
+    "Detections of a model that count, one per entry."
     class_d:np.ndarray   # Index of the class
     image_d:np.ndarray   # Index of the image
     score_d:np.ndarray   # 0 to 1
@@ -104,7 +104,7 @@ def confidence_shift(
     annotations:Path|str, # COCO annotation file
     before,               # COCO results of the float model, or their file
     after,                # The same of the quantised one, on the same images
-    rung:str,             # What the second one is: ptq, qat_ema, ...
+    rung:str,             # State of the second one: ptq, qat_ema, ...
     *,
     resamples:int=300,    # Draws of images, for intervals
     seed:int=0,           # Of the draws

@@ -37,7 +37,7 @@ class Detector(Protocol):
     heads:tuple[str,...]    # those of `HEADS` that it has
     names:dict[int,str]     # class index -> name
     stride:int              # input sides must be multiples of it
-    imgsz:int|None          # side of the square input that it insists on; None: any size
+    imgsz:int|None          # side of the square input that it requires; None: any size
     device:torch.device     # where images have to be
 
     def __call__(self,
@@ -48,10 +48,10 @@ class Detector(Protocol):
 # %% ../../nbs/55_evaluate/03_heads.ipynb #03_heads-006
 def raw_output(
     model:nn.Module,       # YOLOv10 in evaluation mode
-    answers:dict[str,Any], # What its forward gives besides the detections
+    answers:dict[str,Any], # Further output of its forward, beside the detections
     head:str,              # One of `HEADS`
 ) -> Tensor: # (n, 4+c, a): boxes (one2one: xyxy, one2many: xywh; pixels) and scores (0 to 1) of all anchors
-    "Decode one head, before anything is chosen."
+    "Decode one head, before detections are selected."
     last = model.model[-1]
     last.end2end = head == 'one2one'
     return last._inference(answers[head])
@@ -148,7 +148,7 @@ class HeadScores:
 
 # %% ../../nbs/55_evaluate/03_heads.ipynb #03_heads-011b
 class _InDataOrder:
-    "A detector whose classes are counted as the data count them."
+    "A detector whose classes are numbered as in the data."
     def __init__(self, detector:Detector, order:tuple[int,...]):
         self.detector, self.order = detector, list(order)
         self.heads, self.stride, self.imgsz, self.device = (detector.heads, detector.stride, detector.imgsz,
@@ -177,8 +177,8 @@ def evaluate(
     device:str='cpu',   # Ultralytics device string, for a network in torch
     *,
     workers:int=0,      # Data loading processes
-    label:str='model',  # What the progress is called
-    rect:bool=True,     # Inputs as narrow as the images allow; False: squares, as exported files want them
+    label:str='model',  # Name shown with the progress
+    rect:bool=True,     # Inputs as narrow as the images allow; False: squares, as exported files need them
 ) -> dict[str,HeadScores]: # By head
     "Score every head of a model on the validation images of a view."
     detector = _in_data_order(TorchDetector(model, device) if isinstance(model, nn.Module) else model, view)
@@ -216,7 +216,7 @@ def validation_view(
     coco_root:Path|str,        # COCO-format data
     folder:Path|str,           # Where the view goes
     names:dict[int,str],       # Classes of the model
-    model:str,                 # What it is called, for errors
+    model:str,                 # Its name, for errors
     *,
     val_split:str='val2017',   # Image folder, and the name in instances_NAME.json
     val_max_images:int=0,      # 0 for all

@@ -20,14 +20,14 @@ from ..runs.draws import Draws
 from ..runs.summary import RUNGS, Selection, SelectionScore, ShareInterval
 
 # %% ../../nbs/55_evaluate/04_rungs.ipynb #04_rungs-005
-# referee, validator; the referee again, of what onnxruntime detected
+# referee, validator; the referee again, on the detections of onnxruntime
 SOURCES = ('pycocotools', 'ultralytics_val', 'onnxruntime')
 
 def save_scores(
     scores:HeadScores,  # Of one head
     rung:str,           # State of the model: fp, ptq, qat_raw, qat_ema, ...
     folder:Path|str,    # `evaluation/` of a run; must exist
-) -> Path: # The numbers; detections lie beside it
+) -> Path: # The numbers; detections are beside it
     "Write scores and detections of one rung."
     numbers = {'rung': rung} | {k: v for k, v in vars(scores).items() if k != 'detections'}
     if rung == 'export':
@@ -38,7 +38,7 @@ def save_scores(
 # %% ../../nbs/55_evaluate/04_rungs.ipynb #04_rungs-006
 def rungs_of(
     folder:Path|str, # `evaluation/` of a run
-) -> list[dict[str,Any]]: # One dict a rung, head and source, as `summary.Rung` wants them
+) -> list[dict[str,Any]]: # One dict per rung, head and source, as `summary.Rung` needs them
     "All scored states of a run, from disk."
     rungs = []
     for file in (scores_file(Path(folder), rung, head) for rung in RUNGS for head in HEADS):
@@ -54,7 +54,7 @@ def save_draws(
     folder:Path|str,        # `evaluation/` of a run, with the detections of the rung
     annotations:Path|str,   # Validation annotations of the run
 ) -> Path: # <rung>-one2one-draws.json
-    "Write the AP of a state on images drawn again: one2one head."
+    "Write the AP of a state on resampled images: one2one head."
     ap_b, images = resampled_ap(annotations, str(detections_file(Path(folder), rung, 'one2one')))
     draws = Draws(rung=rung, head='one2one', images=images, AP=ap_b.tolist())
     return write_atomic(draws_file(Path(folder), rung, 'one2one'), draws.model_dump_json() + '\n')

@@ -45,7 +45,7 @@ def heavy_tailed(
 
 # %% ../../nbs/90_pipeline/07_demo_weights.ipynb #07_demo_weights-006
 def train_base(
-    folder:Path|str, # Run folder; one that was interrupted goes on
+    folder:Path|str, # Run folder; an interrupted run in it goes on
     **changes,       # Fields of `RunConfig` that differ from the recipe
 ) -> Path: # The weights, in `folder`
     "Train, score and write base weights."

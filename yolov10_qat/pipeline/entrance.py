@@ -26,18 +26,18 @@ from ..runs.summary import load_summary
 # %% ../../nbs/90_pipeline/01_entrance.ipynb #01_entrance-005
 def yes_or_no(
     name:str,  # Of the parameter
-    value:Any, # True, or `yes`, `true`, `1`; or the contrary
-) -> bool: # What it says
-    "A switch that may have come as text."
+    value:Any, # True, or `yes`, `true`, `1`; or their opposites
+) -> bool: # What it means
+    "A switch that may be given as text."
     try: return TypeAdapter(bool).validate_python(value)
     except ValidationError: raise ConfigError(f'{name}={one_line(value, 60)}: must be true or false') from None
 
 def resolve(
-    given:dict[str,Any],       # Fields of `RunConfig` that were said
+    given:dict[str,Any],       # Fields of `RunConfig`
     resume:bool=False,         # Go on with the run in `given['run_root']`
-    file:Path|str|None=None,   # A saved run_config.yaml; what is said beside it wins
-) -> RunConfig: # Complete; of a resumed run the stored one, with what may change changed
-    "The configuration that is meant."
+    file:Path|str|None=None,   # A saved run_config.yaml; `given` takes precedence
+) -> RunConfig: # Complete; for a resumed run the stored one, with the changes that are allowed
+    "The configuration that given fields stand for."
     if not yes_or_no('resume', resume): return load_config(file, **given) if file else RunConfig(**given)
     if 'run_root' not in given: raise ConfigError('resume needs run_root: which run shall go on?')
     said = {k: v for k, v in given.items() if k != 'run_root'}
@@ -77,14 +77,14 @@ def check_limits() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (FILES_OPEN, hard))
 
 # %% ../../nbs/90_pipeline/01_entrance.ipynb #01_entrance-010
-ENTERED_VARIABLE = 'YOLOV10_QAT_ENTERED'  # id of the run that the process which started this one has entered
+ENTERED_VARIABLE = 'YOLOV10_QAT_ENTERED'  # id of the run that the parent process has entered
 LOCK_VARIABLE = 'YOLOV10_QAT_LOCK'        # descriptor of its lock
 
 class Entered(NamedTuple):
     "A run folder that is open."
     config:RunConfig  # paths absolute
     resume:bool
-    lock:RunLock      # held
+    lock:RunLock      # acquired
 
     @property
     def root(self) -> Path: "Its folder."; return Path(self.config.run_root)
@@ -94,7 +94,7 @@ class Entered(NamedTuple):
 
 # %% ../../nbs/90_pipeline/01_entrance.ipynb #01_entrance-016
 def _entered(root:Path) -> bool:
-    "Whether this very run was entered by the process that started this one."
+    "Whether the parent process has entered this very run."
     known = os.environ.get(ENTERED_VARIABLE)
     return bool(known) and Layout(root).summary.is_file() and load_summary(root).run_id == known
 

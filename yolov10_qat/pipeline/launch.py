@@ -41,7 +41,7 @@ def _beside(state:dict[str,Any]) -> str:
 
 # %% ../../nbs/90_pipeline/05_launch.ipynb #05_launch-006
 class _StageLine:
-    "One bar a stage, on a terminal."
+    "One bar per stage, on a terminal."
     def __init__(self,
         stream, # Terminal to draw on
     ):
@@ -62,9 +62,9 @@ class _StageLine:
             self.ended = state.get('epoch') == state.get('epochs')
 
     def close(self,
-        whole:bool=False, # Its stage came to its end, though nobody looked at the last step
+        whole:bool=False, # Its stage is complete, even if its last step was not seen
     ):
-        "End the line of the bar; a training that was ended early stays where it was."
+        "End the line of the bar; that of a training that was ended early stays where it was."
         try:
             if self.bar is not None:
                 if whole and self.ended: self.bar.update(self.bar.total - self.bar.n)
@@ -74,12 +74,12 @@ class _StageLine:
 
 # %% ../../nbs/90_pipeline/05_launch.ipynb #05_launch-006b
 class Bar(_StageLine):
-    "Draws the state of the run, one bar a stage."
+    "Draws the state of the run, one bar per stage."
     def show(self,
         state:dict[str,Any], # From `read_progress`
         said:list[str]=(),   # From `read_notes`
     ):
-        "Draw the latest state; what has been said since goes to standard output, above the bar."
+        "Draw the latest state; new notes go to standard output, above the bar."
         if self.gone: return
         try:
             for line in said[self.said:]: tqdm.write(several_lines(line))
@@ -97,7 +97,7 @@ class CellLine:
     def write(self, text:str):
         "Replace the line."
         if text.strip(): self.handle.update({'text/plain': text.strip()}, raw=True)
-    def flush(self): "Nothing waits."
+    def flush(self): "Nothing is buffered."
 
 def _stream():
     from IPython import get_ipython
@@ -120,7 +120,7 @@ _KERNEL = _START + 'from ipykernel.kernelapp import launch_new_instance\nlaunch_
 
 # %% ../../nbs/90_pipeline/05_launch.ipynb #05_launch-034
 def kernel_environment(
-    variables:dict[str,str|None], # What the kernel shall find beside ours; None: nothing by that name
+    variables:dict[str,str|None], # For the kernel, in addition to ours; None: not set
 ) -> dict[str,str]: # Of a process that runs `_START`
     "This process' environment, with imports made safe."
     python_path, here = os.environ.get('PYTHONPATH'), os.path.realpath('.')
@@ -151,11 +151,11 @@ def end_heartbeat(
     channel,              # `HBChannel` of jupyter_client
     patience_s:float=5.,  # Longest wait
 ):
-    "Instead of `HBChannel.stop`: ask again and again, but not for ever; the thread dies with the process."
+    "Instead of `HBChannel.stop`: ask repeatedly, but not forever; the thread dies with the process."
     channel._exit.set()
     deadline = time.monotonic()+patience_s
     while channel.is_alive() and time.monotonic() < deadline:
-        channel._running = False  # a thread that starts says True
+        channel._running = False  # a thread that starts sets it to True
         channel.join(.05)
     if not channel.is_alive(): channel.close()
 
@@ -188,7 +188,7 @@ class _Process:
         m._kernel_spec = KernelSpec(argv=[sys.executable, '-c', _KERNEL, '-f', '{connection_file}',
                                           '--IPKernelApp.ignore_cwd=True'], language='python')
         self.error, self.interrupted, self.process, self.ended, self.last_words = None, False, None, 0., ''
-        self.said = scratch/'kernel.txt'  # what it says outside of cells: libraries, or why it could not start
+        self.said = scratch/'kernel.txt'  # its output outside of cells: from libraries, or why it could not start
         m.start_kernel = partial(self._start, m.start_kernel, env=kernel_environment(variables), pass_fds=share)
 
     async def _start(self, start, **settings):
@@ -198,15 +198,15 @@ class _Process:
 
 # %% ../../nbs/90_pipeline/05_launch.ipynb #05_launch-043
 class _Stoppable(_Process):
-    "Signals to it, and its end."
+    "Sends signals to the process, and ends it."
     def send(self, number:int):
-        "Signal the kernel, if it lives; its end takes its workers with it."
+        "Signal the kernel, if it is alive; SIGKILL also goes to its workers."
         if self.process is None: return
         try: os.killpg(self.process.pid, number) if number == signal.SIGKILL else self.process.send_signal(number)
         except ProcessLookupError: pass
 
     def end(self):
-        "Kill it; the system may need a while to take its memory back."
+        "Kill it; the system may need a while to free its memory."
         self.send(signal.SIGKILL)
         try:
             if self.process is not None: self.process.wait(timeout=GRACE_S)
@@ -214,13 +214,13 @@ class _Stoppable(_Process):
 
     @property
     def forgotten(self) -> bool: # By the thread that talks to it
-        "Whether it ended a good while ago."
+        "Whether it ended more than `GRACE_S` seconds ago."
         if self.process.poll() is None if self.process else not self.interrupted: return False
         self.ended = self.ended or time.monotonic()
         return time.monotonic()-self.ended > GRACE_S
 
 # %% ../../nbs/90_pipeline/05_launch.ipynb #05_launch-042
-def _literal(path:Path) -> str:  # papermill fills in what stands in braces
+def _literal(path:Path) -> str:  # papermill substitutes names in braces
     return str(path).replace('{', '{{').replace('}', '}}')
 
 # %% ../../nbs/90_pipeline/05_launch.ipynb #05_launch-042z
@@ -239,7 +239,7 @@ class Kernel(_Stoppable):
         except BaseException as e: self.error = e
 
     def interrupt(self, *_):
-        "Signal handler: stop the run, softly at first."
+        "Signal handler: interrupt the run, and kill it if it does not stop."
         self.interrupted = True
         self.send(signal.SIGINT)
         timer = threading.Timer(PATIENCE_S, self.send, [signal.SIGKILL])
@@ -260,7 +260,7 @@ def _wait(kernel:Kernel, worker:threading.Thread, progress:Path):
         from IPython.display import clear_output
         clear_output()
 
-def _handlers(kernel:Kernel) -> dict[int,Any]:  # those that were there
+def _handlers(kernel:Kernel) -> dict[int,Any]:  # the previous ones
     if threading.current_thread() is not threading.main_thread(): return {}
     hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
     return {s: signal.signal(s, kernel.interrupt) for s in (signal.SIGINT, signal.SIGTERM, *hangup)}
@@ -269,7 +269,7 @@ def _handlers(kernel:Kernel) -> dict[int,Any]:  # those that were there
 def execute(
     template:Path,                   # Notebook with a cell of parameters
     parameters:dict[str,Any],        # For that cell
-    notebook:Path,                   # Where the executed copy goes, kept also when a cell failed
+    notebook:Path,                   # Where the executed copy goes, kept even if a cell fails
     variables:dict[str,str|None]={}, # What the kernel finds in its environment
     share:tuple[int,...]=(),         # Descriptors that it inherits
 ) -> Kernel: # Ended; `error` and `interrupted` say how
@@ -292,7 +292,7 @@ def execute(
 
 # %% ../../nbs/90_pipeline/05_launch.ipynb #05_launch-019
 def _failure(kernel:Kernel, folder:Path) -> tuple[str,str]:
-    "Class and message of what ended the notebook, if the kernel did not get to write it down."
+    "Class and message of the error that ended the notebook, if the kernel could not record it."
     if kernel.interrupted: return 'KeyboardInterrupt', 'interrupted'
     name = getattr(kernel.error, 'ename', type(kernel.error).__name__)
     if name == 'DeadKernelError':
@@ -301,9 +301,9 @@ def _failure(kernel:Kernel, folder:Path) -> tuple[str,str]:
 
 # %% ../../nbs/90_pipeline/05_launch.ipynb #05_launch-020
 def launch(
-    run:Entered, # From `enter`; its lock is shared with the kernel, and released in the end
-) -> tuple[RunSummary,int]: # What became of it; exit status: 0 completed, 1 crashed or could not start, 130 interrupted
-    "Execute one run in a notebook kernel and see to its report."
+    run:Entered, # From `enter`; its lock is shared with the kernel, and released at the end
+) -> tuple[RunSummary,int]: # Its summary; exit status: 0 completed, 1 crashed or could not start, 130 interrupted
+    "Execute one run in a notebook kernel and make sure that it has a report."
     root, lock = run.root, run.lock.descriptor
     try:
         kernel = execute(TEMPLATE, run.config.model_dump() | {'resume': run.resume}, Layout(root).notebook,
@@ -321,18 +321,18 @@ def _write_up(root:Path, kernel:Kernel):
     with open(Layout(root).log, 'a', encoding='utf-8') as log:
         log.write('\n'.join(getattr(kernel.error, 'traceback', None) or [repr(kernel.error)]) + '\n')
         log.write(kernel.last_words)
-    # here, because its plotting library doubles the time to the first sign of life
+    # here, because its plotting library doubles the time to the first output
     from yolov10_qat.report.page import render, write_summary_md
     write_summary_md(root)
     render(root)
 
 # %% ../../nbs/90_pipeline/05_launch.ipynb #05_launch-023
 class RunFailed(RuntimeError):
-    "A run did not come to its end; the message says why and where its report is."
+    "A run did not finish; the message says why, and where its report is."
 
 def start(
     resume:bool=False, # Go on with the run in `run_root`
-    **settings,        # Fields of `RunConfig`; with `resume` only `run_root` and what shall change
+    **settings,        # Fields of `RunConfig`; with `resume` only `run_root` and fields to change
 ):                     # `RunResult`, which shows itself as a card
     "Execute one run from a notebook."
     run = enter(resolve(settings, resume), resume)
@@ -346,7 +346,7 @@ def summarize(
     paths:list[Path], # Run roots, folders of them, results tables
     out:Path,         # Folder of the comparison, made if need be
 ) -> int: # Exit status: 0 done, 130 interrupted
-    "Compare runs in a notebook kernel; `out` holds the page and the executed notebook."
+    "Compare runs in a notebook kernel; the page and the executed notebook go to `out`."
     find_roots(paths)
     out = check_out(out)
     out.mkdir(parents=True, exist_ok=True)

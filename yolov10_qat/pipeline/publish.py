@@ -35,7 +35,7 @@ from ..runs.folder import portable_config
 
 # %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-005
 class PublishError(ValueError):
-    "A run that cannot be published so; the message says why and what to do."
+    "A run that cannot be published like this; the message says why and what to do."
 
 class Wanted(NamedTuple):
     "A checkpoint to publish."
@@ -84,7 +84,7 @@ RECORD_VERSION = 1
 def check_name(
     name:str, # Folder in reports/
 ):
-    "Refuse what is no plain folder name."
+    "Refuse a name that is not a plain folder name."
     if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9._-]{0,99}', name):
         raise PublishError(f"--name '{one_line(name, 60)}' is no plain folder name; use letters, digits, dots, "
                            "underscores and hyphens, 100 at most, and begin with a letter or digit")
@@ -95,7 +95,7 @@ class _PublishedFile(TypedDict):
     sha256:str
 
 class _Record(TypedDict):
-    "What `publication.json` holds that a later publication asks for."
+    "The fields of `publication.json` that a later publication needs."
     format_version:Literal[RECORD_VERSION]
     run_id:str
     files:list[_PublishedFile]
@@ -103,7 +103,7 @@ class _Record(TypedDict):
 # %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-011z
 def check_place(
     place:Path,  # Folder of the publication
-    run_id:str,  # Of the run that is to go there
+    run_id:str,  # Of the run to publish there
 ):
     "Refuse a folder that is not an untouched publication of the same run."
     beside = [place.with_name(f'.{place.name}.{end}') for end in ('part', 'old')]
@@ -212,7 +212,7 @@ def tried(
 
 # %% ../../nbs/90_pipeline/06_publish.ipynb #06_publish-021
 def _carry(source:Path, target:Path):
-    source = source.resolve()  # a link within the run: the file goes, not the link
+    source = source.resolve()  # a link within the run: the file is published, not the link
     target.parent.mkdir(parents=True, exist_ok=True)
     try: os.link(source, target)
     except OSError: shutil.copy2(source, target)  # another disk, or one without links
@@ -292,9 +292,9 @@ def _fill(run:Run, name:str, folder:Path, words:Iterable[str]|None):
 def publish(
     run_root:Path|str,                     # Folder of a run that has ended
     name:str,                              # Folder in `reports`
-    checkpoints:Iterable[str]|None=None,   # best, last, reestimated, corrected, every:N; None: all but snapshots
-    incomplete:bool=False,                 # A run without a result may be published, and is marked
-    reports:Path|str='reports',            # Where publications lie
+    checkpoints:Iterable[str]|None=None,   # Keys of `CHECKPOINT_KINDS` and every:N; None: all but snapshots
+    incomplete:bool=False,                 # A run without a result may be published, marked as such
+    reports:Path|str='reports',            # Folder of all publications
 ) -> Path: # The publication
     "Promote a run; a publication of the same run is replaced as a whole."
     check_name(name)

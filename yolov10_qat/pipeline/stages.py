@@ -33,7 +33,7 @@ log = logging.getLogger('yolov10_qat')
 def log_to(
     path:Path, # `run.log`
 ):
-    "Send what Ultralytics, Python's warnings and this package have to say to a file, and nothing to the notebook."
+    "Send the messages of Ultralytics and of this package, and Python's warnings, to a file, and none to the notebook."
     ultralytics.utils.VERBOSE = False  # switches its progress bars off
     logging.captureWarnings(True)
     handler = logging.FileHandler(path, encoding='utf-8')
@@ -45,14 +45,14 @@ def log_to(
         logger.propagate = False
 
 # %% ../../nbs/90_pipeline/03_stages.ipynb #03_stages-007
-# of this process, so that a cell can be run again
+# the locks of this process, so that a cell can be run again
 _LOCKS:weakref.WeakValueDictionary[Path,RunLock] = weakref.WeakValueDictionary()
 
 class Stages:
     "A run folder in use: timing, progress and failure of what happens in it."
     def __init__(self,
         config:RunConfig,   # What to run
-        resume:bool=False,  # Go on with what is in `config.run_root`
+        resume:bool=False,  # Go on with the run in `config.run_root`
     ):
         if old := _LOCKS.pop(Path(config.run_root).expanduser().resolve(), None): old.release()
         entered = enter(config, resume)

@@ -35,8 +35,8 @@ def norms(
 
 def norm_behind(
     model:nn.Module, # YOLOv10, plain or quantised
-) -> dict[str,str]: # Path of a convolution -> path of the batch norm behind it, where there is one
-    "Which batch norm takes the output of each convolution."
+) -> dict[str,str]: # Path of a convolution -> path of the batch norm after it, if there is one
+    "Which batch norm normalises the output of each convolution."
     blocks = [n for n,
               m in model.named_modules() if isinstance(m, Conv) and isinstance(getattr(m, 'bn', None), _BatchNorm)]
     return {f'{n}.conv': f'{n}.bn' for n in blocks}
@@ -50,7 +50,7 @@ def hold(
 
 # %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-013
 class Statistics(NamedTuple):
-    "What a batch norm knows of its input."
+    "What a batch norm has stored about its input."
     mean_c:Tensor  # Running mean
     var_c:Tensor   # Running variance, unbiased
     batches:Tensor # How many batches it has seen, a whole number
@@ -66,7 +66,7 @@ def statistics(
 @torch.no_grad()
 def set_statistics(
     model:nn.Module,             # Changed in place
-    stats:dict[str,Statistics],  # From `statistics`, of this model or one like it
+    stats:dict[str,Statistics],  # From `statistics`, of this model or one of the same structure
 ):
     "Write statistics into a model."
     found = norms(model)
@@ -115,16 +115,16 @@ def reestimate(
 
 # %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-025
 def _moved(kept:Statistics, seen:Statistics, rounded:Statistics) -> Statistics:
-    ratio_c = torch.where(seen.var_c > 0, rounded.var_c/seen.var_c, 1.)  # a channel that never varied says nothing
+    ratio_c = torch.where(seen.var_c > 0, rounded.var_c/seen.var_c, 1.)  # a channel that never varied has no ratio
     return Statistics(kept.mean_c + (rounded.mean_c - seen.mean_c), kept.var_c*ratio_c, kept.batches)
 
 class NormReference(NamedTuple):
-    "What the batch norms of a base know, and what they would know from some images alone."
+    "The statistics of a base, and those that it would have from some images alone."
     kept:dict[str,Statistics]
     seen:dict[str,Statistics]
 
 def reference(
-    base:nn.Module,           # Float network with statistics worth keeping; stays as it is
+    base:nn.Module,           # Float network with statistics worth keeping; it is not changed
     batches:Iterable[Tensor], # Images (n, 3, h, w), 0 to 1, on its device
 ) -> NormReference: # For `carry_over`
     "Measure a base once."
@@ -142,11 +142,11 @@ def carry_over(
     set_statistics(model, {n: _moved(base.kept[n], base.seen[n], rounded) for n, rounded in statistics(model).items()})
 
 # %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-034
-EPS = 1e-3  # what Ultralytics gives every batch norm
+EPS = 1e-3  # Ultralytics' value for every batch norm
 
 def divergence(
-    stored:dict[str,Statistics], # What the model would evaluate with
-    true:dict[str,Statistics],   # Of the population, same batch norms
+    stored:dict[str,Statistics], # Those that the model would evaluate with
+    true:dict[str,Statistics],   # Those of the population, for the same batch norms
     eps:float=EPS,               # Added to both variances
 ) -> dict[str,Tensor]: # Module path -> (c,), nats, float64, 0 or more
     "KL divergence of each channel's normal distribution."
@@ -159,7 +159,7 @@ def _kl(stored:Statistics, true:Statistics, eps:float) -> Tensor:
 # %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-040
 def drift(
     model:nn.Module,          # Quantised YOLOv10, or its `deployable` copy; it is not changed
-    # Images (n, 3, h, w), 0 to 1, on the model's device; other ones than the statistics come from
+    # Images (n, 3, h, w), 0 to 1, on the model's device; not those that the statistics come from
     batches:Iterable[Tensor],
 ) -> dict[str,float]: # Path of each batch norm -> KL divergence, nats, mean over channels
     "How far the stored statistics are from those of some batches."
@@ -173,7 +173,7 @@ def drift_rows(
     model:nn.Module,            # YOLOv10, plain or quantised
     kl_before:dict[str,float],  # From `drift`, with the stored statistics
     kl_after:dict[str,float],   # The same with re-estimated ones
-) -> list[dict[str,Any]]: # One dict per batch norm, in network order; `kind` is of its convolution
+) -> list[dict[str,Any]]: # One dict per batch norm, in network order; `kind` is that of its convolution
     "Two measurements as a table."
     kinds = {entry['name']: entry['kind'] for entry in plan(model)}
     return [
@@ -183,7 +183,7 @@ def drift_rows(
 # %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-046
 @contextmanager
 def _undisturbed():
-    "What happens inside draws from no global random generator, as seen from outside."
+    "Restore the global random generators of Python, numpy and torch afterwards."
     python, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[]): yield
@@ -193,7 +193,7 @@ def _undisturbed():
 
 # %% ../../nbs/40_quant/03_batchnorm.ipynb #03_batchnorm-047
 class ImageBatches:
-    "Batches of images of a dataset, loaded when their turn comes, as often as one likes."
+    "Batches of images of a dataset, each loaded when it is needed; can be iterated over repeatedly."
     def __init__(self,
         dataset:YOLODataset,        # Without augmentation, all images of one size
         indices:list[list[int]],    # Images of each batch
@@ -225,10 +225,10 @@ def training_images(
     data:View|Path|str,            # Dataset view, or its dataset.yaml
     imgsz:int,                     # Side of the square, pixels, a multiple of 32
     batch:int,                     # Images in a batch
-    batches:int,                   # How many batches, or fewer where the data ends
+    batches:int,                   # Number of batches, fewer if the data ends earlier
     *,
-    device:torch.device|str='cpu', # Where they go, in torch's words: cpu, cuda:0
-    start:int=0,                   # Batches to pass over
+    device:torch.device|str='cpu', # Where they go, as torch names it: cpu, cuda:0
+    start:int=0,                   # Batches to skip
     seed:int=0,                    # Of the order
 ) -> ImageBatches: # Each (n, 3, imgsz, imgsz), RGB, float32, 0 to 1
     "Training images without augmentation, in a fixed order."

@@ -22,7 +22,7 @@ from ..core.shown import one_line
 _SIZE = re.compile(r'(\d+(?:\.\d+)?)\s*([kM]?)B?', re.IGNORECASE)
 
 def parse_budget(
-    text:str, # `4000`, `40k`, `40kB`, `1.5MB`, each also behind `auto:`
+    text:str, # `4000`, `40k`, `40kB`, `1.5MB`, each also with `auto:` in front
 ) -> int: # Bytes, 1 or more
     "How many bytes keeping layers may cost."
     found = _SIZE.fullmatch(str(text).removeprefix(AUTO).strip())
@@ -40,7 +40,7 @@ KEPT_BITS = 8  # of a list of version 1, and of what `sensitivity` keeps
 def save_keep_list(
     path:Path|str,                       # File to write
     layers:Mapping[str,int],             # Module path -> word length
-    size:int,                            # Bytes that they cost more than the run's own word length
+    size:int,                            # Bytes that they cost in addition to the run's own word length
     budget:int|None=None,                # Bytes they were allowed to cost; None: no limit
     measured:dict[str,Any]|None=None,    # On which images, at which size, with which weights; plain values
     trade:Iterable[dict[str,Any]]=(),    # What `sensitivity.trade` measured
@@ -100,7 +100,7 @@ def _read(path:Path) -> Any:
 def word_length_range(
     entries:list[dict[str,Any]], # Of a plan, those that are deployed
 ) -> tuple[float,float]: # Least, rounded up, and most, rounded down, to hundredths
-    "Average word lengths that a plan can be given."
+    "The range of average word lengths that a plan can have."
     sized = [(e['bits'], math.prod(e['shape'])) for e in entries if e['bits']]
     total = sum(n for _, n in sized)
     least, most = (sum(n*wide(b) for b, n in sized)/total for wide in (int, lambda b: max(b, KEPT_BITS)))
@@ -108,9 +108,9 @@ def word_length_range(
 
 def spread_bits(
     entries:list[dict[str,Any]], # Of a plan, those that are deployed
-    average:float,               # Bits that a quantised weight may have
+    average:float,               # Bits per quantised weight, on average
 ) -> dict[str,int]: # Module path -> word length, of layers that get more than the plan gives them
-    "The word lengths up to 8 with the least error, if all layers harm alike."
+    "The word lengths up to 8 with the least error, if all layers do equal harm."
     bits = {e['name']: e['bits'] for e in entries if e['bits']}
     sizes = {e['name']: math.prod(e['shape']) for e in entries if e['bits']}
     least, most = word_length_range(entries)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 # %% ../../nbs/40_quant/05_layer_fit.ipynb #05_layer_fit-005
 class Covariances(NamedTuple):
-    "What a layer's inputs and wanted outputs say of each other, float64."
+    "Covariances and means of a layer's inputs and wanted outputs, float64."
     xx_gkk:Tensor
     yx_grk:Tensor
     mean_x_gk:Tensor
@@ -31,7 +31,7 @@ class Moments:
         x_gpk:Tensor, # Inputs that the layer gets
         y_gpr:Tensor, # Outputs that it should have
     ):
-        "Take more positions in."
+        "Add more positions."
         new = (x_gpk.mT@x_gpk, y_gpr.mT@x_gpk, x_gpk.sum(1), y_gpr.sum(1), y_gpr.square().sum(1))
         self.sums = [n.double() if s is None else s.add_(n) for s, n in zip(self.sums or [None]*5, new)]
         self.positions += x_gpk.shape[1]
@@ -57,10 +57,10 @@ def wanted_weights(
     return torch.cholesky_solve((found.yx_grk + weight_g11*w_grk).mT, root).mT, damped_gkk
 
 # %% ../../nbs/40_quant/05_layer_fit.ipynb #05_layer_fit-014
-COLUMNS = 64  # rounded before what they leave is moved onto all the rest
+COLUMNS = 64  # rounded before their error is moved onto all the rest
 
 def each_column(
-    step_grj:Tensor, # Steps of groups of columns that lie side by side; j = 1: of whole rows
+    step_grj:Tensor, # Steps of groups of adjacent columns; j = 1: of whole rows
     columns:int,     # k, a multiple of j
 ) -> Tensor: # (g, r, k)
     "The step of each weight."
@@ -73,7 +73,7 @@ def gptq_codes(
     step_grj:Tensor, # Step of each row, or of each of its j groups of columns; positive
     top:int,         # Integers go from -top to top
 ) -> Tensor: # Integers (g, r, k), in the type of the weights
-    "Integers of small error on the outputs, column by column."
+    "Integers with a small error of the outputs, column by column."
     order_gk = h_gkk.diagonal(dim1=1, dim2=2).argsort(1, descending=True)
     factor_gkk = _factor(h_gkk, order_gk).to(w_grk.dtype)
     along = order_gk.unsqueeze(1).expand_as(w_grk)
@@ -87,14 +87,14 @@ def gptq_codes(
 
 def _factor(h_gkk:Tensor, order_gk:Tensor) -> Tensor:
     "Upper Cholesky factor of the inverse, rows and columns in this order."
-    k, back_gk = h_gkk.shape[1], order_gk.flip(1)  # the inverse of a factor from the other end: no inverse of the whole
+    k, back_gk = h_gkk.shape[1], order_gk.flip(1)  # inverts a factor from the other end, not the whole
     h_gkk = h_gkk.gather(1, back_gk.unsqueeze(2).expand(-1, k, k)).gather(2, back_gk.unsqueeze(1).expand(-1, k, k))
     one_gkk = torch.eye(k, dtype=h_gkk.dtype, device=h_gkk.device).expand_as(h_gkk)
     return torch.linalg.solve_triangular(torch.linalg.cholesky(h_gkk), one_gkk, upper=False).flip(1, 2)
 
 # %% ../../nbs/40_quant/05_layer_fit.ipynb #05_layer_fit-015
 def _round_block(left_grk:Tensor, codes_grk:Tensor, factor_gkk:Tensor, step_grk:Tensor, top:int, block:slice):
-    "Round these columns; the columns behind them take over what is left."
+    "Round these columns and move their error onto the columns after them."
     left, factor, step = left_grk[:, :, block].clone(), factor_gkk[:, block, block], step_grk[:, :, block]
     moved = torch.empty_like(left)
     for i in range(left.shape[2]):
@@ -105,14 +105,14 @@ def _round_block(left_grk:Tensor, codes_grk:Tensor, factor_gkk:Tensor, step_grk:
     left_grk[:, :, block.stop:] -= moved@factor_gkk[:, block, block.stop:]
 
 # %% ../../nbs/40_quant/05_layer_fit.ipynb #05_layer_fit-021
-TRIED_SHARES = (1., .9, .8, .7, .6, .5)  # of the step that cuts nothing off
+TRIED_SHARES = (1., .9, .8, .7, .6, .5)  # of the step that clips nothing
 
 def _through(codes_grk:Tensor, other_grk:Tensor, h_gkk:Tensor) -> Tensor:
-    "How the outputs of two sets of rows vary together, (g, r, 1)."
+    "Covariance of the outputs of two sets of rows, (g, r, 1)."
     return ((codes_grk@h_gkk)*other_grk).sum(2, keepdim=True)
 
 def _refitted(codes_grk:Tensor, w_grk:Tensor, h_gkk:Tensor, step_grj:Tensor) -> Tensor:
-    "Steps where their integers want them, (g, r, j); one without integers stays."
+    "Steps refitted to their integers, (g, r, j); one whose integers are all 0 stays."
     steps, size = list(step_grj.split(1, 2)), w_grk.shape[2]//step_grj.shape[2]
     rounded_grk = codes_grk*each_column(step_grj, w_grk.shape[2])
     for j, step in enumerate(steps):
@@ -130,9 +130,9 @@ def codes_and_step(
     w_grk:Tensor,  # Weights to round, float64
     h_gkk:Tensor,  # Covariance of the inputs, positive definite, float64
     top:int,       # Integers go from -top to top
-    groups:int=1,  # Of columns that lie side by side and share a step; divides k
+    groups:int=1,  # Of adjacent columns that share a step; divides k
 ) -> tuple[Tensor,Tensor]: # Integers (g, r, k) and steps (g, r, groups), float64
-    "Integers and steps that are good together."
+    "Integers and steps that fit each other."
     k, largest_grj = w_grk.shape[2], w_grk.unflatten(2, (groups, -1)).abs().amax(3).clamp_min(1e-12)/top
     tried = [share*largest_grj for share in TRIED_SHARES]
     found = gptq_codes(w_grk.repeat(1, len(tried), 1).float(), h_gkk, torch.cat(tried, 1).float(), top).double()
@@ -147,7 +147,7 @@ def codes_and_step(
     return best_grk, _refitted(best_grk, w_grk, h_gkk, step_grj)
 
 # %% ../../nbs/40_quant/05_layer_fit.ipynb #05_layer_fit-025
-FURTHEST = 2.  # factor that the last step may move by
+FURTHEST = 2.  # factor by which the final fit may change a step
 
 class Fitted(NamedTuple):
     "One layer on its grid, float64."
@@ -160,7 +160,7 @@ class Fitted(NamedTuple):
 
     @property
     def weight_grk(self) -> Tensor: # (g, r, k)
-        "What the layer multiplies with."
+        "The weights that the layer uses."
         return self.codes_grk*each_column(self.step_grj, self.codes_grk.shape[2])
 
 # %% ../../nbs/40_quant/05_layer_fit.ipynb #05_layer_fit-025a
@@ -170,7 +170,7 @@ def fit_layer(
     w_grk:Tensor,      # Its float weights
     top:int,           # Integers go from -top to top
     groups:int=1,      # Of columns that share a step
-) -> Fitted: # What it has from now on
+) -> Fitted: # Its new integers, steps and bias
     "Integers, steps and bias for the outputs that a layer should have."
     codes, step = codes_and_step(*wanted_weights(found, w_grk.double()), top, groups)
     first_gr1 = step[:, :, :1]

@@ -27,15 +27,15 @@ SCALES_SEEN = (.9, 1.3)  # longer side of an image over the side of the input
 GREY = 114
 
 def _windows(length:int, side:int, draw:np.random.Generator) -> tuple[slice,slice]:
-    "Where to cut, and where it goes."
+    "Where to cut, and where to put the piece."
     at = int(draw.integers(0, abs(length-side)+1))
     return (slice(at, at+side), slice(0, side)) if length > side else (slice(0, length), slice(at, at+length))
 
 # %% ../../nbs/40_quant/07_views.ipynb #07_views-005s
 def random_view(
     image_hw3:np.ndarray,      # uint8
-    side:int,                  # Of the square, pixels
-    draw:np.random.Generator,  # Its choices
+    side:int,                  # Side of the square, pixels
+    draw:np.random.Generator,  # Source of the random choices
 ) -> np.ndarray: # (side, side, 3), uint8
     "A square piece of an image at a random size."
     scale = math.exp(draw.uniform(*map(math.log, SCALES_SEEN)))*side/max(image_hw3.shape[:2])
@@ -59,7 +59,7 @@ def views_wanted(
 
 # %% ../../nbs/40_quant/07_views.ipynb #07_views-011
 class Views:
-    "Batches of views, as often as one likes; on the device only while they are used."
+    "Batches of views that can be iterated over repeatedly; on the device only while they are used."
     def __init__(self,
         files:Sequence[Path|str],      # Images, one view each, in this order
         side:int,                      # Of the square, pixels
@@ -74,14 +74,14 @@ class Views:
     @classmethod
     def of(cls,
         data:View|Path|str, # Dataset view, or its dataset.yaml
-        count:int,          # Views; where there are fewer images, several of one
+        count:int,          # Number of views; if there are fewer images, several of each
         side:int,           # Of the square, pixels
         batch:int,          # Views at once
         *,
         device:torch.device|str='cpu', # Where they go
         seed:int=0,         # Of images, sizes and places
     ) -> 'Views':
-        "Views of training images, in an order of the seed."
+        "Views of training images, in an order that depends on the seed."
         files = training_files(data)
         order = np.random.default_rng(seed).permutation(len(files))
         return cls([files[order[i % len(files)]] for i in range(count)], side, batch, device, seed)
@@ -100,7 +100,7 @@ class Views:
 # %% ../../nbs/40_quant/07_views.ipynb #07_views-012
 def few_images(
     count:int, # Training images
-) -> str: # A sentence where they are few, empty where they are enough
+) -> str: # A warning if they are few, empty if they are enough
     "Whether there are enough images to fit weights to; too few are refused."
     if count < FEWEST_IMAGES:
         raise ConfigError(f'{count} training images are too few to fit weights to, {FEWEST_IMAGES} are the least: '
@@ -115,9 +115,9 @@ def training_views(
     side:int,                      # Of the square, pixels
     batch:int,                     # Views at once
     *,
-    device:torch.device|str='cpu', # Where they go, in torch's words
+    device:torch.device|str='cpu', # Where they go, as torch names it
     seed:int=0,                    # Of images, sizes and places
 ) -> Views: # Each (n, 3, side, side), RGB, float32, 0 to 1
-    "Random pieces of training images; where there are fewer images than views, several of one."
+    "Random pieces of training images; if there are fewer images than views, several of each."
     few_images(len(training_files(data)))
     return Views.of(data, views_wanted(side), side, batch, device=device, seed=seed)

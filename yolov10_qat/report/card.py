@@ -31,7 +31,7 @@ _BROUGHT = dict(qat_raw='training brought it to {}', qat_ema='averaging (EMA) to
 
 # %% ../../nbs/70_report/15_card.ipynb #15_card-006
 def story(
-    summary:RunSummary, # A run that came to its end
+    summary:RunSummary, # A completed run
 ) -> list[str]: # Sentences
     "What rounding broke, what training and correction brought back, and the verdict."
     return _course(summary) + [f'{line.text}.' for line in outcome(summary)[1]]
@@ -73,7 +73,7 @@ class RunResult:
         self.verdict = verdict(self.run)
 
     @property
-    def summary(self) -> RunSummary: "What `run_summary.json` says."; return self.run.summary
+    def summary(self) -> RunSummary: "The content of `run_summary.json`."; return self.run.summary
     @property
     def report(self) -> Path: "The HTML report."; return Layout(self.root).report
     @property

@@ -57,7 +57,7 @@ def _f1(curve:ScoreCurve) -> list[float]: # NaN where not defined
     pairs = zip(_numbers(curve.precision), _numbers(curve.recall))
     return [2*p*r/(p+r) if p+r else 0. for p, r in pairs]
 
-def _best(values:list[float]) -> tuple[float,float]: # Threshold and value of the highest, the first of them
+def _best(values:list[float]) -> tuple[float,float]: # Threshold and value of the first maximum
     value, place = max(((v, -t) for t, v in enumerate(values) if v == v), default=(0., 0))
     return -place/100, value
 

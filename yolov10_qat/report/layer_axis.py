@@ -35,9 +35,9 @@ def blocks(
 def block_axis(
     axis:Axis,        # Of layers, layer i from i to i+1
     layers:list[str], # Module paths in network order
-    gap:float,        # Layers between two numbers that do not touch
+    gap:float,        # Least distance between two numbers, in layers
 ):
-    "Mark blocks: a line between each two, a number at as many as have room, larger ones first."
+    "Mark blocks: a line between each two, and numbers where there is room, larger blocks first."
     ticks:dict[float,str] = {}
     for number, first, end in sorted(blocks(layers), key=lambda b: b[1]-b[2]):
         if all(abs((first+end)/2-t) >= gap for t in ticks): ticks[(first+end)/2] = number
@@ -50,7 +50,7 @@ def block_axis(
 def last_epoch(
     table:pd.DataFrame, # From `read_oscillation`
 ) -> pd.DataFrame: # Its rows, network order
-    "The layers as training left them."
+    "The layers after the last epoch."
     return table[table.epoch == table.epoch.max()]
 
 def of_weights(

@@ -60,15 +60,15 @@ class _Evaluated(TypedDict):
 
 # %% ../../nbs/70_report/07_read.ipynb #07_read-004b
 class Evaluation(_Evaluated, total=False):
-    "What `evaluation/<rung>-<head>.json` holds."
+    "Content of `evaluation/<rung>-<head>.json`."
     pycocotools:_Scores
     ultralytics_val:_Scores
     onnxruntime:_Scores
 
 def read_evaluation(
     path:Path, # evaluation/<rung>-<head>.json
-) -> dict: # As `Evaluation` says
-    "Scores of one state by one head."
+) -> dict: # As in `Evaluation`
+    "Scores of one state with one head."
     found = read_form(path, Evaluation)
     for row in found['per_class']: row['name'] = one_line(row['name'], NAME_LENGTH)
     return found
@@ -93,8 +93,8 @@ class _Histograms(TypedDict):
 
 def read_grid_histograms(
     path:Path, # evaluation/weights.json
-) -> list[dict]: # A layer each
-    "Where the weights of some layers lie on their grids."
+) -> list[dict]: # One per layer
+    "Histograms of the weights of some layers, in steps of their grids."
     layers = read_form(path, _Histograms)['layers']
     for found in layers:
         found['name'] = one_line(found['name'], NAME_LENGTH)
@@ -127,7 +127,7 @@ class _Source(TypedDict, total=False):
 
 # %% ../../nbs/70_report/07_read.ipynb #07_read-004e
 class Provenance(TypedDict, total=False):
-    "What the report reads of `dataset/provenance.json`."
+    "The part of `dataset/provenance.json` that the report reads."
     request:dict[str,Any]
     selection:dict[str,Any]
     fingerprint:str
@@ -138,25 +138,25 @@ class Provenance(TypedDict, total=False):
 
 def read_origin(
     path:Path, # dataset/provenance.json
-) -> dict: # As `Provenance` says
+) -> dict: # As in `Provenance`
     "Where the data of a run comes from."
     return read_form(path, Provenance, dict(splits={}, warnings=[]))
 
 # %% ../../nbs/70_report/07_read.ipynb #07_read-005
 class Run(NamedTuple):
-    "All that a run folder says about its run, as far as it got."
+    "Everything that a run folder records about its run, as far as the run got."
     root:Path
     summary:RunSummary
     config:RunConfig|None                    # None when missing or unreadable
-    results:pd.DataFrame|None                # one row a finished epoch
+    results:pd.DataFrame|None                # one row per finished epoch
     evaluations:dict[tuple[str,str],dict]    # (rung, head) -> evaluation/<rung>-<head>.json
     layers:list[dict]                        # evaluation/weights.json
     provenance:dict|None                     # dataset/provenance.json
-    correction:pd.DataFrame|None             # qc/history.csv, one row a step of QC
-    oscillation:pd.DataFrame|None            # oscillation.csv, one row an epoch and layer
+    correction:pd.DataFrame|None             # qc/history.csv, one row per step of QC
+    oscillation:pd.DataFrame|None            # oscillation.csv, one row per epoch and layer
     histories:dict|None                      # oscillation.json
-    batchnorm:pd.DataFrame|None              # batchnorm.csv, one row a batch norm
-    sensitivity:pd.DataFrame|None            # sensitivity.csv, one row a part of the network
+    batchnorm:pd.DataFrame|None              # batchnorm.csv, one row per batch norm
+    sensitivity:pd.DataFrame|None            # sensitivity.csv, one row per part of the network
     keep:dict|None                           # keep-layers.json
     problems:list[str]                       # sentences about files that cannot be read
 
@@ -175,7 +175,7 @@ def read_correction(
 def read_run(
     run_root:Path|str, # Folder of a run, finished or not
 ) -> Run: # What could be read
-    "Gather what a run left behind."
+    "Read everything that a run wrote."
     root, problems = Path(run_root), []
     def attempt(read:Callable, file:Path|None):
         if file is None or not file.is_file(): return None
@@ -204,7 +204,7 @@ def read_run(
 _NO_SCORES = dict(AP=None, AP50=None, AP75=None)
 
 def _complete(
-    run:Run, # Its summary is brought up to what the other files say
+    run:Run, # Its summary is completed from the other files
 ):
     "Add scores that are on disk but did not make it into the summary; sort the rungs, primary ones first."
     metrics = run.summary.metrics
@@ -232,6 +232,6 @@ def primary_rungs(
 
 def end_rung(
     run:Run, # A run
-) -> Rung|None: # None when nothing but floating point was scored
+) -> Rung|None: # None when only floating point was scored
     "The state that is delivered and compared with floating point."
     return compared_rung(run.summary.metrics)

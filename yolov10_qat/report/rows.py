@@ -43,7 +43,7 @@ def reproduce_command(
 
 # %% ../../nbs/70_report/13_rows.ipynb #13_rows-007
 def resume_command(
-    run:Run, # A run that did not come to its end
+    run:Run, # An incomplete run
 ) -> str: # One line for a shell
     "The command that continues a run."
     return shlex.join(['yolov10-qat', 'run', '--resume', '--run-root', str(run.root)])
@@ -67,7 +67,7 @@ def rung_rows(
 def number_in(
     values:dict[str,Any], # From a file, of any kind
     name:str,             # Key
-    default:float,        # Where there is no positive number
+    default:float,        # Used unless there is a positive number
 ) -> float: # Positive
     "A number that a page computes with."
     found = values.get(name, default)
@@ -83,7 +83,7 @@ def _grid_rows(q:Quantization) -> list[tuple[str,str]]:
 def card(
     run:Run, # A run
 ) -> list[tuple[str,str]]: # Name and value
-    "The facts about a run that a reader asks for first; what is not known yet is left out."
+    "The facts about a run that a reader asks for first; those that are not known yet are left out."
     s, c = run.summary, run.config
     rows = []
     if c: rows += [('Method', c.method), ('Variant', f'{c.variant}, input {c.imgsz} px'), ('Seed', str(c.seed))]
@@ -133,7 +133,7 @@ def parameter_rows(
 def split_rows(
     splits:dict[str,dict], # `splits` of provenance.json: facts of train, val and perhaps selection
 ) -> list[tuple[str,...]]: # What, train, val, selection where there is one; rows that are 0 in all are left out
-    "What was taken from each split, and what was left out and why."
+    "Counts of images and boxes taken from each split, and of those left out, with the reason."
     counts = {'images taken': 'images', 'images in the file': 'available', 'images without a box': 'backgrounds',
               'annotations to score': 'annotations', 'boxes to learn from': 'boxes',
               'boxes clipped to the image': 'clipped', 'boxes written once instead of twice': 'repeated'}
@@ -148,7 +148,7 @@ def split_rows(
 # %% ../../nbs/70_report/13_rows.ipynb #13_rows-016
 def source_rows(
     provenance:dict, # provenance.json
-    root:Path,       # Run root when it was made
+    root:Path,       # Run root when the file was written
 ) -> list[tuple[str,str]]: # What, value
     "Where the data comes from and how it was chosen."
     request, chosen = provenance.get('request', {}), provenance.get('selection', {})
@@ -185,15 +185,15 @@ ARTEFACTS = {Layout.notebook: 'executed notebook', Layout.log: 'log', Layout.sum
 # %% ../../nbs/70_report/13_rows.ipynb #13_rows-018a
 def href(
     path:Path, # Relative to the page
-) -> str: # For a link; a colon or a name that is no UTF-8 stays a name
+) -> str: # For a link; colons and bytes that are not UTF-8 are quoted
     "A path as an address."
     return quote(os.fsencode(path.as_posix()))
 
 def links_below(
     folder:Path,     # Of the page
-    names:list[str], # Paths in it, as a file says
-) -> dict[str,str]: # Name -> address, of files that are there
-    "Addresses of what lies beside a page; a path that leads elsewhere gets none."
+    names:list[str], # Paths in it, as listed in a file
+) -> dict[str,str]: # Name -> address, of files that exist
+    "Addresses of files beside a page; a path that leads elsewhere gets none."
     found = {}
     for name in names:
         try: found |= {name: href(Path(name))} if inside(folder, name).is_file() else {}

@@ -43,9 +43,9 @@ def plot_ladder(
 # %% ../../nbs/70_report/10_score_figures.ipynb #10_score_figures-009
 def curves(
     table:pd.DataFrame,   # `results.csv`
-    floating:bool=False,  # Of a run in floating point
+    floating:bool=False,  # Whether the run is in floating point
 ) -> dict[str,pd.Series]: # Key of `LOOKS` -> score after each epoch
-    "Whose scores a results table holds: with a raw/ column the main one is the EMA's, else the raw weights'."
+    "Scores in a results table: with a raw/ column the main one is the EMA's, else the raw weights'."
     ema, raw = ('float_ema', 'float_raw') if floating else ('qat_ema', 'qat_raw')
     return {ema: table[PRIMARY], raw: table[RAW]} if RAW in table else {raw: table[PRIMARY]}
 
@@ -55,7 +55,7 @@ def plot_map(
     ax:Axes,                   # Where to draw
     lines:dict[str,float]={},  # Rung -> AP by the same validator, drawn across: fp, ptq
     corrected:float|None=None, # AP after QC by the same validator, a point after the last epoch; None: no QC
-    floating:bool=False,       # Of a run in floating point
+    floating:bool=False,       # Whether the run is in floating point
 ) -> Axes: # The same
     "mAP after each epoch against floating point and plain rounding; below half of the best is shaded."
     if PRIMARY not in table or table[PRIMARY].isna().all():
@@ -204,7 +204,7 @@ def plot_movement(
 def qc_message(
     history:pd.DataFrame, # qc/history.csv
 ) -> str: # For titles
-    "How far QC went, and what that did to the loss."
+    "How far QC moved scales and shifts, and how the loss changed."
     total, last, fifth = _qc_loss(history), history.iloc[-1], max(1, len(history)//5)
     moved = f'QC moves scales by {last.gamma_mean:.2g} and shifts by {last.beta_mean:.2g} on average'
     return f'{moved}; the loss goes from {total.head(fifth).mean():.2f} to {total.tail(fifth).mean():.2f}'
@@ -229,7 +229,7 @@ def class_changes(
 def class_message(
     changes:pd.DataFrame, # From `class_changes`, not empty
 ) -> str: # For titles and alt texts
-    "How many classes lost, and which one most among those with enough boxes to tell."
+    "How many classes lost AP, and which one changed worst among those with enough boxes."
     sure = changes[changes.instances >= FEW]
     lost = f'{(changes.change < 0).sum()} of {len(changes)} classes lost AP'
     if sure.empty: return f'{lost}; none has {FEW} boxes, so each by itself is noise'
@@ -241,10 +241,10 @@ def class_message(
 def plot_class_changes(
     changes:pd.DataFrame, # From `class_changes`, not empty
     ax:Axes,              # Where to draw
-    rung:str,             # State after; gives the colour
+    rung:str,             # The later state; gives the colour
     top:int=8,            # Classes from each end
 ) -> Axes: # The same
-    "Bars: the classes that lost and won most."
+    "Bars: the classes that lost and gained most."
     cut = len(changes)-2*top
     shown = changes if cut <= 0 else pd.concat([changes.head(top), changes.tail(top)])
     places = [i + (cut > 0 and i >= top) for i in range(len(shown))]
@@ -273,7 +273,7 @@ SIZE_PARTS = {'codes': ('integers', '#3C4654'), 'scales': ('scales', '#009E73'),
 def size_bars(
     exports:list[Exported], # Of a run, not empty
 ) -> dict[str,dict[str,int]]: # Name of a bar -> bytes of its parts, keys of `SIZE_PARTS`, or of the whole (`file`)
-    "The files of a run, and what ONNX in 16 and 32 bits takes."
+    "The files of a run, and the size of the largest with weights of 16 and 32 bits."
     bars = {one_line(f'{e.format}, {e.output}' if e.format != 'packed' else e.format, 40):
             {part: getattr(e.sizes, part) for part in SIZE_PARTS} for e in exports}
     largest = max(exports, key=lambda e: e.sizes.fp32_file).sizes

@@ -130,7 +130,7 @@ _FAR = 10_000     # pixels; a box may be anywhere
 # %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-015
 def draw_boxes(
     picture:Image.Image,   # RGB
-    scale:float,           # Pixels of `picture` a pixel of the original
+    scale:float,           # Pixels of `picture` per pixel of the original
     truth:list[Box],       # Annotated objects
     lost:set[int],         # Indices of those that this state lost
     *,
@@ -152,7 +152,7 @@ def draw_boxes(
 # %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-016
 def draw_labels(
     picture:Image.Image,   # RGB
-    scale:float,           # Pixels of `picture` a pixel of the original
+    scale:float,           # Pixels of `picture` per pixel of the original
     found:list[Box],       # Detections to name
     names:dict[int,str],   # Category id -> name
     color:str,             # Of the state
@@ -188,7 +188,7 @@ def shots(
     names:dict[int,str],  # Category id -> name
     rung:str,             # The state after
 ) -> list[dict]: # Two, each with uri, width, height, alt, label, hits, objects
-    "The picture as floating point and as another state see it."
+    "The picture as floating point and another state see it."
     pair = []
     lost = set(example.hits_before.values())-set(example.hits_after.values())
     for state, missing, found, hits in (('fp', set(), example.before, example.hits_before),
@@ -216,7 +216,7 @@ def _homes(run:Run) -> list[str]:
 def find_photo(
     run:Run,  # A run
     name:str, # `file_name` in its annotations
-) -> Path|None: # None where it is not there, or leads elsewhere
+) -> Path|None: # None if it is missing or leads elsewhere
     "A validation image of a run."
     if '\0' in name or Path(name).is_absolute() or '..' in Path(name).parts: return None
     path = Layout(run.root).view.images/'val'/name
@@ -235,12 +235,12 @@ def open_photo(
     except _NO_PHOTO: return None
 
 # %% ../../nbs/70_report/12_worst_images.ipynb #12_worst_images-020
-MOST_READ = 1 << 30  # bytes of annotations or detections that a page looks through
+MOST_READ = 1 << 30  # bytes of annotations or detections that a page reads
 
 def examples(
     run:Run, # A run
-) -> tuple[list[dict],str]: # Per picture its file and two shots; a sentence on what was found
-    "The images that lost most, as floating point and as the last state sees them."
+) -> tuple[list[dict],str]: # File and two shots of each picture; a sentence about the result
+    "The images that lost most, as floating point and the last state see them."
     last = end_rung(run)
     if not last: return [], 'Detections of two states are needed, and no state but floating point was scored.'
     files = [Layout(run.root).view.val_annotations,

@@ -22,10 +22,10 @@ from .summary import Advice, Diagnosis, Moved, Rung
 from .worth import SUNK
 
 # %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-007
-FEWEST = 3  # epochs that have a course
+FEWEST = 3  # epochs that show a course
 
 def fall(
-    results:pd.DataFrame, # `results.csv`, one row an epoch
+    results:pd.DataFrame, # `results.csv`, one row per epoch
 ) -> Diagnosis|None: # Peak, end and the way between; None with fewer than `FEWEST` epochs or without any score
     "The course of the primary score."
     scores, epochs = results[PRIMARY].astype(float).tolist(), results['epoch'].astype(int).tolist()
@@ -38,7 +38,7 @@ def fall(
                      lost=lost, fell_in_epochs=None if below is None else below-epochs[best])
 
 # %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-010
-FACTOR = 1.5  # change of a measure that is worth a word
+FACTOR = 1.5  # change of a measure that is worth mentioning
 LOSS = .05    # the same for the training loss, as a share
 
 class Measure(NamedTuple):
@@ -46,7 +46,7 @@ class Measure(NamedTuple):
     name:str      # how `Moved.name` starts
     what:str      # meaning and unit
     text:str      # format of a value
-    floor:float=0 # below it nothing is worth a word
+    floor:float=0 # below it no change is worth mentioning
 
 # %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-011
 MEASURES = {
@@ -77,7 +77,7 @@ def layer_readings(
     after:int,          # Epoch of the second
     threshold:float,    # Frequency above which a weight counts as oscillating
 ) -> dict[str,Moved]: # Measure -> its values at both moments; empty when one of the epochs is not in the table
-    "What the layers say."
+    "Measures of the layers at both moments."
     one, two = (table[table['epoch'] == e].set_index('layer') for e in (before, after))
     if one.empty or two.empty: return {}
     share = [float((t['oscillating']*t['weights']).sum()/t['weights'].sum()) for t in (one, two)]
@@ -99,7 +99,7 @@ def table_readings(
     before:int,           # Epoch of the first moment
     after:int,            # Epoch of the second
 ) -> dict[str,Moved]: # Measure -> its values at both moments
-    "What the trainer's table says: learning rate, training loss, and the average against the raw weights."
+    "Measures in the trainer's table: learning rate, training loss, and the average against the raw weights."
     one, two = (results[results['epoch'] == e].iloc[0] for e in (before, after))
     def moved(key, value):
         return Moved(name=MEASURES[key].name, before=_finite(value(one)), after=_finite(value(two)),
@@ -114,11 +114,11 @@ def table_readings(
 def has_moved(
     key:str,     # Measure
     m:Moved,     # Its values
-    peak:float,  # Best score, which the gap is measured by
-) -> bool: # Whether the change is worth a word
+    peak:float,  # Best score, against which the gap is measured
+) -> bool: # Whether the change is worth mentioning
     "Whether a measure changed between the two moments."
     a, b = m.before, m.after
-    if a is None or b is None: return a is not None and key == 'loss'  # a loss that is no number any more
+    if a is None or b is None: return a is not None and key == 'loss'  # a loss that is no longer a number
     if key == 'gap': return abs(b-a) >= SUNK*peak > 0
     if key == 'loss': return abs(b-a) >= LOSS*abs(a)
     low, high = sorted((abs(a), abs(b)))
@@ -135,7 +135,7 @@ def is_high(
     key:str, # Measure
     m:Moved, # Its values
 ) -> bool: # Whether its last value is at the floor or above
-    "Whether a measure ended where one would look, whether it moved or not."
+    "Whether a measure ended high, whether it moved or not."
     return m.after is not None and m.after >= MEASURES[key].floor
 
 # %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-020
@@ -167,16 +167,16 @@ def ptq_sentence(
     d:Diagnosis,    # From `fall`
     ptq:float|None, # Score of the rounded, untrained weights by the same validator; None: not known
 ) -> str: # Empty when some epoch was better
-    "Whether training ever brought more than rounding alone."
+    "Whether training ever did better than rounding alone."
     if ptq is None or ptq <= d.peak: return ''
     return (f'No epoch reached the {ptq:.3f} that the same weights have when they are rounded or calibrated, '
             'and not trained (PTQ).')
 
 # %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-024
 def moved_sentence(
-    moved:dict[str,Moved], # What moved, the training loss among it
+    moved:dict[str,Moved], # Measures that moved, including the training loss
 ) -> str: # Empty when only the training loss did
-    "What moved at the same time."
+    "The measures that moved at the same time."
     told = [m for k, m in moved.items() if k not in ('loss', 'rate') or k == 'rate' and rose(m)]
     if not told:
         return ('' if 'loss' in moved
@@ -188,8 +188,8 @@ def moved_sentence(
 def loss_sentence(
     loss:Moved|None, # Training loss, when it moved
     kl:Moved|None,   # Batch-norm KL; None: not recorded
-) -> str: # Empty when it stayed
-    "What the direction of the training loss tells apart."
+) -> str: # Empty when it did not move
+    "What the direction of the training loss suggests."
     if loss is None: return ''
     a, b = moved_text(loss)
     if loss.after is None or rose(loss):
@@ -204,7 +204,7 @@ def loss_sentence(
 # %% ../../nbs/20_runs/05_diagnosis.ipynb #05_diagnosis-028
 HIGH_RATE = .5    # share of lr0
 LOW_PTQ = .5      # share of FP32
-EARLY_BLOCKS = 5  # model.0 to model.4; in YOLOv10n they hold 3.5 % of the deployed weights
+EARLY_BLOCKS = 5  # model.0 to model.4; in YOLOv10n they contain 3.5 % of the deployed weights
 
 def _high(seen:dict[str,Moved], key:str) -> Moved|None:
     return seen[key] if key in seen and is_high(key, seen[key]) else None
@@ -280,8 +280,8 @@ def grid_advice(
 def fitting_advice(
     seen:dict[str,Moved], # All measures
     d:Diagnosis,          # From `fall`
-) -> list[Advice]: # Fewer epochs; only when oscillation was looked at, and neither it nor the statistics are high
-    "What to change when nothing but over-fitting is left."
+) -> list[Advice]: # Fewer epochs; only when oscillation was measured, and neither it nor the statistics are high
+    "What to change when only over-fitting is left."
     loss = seen.get('loss')
     sank = d.lost >= SUNK and loss and has_moved('loss', loss, 1.) and loss.after is not None and not rose(loss)
     if not loss or not sank or 'oscillating' not in seen: return []
@@ -300,9 +300,9 @@ def diagnose(
     results:pd.DataFrame,          # `results.csv`
     oscillation:pd.DataFrame|None, # `oscillation.csv`; None: not recorded
     config:RunConfig,              # Of the run
-    rungs:Sequence[Rung]=(),       # Scored states, of which fp and ptq are looked at
-) -> Diagnosis|None: # None when there is nothing worth saying
-    "What a run that came to its end says about a fall of its score."
+    rungs:Sequence[Rung]=(),       # Scored states, of which fp and ptq are used
+) -> Diagnosis|None: # None when there is nothing to report
+    "Describe a fall of the score of a finished run."
     found = fall(results)
     if found is None: return None
     before = found.peak_epoch if found.lost >= SUNK else int(results['epoch'].iloc[0])
@@ -321,5 +321,5 @@ def _sentences(d:Diagnosis, seen:dict[str,Moved], moved:dict[str,Moved], rungs:S
     fell = d.lost >= SUNK
     course = [moved_sentence(moved), loss_sentence(moved.get('loss'), seen.get('kl'))] if fell else []
     found = [s for s in (fall_sentence(d), *course, ptq_sentence(d, _ap(rungs, 'ptq', 'ultralytics_val'))) if s]
-    if d.lost <= 1-COLLAPSE_RATIO: return found[:2]  # it held: no more than a hint
+    if d.lost <= 1-COLLAPSE_RATIO: return found[:2]  # not collapsed: no more than a hint
     return found + ([] if 'oscillating' in seen else ['Oscillation and batch-norm statistics were not recorded.'])

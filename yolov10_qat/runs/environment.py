@@ -44,5 +44,5 @@ def git_state(
 
 # %% ../../nbs/20_runs/03_environment.ipynb #03_environment-008
 def now() -> str: # ISO 8601 with time zone
-    "The present, to the second."
+    "The current time, to the second."
     return datetime.now().astimezone().isoformat(timespec='seconds')

@@ -26,7 +26,7 @@ from ..quant.keeplist import spread_bits, word_length_range
 from ..quant.layers import deployable
 
 # %% ../../nbs/80_studies/02_bit_search.ipynb #02_bit_search-005
-ABOVE_LEAST = (0., .05, .1, .15, .25, .35, .5, .75, 1., 1.5, 2., 3.)  # bits above what each layer has anyway
+ABOVE_LEAST = (0., .05, .1, .15, .25, .35, .5, .75, 1., 1.5, 2., 3.)  # bits above the average of the plan
 
 class Trial(Block):
     "An average that was tried."
@@ -34,18 +34,18 @@ class Trial(Block):
     ap:float            # on the images set aside, one2one, pycocotools
 
 class BitSearch(Block):
-    "What a search has found."
+    "The result of a search."
     method:str          # calibration
     max_loss:float      # allowed, AP points (hundredths of AP)
-    images:int          # set aside, that decided
-    fp:float            # AP of the float network on them
+    images:int          # how many were set aside and decided
+    fp:float            # AP of the float network on these
     trials:list[Trial]  # in the order in which they were made
     chosen:float        # the fewest bits that were good enough
 
 # %% ../../nbs/80_studies/02_bit_search.ipynb #02_bit_search-006
 def averages_to_try(
     entries:list[dict[str,Any]], # Of a plan, those that are deployed
-) -> list[float]: # Bits per weight, rising; the last is the most there is
+) -> list[float]: # Bits per weight, rising; the last is the maximum
     "From the word lengths of the plan to 8 bits for all."
     least, most = word_length_range(entries)
     return [a for a in (round(least + more, 2) for more in ABOVE_LEAST) if a < most] + [most]
@@ -58,7 +58,7 @@ def search_bits(
     max_loss:float,                    # AP points that may be lost
     **told,                            # Fields of `BitSearch`: method, images
 ) -> BitSearch: # With every trial
-    "Halve until the fewest bits are left that lose no more."
+    "Bisect for the fewest bits that lose no more than is allowed."
     trials:list[Trial] = []
     def enough(average:float) -> bool:
         trials.append(Trial(average_bits=average, ap=score(average)))
@@ -71,9 +71,9 @@ def search_bits(
 
 # %% ../../nbs/80_studies/02_bit_search.ipynb #02_bit_search-006b
 def search_sentence(
-    found:BitSearch, # What was found
+    found:BitSearch, # From `search_bits`
 ) -> str: # With every trial
-    "How many bits a loss needs."
+    "State how many bits are needed for the allowed loss."
     tried = ', '.join(f'{t.average_bits:g} bits {100*(t.ap - found.fp):+.2f}'
                       for t in sorted(found.trials, key=lambda t: t.average_bits))
     return (f'{found.method} needs {found.chosen:g} bits per weight to lose at most {found.max_loss:g} AP points on '
@@ -86,12 +86,12 @@ def least_bits(
     method:str,            # Calibration, parts joined by plus
     max_loss:float,        # AP points that may be lost
     planned:Callable[[dict[str,int]],list[dict[str,Any]]], # Plan with these layers raised
-    images:Iterable[Tensor], # What is calibrated on
+    images:Iterable[Tensor], # Calibration images
     *,
     imgsz:int,             # Network input, pixels
     batch:int,             # Images at once
     device:str='cpu',      # Ultralytics device string
-    progress:Progress|None=None, # Told how far a calibration is
+    progress:Progress|None=None, # Called with done, total, what by each calibration
 ) -> BitSearch: # The fewest bits
     "Calibrate and score until the fewest bits are found that lose no more than is allowed."
     held, place, entries = view.selection(), select_device(device, verbose=False), deployed(planned({}))

@@ -33,11 +33,11 @@ class SweepFolder(NamedTuple):
     def log(self, name:str) -> Path: "What its launcher printed."; return self.root/'logs'/f'{name}.txt'
 
     @staticmethod
-    def text(point:Point) -> str: "What is kept of a point."; return config_text(point.config)
+    def text(point:Point) -> str: "Text of a point's configuration file."; return config_text(point.config)
 
     def write(self,
         point:Point, # From a plan
-    ) -> str: # Command that does it alone
+    ) -> str: # Command that runs it alone
         "Keep the configuration of a point."
         file = self.config(point.name)
         for folder in (file.parent, self.log(point.name).parent): folder.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ class SweepFolder(NamedTuple):
 # %% ../../nbs/95_sweep/04_attempt.ipynb #04_attempt-005a
 def finished(
     run_root:Path, # Of a point
-) -> RunSummary|None: # None: it has still to go on, or to begin
+) -> RunSummary|None: # None: it is not finished, or has not begun
     "The result of a point, if it has one."
     if not Layout(run_root).summary.is_file(): return None
     summary = load_summary(run_root)
@@ -62,8 +62,8 @@ class Epoch(NamedTuple):
 
 def epochs_of(
     run_root:Path, # Of a point
-) -> list[Epoch]: # As far as it has come
-    "The course of a training."
+) -> list[Epoch]: # Those finished so far
+    "The epochs of a training."
     file = Layout(run_root).results
     if not file.is_file(): return []
     table = read_results(file)
@@ -71,7 +71,7 @@ def epochs_of(
     return [Epoch(*row) for row in zip(table.epoch.tolist(), table[PRIMARY].tolist(), map(float, seconds))]
 
 class AttemptFailed(RuntimeError):
-    "A try that did not come to its end; the message is what the run said."
+    "A try that did not finish; the message is that of the run."
 
 # %% ../../nbs/95_sweep/04_attempt.ipynb #04_attempt-008
 LOOK_EVERY_S, LOCK_WAIT_S = .3, 120.
@@ -94,9 +94,9 @@ def _wait_for_lock(root:Path):
 def last_words(
     log:Path,    # What launchers have printed
     start:int,   # Where the one in question began, bytes
-    status:int,  # It ended with
+    status:int,  # Its exit status
 ) -> str: # One line
-    "Why a try failed, as it said itself."
+    "Why a try failed, in its own words."
     lines = log.read_bytes()[start:].decode(errors='replace').splitlines()
     errors = [line.removeprefix('error: ') for line in lines if line.startswith('error: ')]
     if errors: return errors[-1][:4000]
@@ -104,7 +104,7 @@ def last_words(
 
 # %% ../../nbs/95_sweep/04_attempt.ipynb #04_attempt-009
 class Attempt:
-    "A run that goes on in a process of its own."
+    "A run in a process of its own."
     def __init__(self,
         folder:SweepFolder, # Of the sweep
         name:str,           # Of the point
@@ -112,7 +112,7 @@ class Attempt:
     ):
         self.root, self.log = folder.run(name), folder.log(name)
         _wait_for_lock(self.root)
-        self.told = len(epochs_of(self.root))  # by an earlier try
+        self.told = len(epochs_of(self.root))  # epochs reported by an earlier try
         with open(self.log, 'ab') as said:
             self.from_here = said.tell()
             self.process = subprocess.Popen(
@@ -120,10 +120,10 @@ class Attempt:
                 stdin=subprocess.PIPE, stdout=said, stderr=subprocess.STDOUT, start_new_session=True,
                 env=os.environ | {THREADS_VARIABLE: str(cpus)})
 
-    def next_epoch(self) -> Epoch|None: # None: the run has come to its end
-        "Wait for the next row of the table; a run that fails is raised."
+    def next_epoch(self) -> Epoch|None: # None: the run has ended
+        "Wait for the next row of the table; a run that fails raises `AttemptFailed`."
         while True:
-            ended = self.process.poll() is not None  # asked first: a row may come while we look
+            ended = self.process.poll() is not None  # checked first: a row may be added while we look
             if len(rows := epochs_of(self.root)) > self.told:
                 self.told += 1
                 return rows[self.told-1]

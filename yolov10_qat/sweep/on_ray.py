@@ -34,7 +34,7 @@ def connect(
     address:str|None, # auto, HOST:PORT, or None: a cluster of this machine alone
 ):
     "Join a cluster, or start one."
-    logging.getLogger('ray').setLevel(logging.CRITICAL)  # a failed try is told in a line of ours
+    logging.getLogger('ray').setLevel(logging.CRITICAL)  # we report a failed try in a line of our own
     quiet:dict[str,Any] = dict(log_to_driver=False, logging_level='CRITICAL')
     if address is None:
         return ray.init('local', num_cpus=os.cpu_count(), object_store_memory=STORE_BYTES, include_dashboard=False,
@@ -55,7 +55,7 @@ def _check_answer(address:str):
 # %% ../../nbs/95_sweep/07_on_ray.ipynb #07_on_ray-005
 def wanted(
     r:Resources, # Of a run
-) -> dict[str,float]: # In Ray's words
+) -> dict[str,float]: # In Ray's terms
     "What a trial asks for."
     gpus = r.gpus_per_run or r.gpus
     return dict(cpu=r.cpus) | (dict(gpu=gpus) if gpus else {})
@@ -63,7 +63,7 @@ def wanted(
 def check_nodes(
     r:Resources, # Of a run
 ):
-    "Refuse what no node has."
+    "Refuse resources that no node has."
     nodes = [n['Resources'] for n in ray.nodes() if n['Alive']]
     if any(all(n.get(k.upper(), 0) >= v for k, v in wanted(r).items()) for n in nodes): return
     there = '; '.join(', '.join(f"{n.get(k, 0):g} {k}" for k in ('CPU', 'GPU')) for n in nodes)
@@ -72,7 +72,7 @@ def check_nodes(
 
 # %% ../../nbs/95_sweep/07_on_ray.ipynb #07_on_ray-007
 class PointTrial(tune.Trainable):
-    "One try at a point, an epoch a step."
+    "One try at a point; each step is one epoch."
     def setup(self, config:dict[str,Any]):
         "Start the run, or go on with it."
         self.attempt = Attempt(SweepFolder(Path(config['folder'])), config['name'], config['cpus'])
@@ -91,12 +91,12 @@ class PointTrial(tune.Trainable):
 
 # %% ../../nbs/95_sweep/07_on_ray.ipynb #07_on_ray-008
 class _Told(tune.Callback):
-    "Passes on what Tune says."
+    "Passes the events of Tune on to the book."
     def __init__(self, book:SweepBook): self.book = book
     def __reduce__(self): return tune.Callback, ()  # Tune stores an experiment; ours is never restored
 
     def on_trial_start(self, iteration, trials, trial, **info):
-        "A try."
+        "A try has begun."
         self.book.begun(trial.config['name'])
 
     def on_trial_result(self, iteration, trials, trial, result, **info):
@@ -104,16 +104,16 @@ class _Told(tune.Callback):
         if 'epoch' in result: self.book.epoch(trial.config['name'], Epoch(*(result[k] for k in Epoch._fields)))
 
     def on_trial_complete(self, iteration, trials, trial, **info):
-        "A result."
+        "A point has a result."
         name = trial.config['name']
         self.book.ended(name, load_summary(self.book.folder.run(name)))
 
     def on_trial_recover(self, iteration, trials, trial, **info):
-        "A try that failed, with more to come."
+        "A try has failed; there are more to come."
         self.book.failed(trial.config['name'], _why(trial), last=False)
 
     def on_trial_error(self, iteration, trials, trial, **info):
-        "The last try."
+        "The last try has failed."
         self.book.failed(trial.config['name'], _why(trial), last=True)
 
 # %% ../../nbs/95_sweep/07_on_ray.ipynb #07_on_ray-008a
@@ -127,14 +127,14 @@ def _why(trial) -> str:
 # %% ../../nbs/95_sweep/07_on_ray.ipynb #07_on_ray-009
 def run_on_ray(
     plan:Plan,        # Resolved
-    names:list[str],  # Points to do
-    book:SweepBook,   # Told of everything
+    names:list[str],  # Points to run
+    book:SweepBook,   # Receives every event
 ):
-    "Do the points on the cluster that is connected."
+    "Run the points on the connected cluster."
     f = plan.file
     check_nodes(f.resources)
     space = dict(name=tune.grid_search(names), folder=str(book.folder.root), cpus=f.resources.cpus)
-    store = book.folder.root/'.ray'  # of what Tune keeps of trials, seen by all nodes like the runs
+    store = book.folder.root/'.ray'  # for Tune's own files about trials; like the runs, seen by all nodes
     told = tune.RunConfig(name='sweep', storage_path=str(store), callbacks=[_Told(book)], verbose=0,
                           failure_config=tune.FailureConfig(max_failures=f.tries-1))
     try:

@@ -17,7 +17,7 @@ from .plan import Plan
 def check_here(
     plan:Plan, # That will run
 ):
-    "Refuse what this machine does not have."
+    "Refuse a plan that asks for more cores than this machine has."
     cpus = os.cpu_count() or 1
     if plan.file.resources.cpus > cpus:
         raise ConfigError(f'resources: cpus={plan.file.resources.cpus}, this machine has {cpus}')
@@ -25,10 +25,10 @@ def check_here(
 # %% ../../nbs/95_sweep/06_one_by_one.ipynb #06_one_by_one-003a
 def run_one_by_one(
     plan:Plan,        # Resolved
-    names:list[str],  # Points to do, in this order
-    book:SweepBook,   # Told of everything
+    names:list[str],  # Points to run, in this order
+    book:SweepBook,   # Receives every event
 ):
-    "Do the points here; one that keeps failing is given up, and the others go on."
+    "Run the points here; one that keeps failing is given up, and the others go on."
     for name in names:
         for tried in range(1, plan.file.tries+1):
             if _once(plan, name, book, last=tried == plan.file.tries): break

@@ -25,7 +25,7 @@ from ..runs.folder import with_absolute_paths
 
 # %% ../../nbs/95_sweep/01_plan.ipynb #01_plan-005
 class Resources(Settings):
-    "What one run has of a machine."
+    "The share of a machine that one run gets."
     cpus:int = knob(1, 'CPU cores, and threads of its arithmetic', ge=1)
     gpus:float = knob(0., 'share of one GPU; several runs may share it', ge=0, le=1)
     gpus_per_run:int = knob(0, 'whole GPUs, for a run that trains on several', ge=0)
@@ -38,7 +38,7 @@ class StopRules(Settings):
 
 # %% ../../nbs/95_sweep/01_plan.ipynb #01_plan-005a
 class PlanFile(Settings):
-    "A plan as it is written."
+    "A plan as it is written in its file."
     config:OptionalText = knob(None, 'a saved run_config.yaml to start from')
     base:dict[str,Any] = knob({}, 'fields that all points share')
     grid:dict[str,list[Any]] = knob({}, 'field -> values; every combination is a point')
@@ -51,7 +51,7 @@ class PlanFile(Settings):
 
 # %% ../../nbs/95_sweep/01_plan.ipynb #01_plan-006
 def _read(path:Path) -> PlanFile:
-    "A plan whose own words are right."
+    "Read a plan and check its own settings; its points are checked later."
     if not path.is_file(): raise FileNotFoundError(f'no plan {path}; see yolov10-qat sweep --help')
     found = read_settings(path, str(path), 'settings')
     try: return PlanFile(**found)
@@ -69,12 +69,12 @@ def _fault(error:dict[str,Any]) -> str:
 class Point(NamedTuple):
     "One run of a sweep."
     name:str
-    said:dict[str,Any]   # what the plan says of it alone
+    said:dict[str,Any]   # its own settings in the plan
     config:RunConfig     # complete
 
 def point_name(
     said:dict[str,Any], # Field -> value
-) -> str: # To call a folder
+) -> str: # Name of its folder
     "Values joined, numbers with the name of their field."
     def word(field, value): return Path(value).name if isinstance(value, str) else f'{field}{value}'
     words = '_'.join(word(*pair) for pair in said.items()) or 'run'
@@ -84,7 +84,7 @@ def point_name(
 def grid_points(
     grid:dict[str,list[Any]],       # Field -> values
     exclude:list[dict[str,Any]]=[], # Left out
-) -> list[dict[str,Any]]: # Every other combination, the last axis moving fastest
+) -> list[dict[str,Any]]: # The remaining combinations, the last axis moving fastest
     "What the axes span."
     if not grid: return []
     every = [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
@@ -94,7 +94,7 @@ def grid_points(
 _OURS = ('run_root', 'gate_root')  # the sweep decides them
 
 def _words(plan:PlanFile) -> list[str]:
-    "What is wrong with names and axes."
+    "Faults in names and axes."
     known, found = RunConfig.model_fields, []
     for place, said in [('base', plan.base), ('grid', plan.grid),
                         *((f'points {i+1}', p) for i, p in enumerate(plan.points)),
@@ -124,7 +124,7 @@ def _resolved(plan:PlanFile, said:dict[str,Any], out:Path) -> RunConfig:
 
 # %% ../../nbs/95_sweep/01_plan.ipynb #01_plan-012
 def _check_sources(config:RunConfig):
-    "Data and base weights that are named must be there."
+    "Data and base weights that are named must exist."
     check_data(config.coco_root, config.train_split, config.val_split)
     if config.base not in (None, DEMO, RANDOM) and not os.path.isfile(config.base):
         raise FileNotFoundError(f'no base weights {config.base}')
@@ -158,9 +158,9 @@ class Plan(NamedTuple):
 
 def read_plan(
     path:Path|str, # YAML file
-    out:Path|str,  # Folder of the sweep; run roots are named below it
+    out:Path|str,  # Folder of the sweep; run roots are below it
 ) -> Plan: # Every point resolved and checked
-    "A plan and its points; all faults are told at once."
+    "Read a plan and its points; all faults are reported at once."
     plan, out = _read(Path(path)), Path(out).expanduser().resolve()
     if faults := _words(plan): raise ConfigError(f"{path}: {'; '.join(faults)}")
     try: return Plan(plan, _points(plan, out))

@@ -42,7 +42,7 @@ def plan_changes(
     stored:SweepFile, # As it was started
     plan:Plan,        # As it is now
     folder:SweepFolder, # Of the sweep
-) -> str: # Empty: nothing
+) -> str: # Empty: not at all
     "How a plan differs from the one that a folder was started with."
     before, after = {p.name for p in stored.points}, {p.name: p for p in plan.points}
     changed = [n for n in before & {*after} if folder.config(n).read_text() != folder.text(after[n])]
@@ -68,11 +68,11 @@ HOW_TO_GET_RAY = ("Ray is not installed, so the points run one after the other; 
                   'several at once')
 
 def _gated(plan:Plan) -> set[str]:
-    "Points that wait for what smaller sizes have to say."
+    "Points that wait for the results of smaller sizes."
     return {p.name for p in plan.points if plan.file.stop.gate and p.config.variant == GATED}
 
 def _do(plan:Plan, book:SweepBook, run:Callable[[Plan,list[str],SweepBook],None]):
-    "First what waits for nothing, then what the gate lets through."
+    "Run the points that wait for nothing, then those that the gate lets through."
     gated, left = _gated(plan), []
     for p in plan.points:
         book.judge.halving.remember([e.score for e in epochs_of(book.folder.run(p.name))])
@@ -94,7 +94,7 @@ def _may_start(point, book:SweepBook) -> bool:
 def ray_is_installed() -> bool: return importlib.util.find_spec('ray') is not None
 
 def _engine(plan:Plan, address:str|None, tell:Callable[[str],object]):
-    "Who runs the points, what starts it and what ends it."
+    "Name of the engine, the function that runs the points, and the one that ends the engine."
     if not ray_is_installed():
         if address: raise ConfigError(f'address={address} needs Ray: pip install \'yolov10-qat[sweep]\'')
         tell(HOW_TO_GET_RAY)
@@ -122,8 +122,8 @@ def write_page(
 # %% ../../nbs/95_sweep/08_sweep.ipynb #08_sweep-009a
 def planned_lines(
     plan:Plan,       # Resolved
-    out:Path|str,    # Folder of the sweep; where runs of it have ended they say how long one takes
-) -> list[str]: # A line a point, and a sum
+    out:Path|str,    # Folder of the sweep; runs in it that have ended show how long one takes
+) -> list[str]: # A line per point, and a summary
     "What a plan would do."
     took = [s.timings for p in plan.points if (s := finished(SweepFolder(Path(out).resolve()).run(p.name)))]
     hours = sum(sum(t.values()) for t in took)/len(took)/3600 if took else None
@@ -134,7 +134,7 @@ def planned_lines(
 
 # %% ../../nbs/95_sweep/08_sweep.ipynb #08_sweep-009b
 def _work(plan:Plan, found:SweepFile, folder:SweepFolder, run:Callable[[Plan,list[str],SweepBook],None]):
-    "Do the points; whatever ends this, the file says what waits, and the folder is free."
+    "Run the points; whatever ends this, the file says which wait, and the folder is unlocked."
     lock = RunLock(folder.root)
     try:
         save_sweep(found, folder.root)
@@ -149,10 +149,10 @@ def sweep(
     plan:Path|str,           # YAML file, see `read_plan`
     out:Path|str,            # Folder of the sweep, new or empty
     address:str|None=None,   # Of a Ray cluster: auto or HOST:PORT; None: this machine alone
-    resume:bool=False,       # Go on with what is in `out`
+    resume:bool=False,       # Go on with the sweep in `out`
     tell:Callable[[str],object]=print, # Given one line now and then
-) -> SweepFile: # What became of each point
-    "Run every point of a plan; `out` has sweep.json, report.html, and a run root for each in runs/."
+) -> SweepFile: # Outcome of each point
+    "Run every point of a plan; `out` has sweep.json, report.html, and a run root for each point in runs/."
     folder = SweepFolder(Path(out).expanduser().resolve())
     read = read_plan(plan, folder.root)
     _check_free(folder, resume)

@@ -43,7 +43,7 @@ def separate_steps(
     model:nn.Module,     # Quantised
     lr:float,            # Learning rate of the logarithm of the steps
 ) -> Optimizer: # The same
-    "Give learned steps a parameter group of their own, without decay."
+    "Put learned steps into a parameter group of their own, without decay."
     steps = [p for layer in quantized_layers(model).values() if (p := learned_step(layer)) is not None]
     if not steps: return optimizer
     own = {id(p) for p in steps}
@@ -58,7 +58,7 @@ def renew_steps(
     model:nn.Module,       # Just put on another grid
     lr:float,              # Learning rate of the logarithm of the steps
 ):
-    "Let the optimizer forget the steps of the old grid and learn those of the new one."
+    "Replace the steps of the old grid in the optimizer by those of the new one."
     old = next((g for g in optimizer.param_groups if g.get('param_group') == 'step'), None)
     if old is None:
         groups = len(optimizer.param_groups)
@@ -72,14 +72,14 @@ def renew_steps(
         old['params'] = [learned_step(layer) for layer in quantized_layers(model).values()]
 
 # %% ../../nbs/50_train/03_qat_trainer.ipynb #03_qat_trainer-008
-# batches, and at most this share of an epoch's: measuring must not cost what training does
+# batches, and at most this share of an epoch's: measuring must not cost as much as training
 PROBE, PROBE_SHARE = 4, 1/16
 
 def probe_images(
     config:RunConfig,   # The run
     dataset:Path|str,   # dataset.yaml of its view
     device:torch.device|str='cpu', # Where the batches go
-) -> tuple: # To measure on; to re-estimate from: two iterables of batches (n, 3, h, w), 0 to 1
+) -> tuple: # Two iterables of batches (n, 3, h, w), 0 to 1: to measure on, and to re-estimate from
     "Batches of training images for the batch norms."
     def images(batches, start):
         return training_images(dataset, config.imgsz, config.batch, batches, device=device, start=start,
@@ -93,7 +93,7 @@ def probe_images(
 def layers_divergence(
     model:nn.Module, # Plain or quantised
     images,          # Batches
-) -> dict[str,float]: # Path of each convolution with a batch norm behind it -> KL, mean over channels
+) -> dict[str,float]: # Path of each convolution with a batch norm after it -> KL, mean over channels
     "How far stored batch-norm statistics are from true ones, by convolution."
     found = drift(model, images)
     return {conv: found[norm] for conv, norm in norm_behind(model).items()}
@@ -112,7 +112,7 @@ WEIGHT_SHARES = ('oscillating', 'frozen', 'changed')  # columns of oscillation.c
 def weight_shares(
     rows:list[dict[str,Any]], # Of one epoch, from `layer_rows`
 ) -> dict[str,float]: # `oscillation/NAME` -> share of all quantised weights, 0 to 1
-    "What the weights of all layers do."
+    "Shares of oscillating, frozen and changed weights over all layers."
     total = sum(row['weights'] for row in rows)
     return {f'oscillation/{name}': sum(row[name]*row['weights'] for row in rows)/total for name in WEIGHT_SHARES}
 
@@ -122,7 +122,7 @@ def calibrated(
     manifest:list[dict[str,Any]],  # Plan of the run
     config:RunConfig,              # The run; `init_ptq` says how
     run_root:Path|str,             # Its folder, with the data in it
-    progress=None,                 # Told how far it is
+    progress=None,                 # Called with the progress
 ) -> Path: # The checkpoint
     "Calibrate the base on training images, once."
     files = Layout(Path(run_root))
@@ -139,9 +139,9 @@ def calibrated(
 
 # %% ../../nbs/50_train/03_qat_trainer.ipynb #03_qat_trainer-015
 class _Quantised(FloatTrainer):
-    "Trains a quantised model; its remedies are made when the float model is still at hand."
+    "Trains a quantised model; its remedies are created while the float model still exists."
     def setup_model(self):
-        "The float model, quantised by the plan of the run as far as it has come."
+        "The float model, quantised by the plan of the epoch that the run has reached."
         super().setup_model()
         self.remedies = remedies_of(self)
         self.bits = bits_after(self.config, max(0, self.found['epoch']-1) if self.found else 0)
@@ -157,14 +157,14 @@ class _Quantised(FloatTrainer):
         return floating(manifest, f'floating point until epoch {word_lengths(self.config)[1][0]}')
 
     def build_optimizer(self, model:nn.Module, **how) -> Optimizer:
-        "Ultralytics' optimizer, learned steps apart."
+        "Ultralytics' optimizer, with learned steps in a group of their own."
         return separate_steps(super().build_optimizer(model, **how), unwrap_model(model), self.config.scale_lr)
 
 # %% ../../nbs/50_train/03_qat_trainer.ipynb #03_qat_trainer-017
 class _Tracked(_Quantised):
     "Looks at the integers after each step and calls the remedies."
     def _follow(self):
-        "Follow the integers of the present grid."
+        "Follow the integers of the current grid."
         c, freezes = self.config, any(r.freezes for r in self.remedies)
         self.tracker = None if self.bits == FLOAT_BITS else Tracker(
             unwrap_model(self.model), self.manifest, c.oscillation_momentum, c.oscillation_threshold,
@@ -190,7 +190,7 @@ class _Tracked(_Quantised):
 
 # %% ../../nbs/50_train/03_qat_trainer.ipynb #03_qat_trainer-018
 class _Remembering(_Tracked):
-    "What a checkpoint holds of all this."
+    "Saves the state of the tracker and the table of layers, and restores them."
     def _more_state(self) -> dict[str,Any]:
         return dict(updates=self.updates, oscillation=self.tracker and self.tracker.state_dict(),
                     layer_rows=self.layer_rows, first_positions=self.first_positions)
@@ -205,9 +205,9 @@ class _Remembering(_Tracked):
 
 # %% ../../nbs/50_train/03_qat_trainer.ipynb #03_qat_trainer-018z
 class _Sharing(_Remembering):
-    "Hands the shares of weights to trackers with the scores; the table of results has no columns for them."
+    "Passes the shares of weights to trackers with the scores; the table of results has no columns for them."
     def validate(self):
-        "Scores, and what the weights did in this epoch."
+        "Scores, and the shares of weights in this epoch."
         metrics, fitness = super().validate()
         rows = [row for row in self.layer_rows if row['epoch'] == self.epoch+1]
         return (metrics | weight_shares(rows) if metrics and rows else metrics), fitness
@@ -218,15 +218,15 @@ class _Sharing(_Remembering):
 
 # %% ../../nbs/50_train/03_qat_trainer.ipynb #03_qat_trainer-020
 class _Falling(_Sharing):
-    "Changes the word length between epochs where the run says so."
+    "Changes the word length between epochs as the run is configured."
     def _change_bits(self, bits:int):
-        "Another word length from here on, in the model and its average; measurements on the old grid are dropped."
+        "Change the word length of the model and its average; measurements on the old grid are dropped."
         c, model = self.config, unwrap_model(self.model)
         self.bits, self.manifest = bits, self._plan(bits)
         for each in dict.fromkeys((model, self.ema.ema)): requantize(each, self.manifest, c.scale_init)
         if self.averaging:
             self.ema.ema.requires_grad_(False)
-            self.ema._pairs = None  # its list of what to average has the steps of the old grid
+            self.ema._pairs = None  # its list of tensors to average has the steps of the old grid
         if c.scale == 'learned': renew_steps(self.optimizer, self.scheduler, model, c.scale_lr)
         self.best_fitness = None
         self._follow()
@@ -237,18 +237,18 @@ class _Falling(_Sharing):
         for r in self.remedies: r.rest()
 
     def save_metrics(self, metrics:dict[str,float]):
-        "Add the epoch's row to results.csv; where the word length changes it is part of it."
+        "Add the epoch's row to results.csv, with the word length if it changes during the run."
         super().save_metrics(metrics | (dict(bits=self.bits) if len(word_lengths(self.config)) > 1 else {}))
 
 # %% ../../nbs/50_train/03_qat_trainer.ipynb #03_qat_trainer-021
 class QATTrainer(_Falling):
-    "Trains a YOLOv10 with quantised weights in the run folder that `overrides['project']` lies in."
+    "Trains a YOLOv10 with quantised weights in the run folder that contains `overrides['project']`."
     def _model_train(self):
         super()._model_train()
         for r in self.remedies: r.training_mode()
 
     def subject(self, model:nn.Module) -> nn.Module:
-        "What is scored: the model as it would be deployed, with the last change that a remedy makes to it."
+        "The model to score, as it would be deployed, with the last changes that remedies make to it."
         plain = super().subject(model)
         for r in self.remedies: plain = r.subject(plain)
         return plain

@@ -84,8 +84,8 @@ def insert_qc(
 @torch.no_grad()
 def fold_qc(
     model:nn.Module, # With corrections from `insert_qc`; changed in place
-) -> nn.Module: # The same object, of the structure it had before `insert_qc`
-    "Fold every correction into the batch norm behind it."
+) -> nn.Module: # The same object, with the structure it had before `insert_qc`
+    "Fold every correction into the batch norm after it."
     for block in [m for m in model.modules() if isinstance(m, Conv) and isinstance(m.conv, Corrected)]:
         qc, bn = block.conv, block.bn
         gamma, beta, w, b, mean, var = (
@@ -100,7 +100,7 @@ def qc_overrides(
     config:RunConfig,   # The run
     run_root:Path|str,  # Its folder
 ) -> dict[str,Any]: # Arguments for `QCTrainer`
-    "Ultralytics arguments of the correction: those of the run, but for the few that make it QC."
+    "Ultralytics arguments of the correction: those of the run, except the few that make it QC."
     return overrides(config, run_root) | dict(save_dir=str(Layout(Path(run_root).resolve()).correction),
                                               epochs=config.qc_epochs, lr0=config.qc_lr, lrf=1., nbs=config.batch,
                                               weight_decay=0., warmup_epochs=0., val=False)
@@ -128,7 +128,7 @@ def trained_model(
 
 # %% ../../nbs/50_train/04_qc.ipynb #04_qc-026
 class _FrozenAround(FloatTrainer):
-    "Builds the corrected model and lets nothing but the corrections move."
+    "Builds the corrected model and trains only the corrections."
     def setup_model(self):
         "The end of the run's training, with identity corrections."
         self.model, self.content = trained_model(end_of_training(Path(self.args.project).parent), self.config.qc_scope)
@@ -145,7 +145,7 @@ class _FrozenAround(FloatTrainer):
         self.ema = NoEMA(self.model)
 
     def _restore(self):
-        "Nothing to resume, a killed correction starts over; the losses of the two heads weigh as after the last epoch."
+        "Nothing to resume, a killed correction starts over; the head losses have the weights of the end of training."
         model = unwrap_model(self.model)
         if getattr(model, 'criterion', None) is None: model.criterion = model.init_criterion()
         for _ in range(self.config.epochs): model.criterion.update()

@@ -36,8 +36,8 @@ class Remedy:
 
     def subject(self,
         plain:nn.Module, # Copy of the model as it would be deployed
-    ) -> nn.Module: # What is scored
-        "A last change to what is scored."
+    ) -> nn.Module: # The model to score
+        "A last change to the model to score."
         return plain
 
 # %% ../../nbs/50_train/02_remedies.ipynb #02_remedies-007
@@ -63,7 +63,7 @@ class Dampening(Remedy):
 
 # %% ../../nbs/50_train/02_remedies.ipynb #02_remedies-010
 class Freezing(Remedy):
-    "Fixes weights whose oscillation frequency is above a threshold that falls."
+    "Fixes weights whose oscillation frequency is above a falling threshold."
     freezes = True
 
     def threshold(self, progress:float) -> float|None:
@@ -84,7 +84,7 @@ class FrozenNorms(Remedy):
         self.reference = reference(self.base.to(self.trainer.device), self.trainer.images)
         self.base = None
 
-    def training_mode(self): "Hold the statistics."; hold(unwrap_model(self.trainer.model))
+    def training_mode(self): "Freeze the statistics."; hold(unwrap_model(self.trainer.model))
 
     def rest(self):
         "Carry the statistics over to the model and its average."

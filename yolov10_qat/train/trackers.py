@@ -25,7 +25,7 @@ from ..runs.summary import RunSummary, load_summary
 # %% ../../nbs/50_train/05_trackers.ipynb #05_trackers-005
 def result_values(
     summary:RunSummary, # A finished run
-) -> dict[str,float]: # Name -> value; what was not measured is not there
+) -> dict[str,float]: # Name -> value; values that were not measured are left out
     "Scores of all states, and what the delivered one is worth."
     rungs = [r for r in summary.metrics.rungs if r.head == 'one2one' and r.metrics_source != 'ultralytics_val']
     values = {f'rungs/{r.rung}/{name}': getattr(r, name) for r in rungs for name in ('AP', 'AP50', 'AP75')}
@@ -59,12 +59,12 @@ class TrackerRun:
         self.run_id, self.folder, self.opened = run_id, folder, False
 
     def open(self): "Begin a run in the tracker, or go on with the one that has our id."
-    def log(self, values:dict[str,float], words:dict[str,str], step:int): "Numbers and texts, after `step` epochs."
+    def log(self, values:dict[str,float], words:dict[str,str], step:int): "Log numbers and texts, after `step` epochs."
     def keep(self, files:list[Path]): "Store files with the run."
     def end(self, failed:bool): "End the run in the tracker that `open` began."
 
     def close(self, failed:bool):
-        "End it if it is open."
+        "End the run if it is open."
         if self.opened: self.end(failed)
         self.opened = False
 
@@ -82,7 +82,7 @@ TAG = 'yolov10_qat_run'  # of a run of MLflow: the id of our run
 
 # %% ../../nbs/50_train/05_trackers.ipynb #05_trackers-013
 class _MLflowRun(TrackerRun):
-    "Its beginning and its end."
+    "Begins and ends a run in MLflow."
     def open(self):
         "The run with our tag, new if there is none; a run that is already active in this process is joined."
         import mlflow
@@ -100,7 +100,7 @@ class _MLflowRun(TrackerRun):
 
 # %% ../../nbs/50_train/05_trackers.ipynb #05_trackers-014
 class MLflow(_MLflowRun):
-    "Wherever MLFLOW_TRACKING_URI says."
+    "MLflow, at the place that MLFLOW_TRACKING_URI names."
     def log(self, values:dict[str,float], words:dict[str,str], step:int):
         "Metrics and tags."
         import mlflow
@@ -113,10 +113,10 @@ class MLflow(_MLflowRun):
         for file in files: mlflow.log_artifact(str(file))
 
 # %% ../../nbs/50_train/05_trackers.ipynb #05_trackers-016
-AXES = ('train', 'lr', 'metrics', 'val', 'raw', 'oscillation')  # what is drawn over epochs
+AXES = ('train', 'lr', 'metrics', 'val', 'raw', 'oscillation')  # prefixes of values that are drawn over epochs
 
 class _WandBRun(TrackerRun):
-    "Its beginning."
+    "Begins a run in W&B."
     def open(self):
         "The run with our id, new if there is none; a run that is already active in this process is joined."
         import wandb
@@ -169,7 +169,7 @@ def tracker_of(
 
 # %% ../../nbs/50_train/05_trackers.ipynb #05_trackers-024
 class _Guard:
-    "Trackers of one run, of which some may be lost."
+    "Trackers of one run, some of which may be lost."
     def __init__(self,
         found:dict[str,TrackerRun], # By name
     ):
@@ -180,7 +180,7 @@ class _Guard:
         do,       # What to do with it, unless it is lost
         *args,    # For `do`
     ):
-        "A call that may fail."
+        "Make a call that may fail."
         if name in self.lost: return
         try: do(*args)
         except Exception as e:
@@ -189,14 +189,14 @@ class _Guard:
 
 # %% ../../nbs/50_train/05_trackers.ipynb #05_trackers-025
 class _Group(_Guard):
-    "Begins and ends them."
+    "Begins and ends the runs of all trackers."
     def _each(self, what:str, *args):
         for name, tracker in self.found.items(): self.guard(name, getattr(tracker, what), *args)
 
-    def open(self): "Begin, or go on."; self._each('open')
+    def open(self): "Begin the run in each tracker, or go on with it."; self._each('open')
 
     def close(self,
-        failed:bool=False, # Whether the run came to no good end
+        failed:bool=False, # Whether the run failed
     ):
         "End the run in each tracker, also in one that was lost."
         for name, tracker in self.found.items():
@@ -225,7 +225,7 @@ def _trackers(run_id:str, training:Path, names:tuple[str,...]) -> Trackers:
 
 def trackers_of(
     run_root:Path|str, # Folder of a run
-) -> Trackers: # The same for the same run
+) -> Trackers: # The same object for the same run
     "The trackers of a run."
     root = Path(run_root).resolve()
     if not Layout(root).summary.is_file(): return Trackers({})
