@@ -3,6 +3,7 @@ import os
 import shutil
 import sys
 import tempfile
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 import pytest
@@ -83,15 +84,15 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.addinivalue_line('markers', 'slow: takes minutes; runs with --slow')
     HBChannel.stop = end_heartbeat  # Jupyter's own may wait for ever
-    if not hasattr(config, 'workerinput'): config.add_cleanup(own_scratch())
+    if not hasattr(config, 'workerinput'): own_scratch()
 
 
 def own_scratch():
-    "A folder for what notebooks, kernels and killed processes leave behind, gigabytes in all; call the result to remove it."
+    "A folder for what notebooks, kernels and killed processes leave behind, gigabytes in all; removed when Python ends."
     outer = tempfile.gettempdir()
     os.environ.setdefault('PYTEST_DEBUG_TEMPROOT', outer)  # folders of failed tests stay
     tempfile.tempdir = os.environ['TMPDIR'] = folder = tempfile.mkdtemp(prefix='yq')
-    return lambda: shutil.rmtree(folder, ignore_errors=True)
+    Finalize(None, shutil.rmtree, (folder, True), exitpriority=-1000)  # after those of multiprocessing, which look into it
 
 
 # Minutes each; first, so that both workers end at the same time
