@@ -398,7 +398,7 @@ def open_content(
     path:Path|str,                    # Checkpoint of this project
     fill:Fill=lambda outline, _: outline, # Puts numbers into the checked outline
 ) -> dict[str,Any]: # Content, see `Content`
-    "Open a checkpoint, or raise the reason why it is none; no memory is allocated before everything is checked."
+    "Open a checkpoint, or raise the reason why it is none; no tensor is made before everything is checked."
     path = Path(path)
     check_archive(path)
     with zipfile.ZipFile(path) as archive:

@@ -61,7 +61,7 @@ class Setting(NamedTuple):
 Recipe = dict[Setting,str]           # value in words
 OWNERS = ('scale', 'start', 'batchnorm')  # blocks beside the parts of a method
 SCALE, BATCHNORM = Setting('scale', ''), Setting('batchnorm', '')
-PLAIN = {SCALE: 'stats', BATCHNORM: 'train'}  # not named in labels; anything else is
+PLAIN = {SCALE: 'stats', BATCHNORM: 'train'}  # not named in labels; other values are
 
 # %% ../../nbs/75_compare/02_arms.ipynb #02_arms-009z
 def as_text(recipe:Recipe) -> dict[str,str]: "A recipe as it is stored."; return {k.text: v for k, v in recipe.items()}

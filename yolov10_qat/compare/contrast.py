@@ -81,7 +81,7 @@ def _pair(new:Arm, old:Arm, runs:list[Found]) -> Pair:
 def extends(
     arm:Arm,         # A method
     arms:list[Arm],  # All of them
-) -> list[Arm]: # Those with most of its parts that were run with the same training
+) -> list[Arm]: # The largest subsets of its parts that were run with the same training
     "The methods that a method should be compared with."
     def training(a): return {k: v for k, v in a.recipe.items() if Setting.read(k).owner not in PARTS}
     below = [a for a in arms if method_parts(a.method) < method_parts(arm.method) and training(a) == training(arm)]

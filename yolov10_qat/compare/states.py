@@ -18,7 +18,7 @@ from ..runs.summary import RUNGS, find_rung
 
 # %% ../../nbs/75_compare/04_states.ipynb #04_states-004
 AFTERWARDS = {name for name, part in PARTS.items() if part.stage != 'training'}  # they do not alter the training
-ADDED = {*PARTS} - AFTERWARDS | {'scale', 'batchnorm'}  # owners of settings that differ from plain training
+ADDED = {*PARTS} - AFTERWARDS | {'scale', 'batchnorm'}  # owners of settings that may differ from plain training
 
 class State(Block):
     "A scored state of one training, over the seeds of all runs that were trained so."
@@ -47,7 +47,7 @@ def _training(run:Found) -> tuple[str,Recipe]:
     return canonical_method('+'.join(parts) or 'baseline'), kept
 
 def _after(run:Found, rung:str) -> tuple[set[str],Recipe]:
-    "How one of its states follows from the training of a run: parts of the method, and parameters."
+    "How a state of a run follows from its training: parts of the method, and parameters."
     parts, how = method_parts(run.method) & AFTERWARDS, recipe(run.summary)
     if rung != 'qc': parts -= {'qc'}
     if rung == 'qat_raw': parts = set()

@@ -479,7 +479,7 @@ def identity(
     config:RunConfig, # A run
     fingerprint:str,  # Of its data
 ) -> dict[str,Any]: # Plain values
-    "What identifies the training of a run: its data and settings, without paths and without parts after the training."
+    "Data and settings of a run, without paths, those that a resume may change and those of parts after the training."
     later = {name for part in PARTS.values() if part.stage == 'after' for name in part.options.model_fields}
     left_out = RESUME_MAY_CHANGE | {*PATHS} | later
     return {'data': fingerprint} | {k: v for k, v in config.model_dump().items() if k not in left_out}
@@ -493,7 +493,7 @@ def _usual(**said) -> dict[str,Any]:
 def changed_fields(
     config:RunConfig, # A resolved configuration
 ) -> dict[str,Any]: # Field name -> value, for values that differ from the profile's defaults
-    "The values to give for this configuration: recipe and method if training is not as usual, and the rest."
+    "Values that give this configuration: recipe and method if training is not as usual, and all others that differ."
     values, usual = config.model_dump(), _usual(profile=config.profile)
     if all(usual[k] == values[k] for k in _HOW): return {k: v for k, v in values.items() if v != usual[k]}
     said = {k: values[k] for k in ('recipe', 'method') if values[k] is not None}
@@ -517,7 +517,7 @@ def save_config(
     return path
 
 # %% ../../nbs/10_core/05_config.ipynb #05_config-058
-_BEFORE = {'selection': 0.}  # fields that the first release did not have, with values for what it did
+_BEFORE = {'selection': 0.}  # fields that the first release did not have, with the values that repeat what it did
 
 def load_config(
     path:Path|str, # YAML file written by `save_config` or by hand

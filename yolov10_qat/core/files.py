@@ -103,7 +103,7 @@ def _digest(stream) -> str:  # Python 3.10 has no hashlib.file_digest
 def content_sha256(
     path:Path|str, # File, or folder of an exported package
 ) -> str: # 64 hexadecimal digits
-    "`file_sha256`; for a folder, the SHA-256 of a list with each file's digest, two spaces and its path."
+    "`file_sha256`; for a folder, the SHA-256 of a text with one line per file: its digest, two spaces, its path."
     path = Path(path)
     if path.is_file(): return file_sha256(path)
     files = {p.relative_to(path).as_posix(): p for p in path.rglob('*') if p.is_file()}

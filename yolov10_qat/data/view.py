@@ -187,7 +187,7 @@ def write_yaml(
     categories:list[Category], # By ascending id
     out:Path,                  # Root of the view
 ) -> None:
-    "Write where the images are and how the classes are called, for Ultralytics."
+    "Write the location of the images and the names of the classes, for Ultralytics."
     names = {i: c.name for i, c in enumerate(categories)}
     files, content = ViewLayout(out), dict(train=ViewLayout.train_list, val=ViewLayout.val_list, names=names)
     texts = {files.yaml: content}

@@ -33,7 +33,7 @@ def open_detector(
 
 _DETECTORS = {'.onnx': OnnxDetector, '.mlpackage': CoreMlDetector, '.tflite': LiteDetector}
 
-def _opened(path:Path|str, weights:str, device:str) -> tuple[Detector,Any]: # And the input size that it gives
+def _opened(path:Path|str, weights:str, device:str) -> tuple[Detector,Any]: # And the input size that the file states
     check_weights(weights)
     kind = Path(path).suffix
     if kind in _DETECTORS:

@@ -92,7 +92,7 @@ def export_all(
     view:View,           # Data to compare on
     imgsz:int,           # Side of the square input, pixels
 ) -> tuple[list[tuple[Exported,HeadScores]],list[NotExported]]: # Written files with their scores; refused ones
-    "Write the packed file of a checkpoint and, if ONNX can store its bits, a file for each head."
+    "Write the packed file of a checkpoint and, if ONNX can store its bits, an ONNX file for each head."
     found, refused = deployment(checkpoint), []
     reference, files = Reference(found.model, view, imgsz), []
     def attempt(name, deployed, *how, **more):

@@ -35,7 +35,7 @@ def check_dialect(
     manifest:list[dict[str,Any]],  # Of a deployment
     opset:int|None,                # None: the dialect's default
 ) -> int: # The opset
-    "Refuse an opset or a manifest that the format cannot store."
+    "Refuse an opset or a manifest that the format does not support."
     oldest, usual, newest = DIALECTS[dialect].opsets
     if opset is not None and not oldest <= opset <= newest:
         raise ValueError(f'{dialect} needs an opset from {oldest} to {newest}, got {opset}; leave --opset out for '

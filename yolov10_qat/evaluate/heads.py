@@ -48,7 +48,7 @@ class Detector(Protocol):
 # %% ../../nbs/55_evaluate/03_heads.ipynb #03_heads-006
 def raw_output(
     model:nn.Module,       # YOLOv10 in evaluation mode
-    answers:dict[str,Any], # Further output of its forward, beside the detections
+    answers:dict[str,Any], # Further output of its forward, besides the detections
     head:str,              # One of `HEADS`
 ) -> Tensor: # (n, 4+c, a): boxes (one2one: xyxy, one2many: xywh; pixels) and scores (0 to 1) of all anchors
     "Decode one head, before detections are selected."

@@ -37,7 +37,7 @@ def resolve(
     resume:bool=False,         # Go on with the run in `given['run_root']`
     file:Path|str|None=None,   # A saved run_config.yaml; `given` takes precedence
 ) -> RunConfig: # Complete; for a resumed run the stored one, with the changes that are allowed
-    "The configuration that given fields stand for."
+    "The configuration that the given fields stand for."
     if not yes_or_no('resume', resume): return load_config(file, **given) if file else RunConfig(**given)
     if 'run_root' not in given: raise ConfigError('resume needs run_root: which run shall go on?')
     said = {k: v for k, v in given.items() if k != 'run_root'}

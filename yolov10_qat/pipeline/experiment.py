@@ -216,7 +216,7 @@ class _Checked(_Kept):
 
 # %% ../../nbs/90_pipeline/04_experiment.ipynb #04_experiment-010
 class _Described(_Checked):
-    "What the summary and the log say before the work begins."
+    "What the summary records and the user reads before the work begins."
     def _describe(self, raised:int):
         c, s = self.config, self.summary
         s.quantization, s.method = quantization_block(c, self.manifest, raised), method_block(c, self.steps)

@@ -51,8 +51,8 @@ def in_groups(
 def spread(
     steps:Tensor,  # A scalar, (o, 1, 1, 1), or for groups (o, i/size, h, w)
     w_oihw:Tensor, # Weights
-) -> Tensor: # A shape that broadcasts against the weights
-    "Steps that divide or multiply the weights element by element."
+) -> Tensor: # (o, i, h, w) for several groups, otherwise as given
+    "Steps in a shape that broadcasts against the weights."
     groups = steps.shape[1] if steps.dim() > 1 else 1
     if groups == 1: return steps
     return steps.unsqueeze(2).expand(-1, -1, w_oihw.shape[1]//groups, -1, -1).flatten(1, 2)

@@ -108,7 +108,7 @@ def word_length_range(
 
 def spread_bits(
     entries:list[dict[str,Any]], # Of a plan, those that are deployed
-    average:float,               # Bits per quantised weight, on average
+    average:float,               # Bits per quantised weight, on average, at most
 ) -> dict[str,int]: # Module path -> word length, of layers that get more than the plan gives them
     "The word lengths up to 8 with the least error, if all layers do equal harm."
     bits = {e['name']: e['bits'] for e in entries if e['bits']}

@@ -56,7 +56,7 @@ class _Layout:
     def in_network_order(self, x_w:Tensor) -> Tensor: return torch.cat([x_w[span] for span in self.spans])
 
     def take(self, x_w:Tensor, ordered_w:Tensor):
-        "Put values in network order where they belong."
+        "Copy values, given in network order, to their places in the row."
         for span, values in zip(self.spans, ordered_w.split([span.stop-span.start for span in self.spans])):
             x_w[span].copy_(values)
 

@@ -74,7 +74,7 @@ class Views:
     @classmethod
     def of(cls,
         data:View|Path|str, # Dataset view, or its dataset.yaml
-        count:int,          # Number of views; if there are fewer images, several of each
+        count:int,          # Number of views; if there are fewer images, some give several
         side:int,           # Of the square, pixels
         batch:int,          # Views at once
         *,
@@ -118,6 +118,6 @@ def training_views(
     device:torch.device|str='cpu', # Where they go, as torch names it
     seed:int=0,                    # Of images, sizes and places
 ) -> Views: # Each (n, 3, side, side), RGB, float32, 0 to 1
-    "Random pieces of training images; if there are fewer images than views, several of each."
+    "Random pieces of training images; if there are fewer images than views, some images give several."
     few_images(len(training_files(data)))
     return Views.of(data, views_wanted(side), side, batch, device=device, seed=seed)

@@ -217,7 +217,7 @@ Change = Annotated[float, Field(ge=-1, le=1)]  # of a score
 
 class _SamePrecision(Block):
     "Two states, and the threshold that gives the second one the precision of the first."
-    pairs:Count                      # objects that both find, at least one scored at or above the threshold
+    pairs:Count                      # objects that both find, at least one of them at or above the reference threshold
     precision:Fraction|None          # of the first at the reference threshold; None: it detects nothing there
     recall:Fraction|None             # the same; None: no object
     threshold:Fraction|None          # lowest that gives the second this precision; None: it never reaches it

@@ -37,7 +37,7 @@ class BitSearch(Block):
     "The result of a search."
     method:str          # calibration
     max_loss:float      # allowed, AP points (hundredths of AP)
-    images:int          # how many were set aside and decided
+    images:int          # how many were set aside to decide
     fp:float            # AP of the float network on these
     trials:list[Trial]  # in the order in which they were made
     chosen:float        # the fewest bits that were good enough

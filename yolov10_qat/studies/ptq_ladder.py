@@ -77,7 +77,7 @@ class LadderSettings(Block):
     calibration_images:int     # available; a method takes as many as it needs
     val_images:int
     seed:int
-    max_loss:float|None = None # AP points, a limit that chose the word lengths; None: they were given
+    max_loss:float|None = None # AP points that may be lost, which chose the word lengths; None: they were given
 
 # %% ../../nbs/80_studies/03_ptq_ladder.ipynb #02_ptq_ladder-006
 class Gap(Block):

@@ -19,7 +19,7 @@ def guard(
     command:list[str], # Program and arguments
 ) -> int: # Its exit status; if a signal ended it, 128 plus the signal's number
     "Run a command in a process group of its own, until it ends or standard input is closed."
-    # where it is ignored, as in the background of a script, the command would ignore it, too
+    # if SIGINT is ignored here, as in the background of a script, the command would ignore it, too
     signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     def interrupt(*_): process.send_signal(signal.SIGINT)

@@ -521,7 +521,7 @@ class FloatTrainer(_Reporting):
         for event in ('on_train_start', 'on_train_epoch_start', 'on_train_batch_end', 'on_train_epoch_end',
                       'on_fit_epoch_end', 'teardown'):
             method = getattr(type(self), f'_{event.removeprefix("on_")}')
-            # a process that Ultralytics has started already has them
+            # in a process that Ultralytics started, they are already there
             if method not in self.callbacks[event]: self.add_callback(event, method)
 
     def _train_start(self):
