@@ -158,6 +158,16 @@ def fewer_scales(model): tensor(model, 'stem.codes').quantization.scale = np.one
 def inputs(model): tensor(model, 'images').name = 'pictures'
 def one_output(model): model.subgraphs[0].outputs = model.subgraphs[0].outputs[:1]
 def no_header(model): model.metadata = [m for m in model.metadata if m.name not in (LITERT_KEY, LITERT_KEY.encode())]
+def cut(model):
+    "A slice of three axes whose corner has one number."
+    graph, number = model.subgraphs[0], len(model.subgraphs[0].tensors)
+    for values in ([0], [1, 6, 16]):
+        model.buffers.append(sp.BufferT(data=np.array(values, np.int32).view(np.uint8)))
+        graph.tensors.append(sp.TensorT(name=f'corner{len(values)}', shape=[len(values)], type=sp.TensorType.INT32, buffer=len(model.buffers)-1))
+    graph.tensors.append(sp.TensorT(name='part', shape=[1, 6, 16], type=sp.TensorType.FLOAT32))
+    model.operatorCodes.append(sp.OperatorCodeT(builtinCode=sp.BuiltinOperator.SLICE, deprecatedBuiltinCode=sp.BuiltinOperator.SLICE, version=1))
+    raw = next(i for i, t in enumerate(graph.tensors) if t.name in ('raw', b'raw'))
+    graph.operators.append(sp.OperatorT(opcodeIndex=len(model.operatorCodes)-1, inputs=[raw, number, number+1], outputs=[number+2]))
 def header(**changes):
     def change(model):
         buffer = said(model, LITERT_KEY)
@@ -169,7 +179,7 @@ def bits(model):
 
 REFUSED = [(custom, 'FlexWriteFile'), (named, 'FlexWriteFile'), (builtin, 'an operator that we do not use'), (beyond, 'no whole'),
            (nowhere, 'reads a tensor without a value'), (itself, 'reads a tensor without a value'), (constant, 'writes one that has one'),
-           (negative, 'reads a tensor without a value'), (smaller, 'whose shapes do not fit'), (wider, 'whose shapes do not fit'), (no_inputs, 'of 0 tensors'), (more_inputs, 'has a'), (no_output, 'gives 0'), (two_graphs, 'has 2 graphs'), (outside, 'outside of its graph'),
+           (negative, 'reads a tensor without a value'), (smaller, 'whose shapes do not fit'), (wider, 'whose shapes do not fit'), (cut, 'a SLICE whose shapes do not fit'), (no_inputs, 'of 0 tensors'), (more_inputs, 'has a'), (no_output, 'gives 0'), (two_graphs, 'has 2 graphs'), (outside, 'outside of its graph'),
            (short, 'has 107 bytes'), (no_codes, 'reads a tensor without a value'), (huge, 'of the shape'), (variable, 'of a kind'),
            (text, 'of a kind'), (floats, 'no integers for odd'), (turned, 'has another stem'), (fewer_scales, 'has another stem'),
            (inputs, 'should take images'), (one_output, 'should take images'), (no_header, LITERT_KEY), (bits, 'has another odd'),

@@ -317,16 +317,20 @@ def _operator(code:Any) -> str: # One of `OPERATORS`
 _ALIKE = ('CAST', 'DEQUANTIZE', 'LOGISTIC', 'RELU', 'SIGN', 'SOFTMAX')  # one shape in and out
 _TOGETHER = ('ADD', 'DIV', 'FLOOR_MOD', 'LESS', 'LOGICAL_AND', 'MUL', 'NOT_EQUAL', 'SELECT', 'SELECT_V2', 'SUB')
 
+_READ = {'PAD': lambda n: [(n, 2)], 'RESIZE_NEAREST_NEIGHBOR': lambda n: [(2,)], 'SLICE': lambda n: [(n,)]*2,
+         'TRANSPOSE': lambda n: [(n,)]}  # shapes of the integers that say what to do with n axes
+
 def _fits(name:str, shapes:list[tuple[int,...]], out:tuple[int,...]) -> bool:
     "Whether an operator with inputs of these shapes can give that shape, judged by shapes alone."
-    first = shapes[0]
+    first, *others = shapes
+    if name in _READ and others != _READ[name](len(first)): return False
     if name in _ALIKE: return first == out
     if name in _TOGETHER: return np.broadcast_shapes(*shapes) == out
     if name in ('RESHAPE', 'TRANSPOSE'): return math.prod(first) == math.prod(out)
     if name == 'CONCATENATION': return sum(map(math.prod, shapes)) == math.prod(out)
     if name == 'MAX_POOL_2D': return len(first) == len(out) == 4 and first[3] == out[3]
     if name not in ('CONV_2D', 'DEPTHWISE_CONV_2D'): return True
-    weight, bias = shapes[1:]
+    weight, bias = others
     if not len(first) == len(weight) == len(out) == 4 or bias != out[3:]: return False
     ends = weight[:1], weight[3:]
     return ends == (out[3:], first[3:]) if name == 'CONV_2D' else ends == ((1,), out[3:]) and first[3:] == out[3:]
