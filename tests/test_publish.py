@@ -9,8 +9,9 @@ import pytest
 
 from conftest import command
 from fake_run import make_run
+from yolov10_qat.core.config import load_config, save_config
 from yolov10_qat.core.files import RunLock
-from yolov10_qat.pipeline.publish import RECORD, RECORD_VERSION, PublishError, check_place, publish
+from yolov10_qat.pipeline.publish import RECORD, RECORD_VERSION, PublishError, check_place, machine_paths, publish
 
 EXAMPLES = Path(__file__).parent/'examples'
 
@@ -98,7 +99,11 @@ def test_command(tmp_path):
         done = command('publish', root, *words, cwd=tmp_path)
         assert done.returncode == 1 and done.stderr.count('\n') == 1 and said in done.stderr
     done = command('publish', root, '--name', 'out', '--checkpoints', 'none', cwd=tmp_path)
-    assert done.returncode == 0 and done.stdout.strip() == f'published: {tmp_path/"reports/out/README.md"}'
+    assert done.returncode == 0 and done.stdout.strip() == f'published: {tmp_path/"reports/out/README.md"}' and not done.stderr
+    save_config(load_config(root/'run_config.yaml').model_copy(update=dict(coco_root='/home/me/coco')), root/'run_config.yaml')
+    done = command('publish', root, '--name', 'out', '--checkpoints', 'none', cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr.startswith('note: the publication shows coco_root=/home/me/coco;')
+    assert machine_paths(tmp_path/'reports/out') == ['coco_root=/home/me/coco']
 
 
 def test_record_of_the_first_version(tmp_path):

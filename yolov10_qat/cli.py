@@ -527,9 +527,12 @@ def publish(
     "Promote a run to reports/NAME/: report, README with tested loading notes, configuration, checkpoints, digests."
     from yolov10_qat.runs.summary import load_summary
     load_summary(run_root)
+    from yolov10_qat.pipeline.publish import machine_paths
     from yolov10_qat.pipeline.publish import publish as promote
     words = None if checkpoints is None else [w for w in checkpoints.split(',') if w != 'none']
     place = promote(run_root, name, words, incomplete)
+    for setting in machine_paths(place):
+        _say(f'the publication shows {setting}; a run that is started with a relative path shows that instead')
     print(f'published: {place.resolve()/"README.md"}')
     return 0
 
