@@ -100,10 +100,10 @@ def test_command(tmp_path):
         assert done.returncode == 1 and done.stderr.count('\n') == 1 and said in done.stderr
     done = command('publish', root, '--name', 'out', '--checkpoints', 'none', cwd=tmp_path)
     assert done.returncode == 0 and done.stdout.strip() == f'published: {tmp_path/"reports/out/README.md"}' and not done.stderr
-    save_config(load_config(root/'run_config.yaml').model_copy(update=dict(coco_root='/home/me/coco')), root/'run_config.yaml')
+    save_config(load_config(root/'run_config.yaml').model_copy(update=dict(coco_root='/data/of/mine/coco')), root/'run_config.yaml')
     done = command('publish', root, '--name', 'out', '--checkpoints', 'none', cwd=tmp_path)
-    assert done.returncode == 0 and done.stderr.startswith('note: the publication shows coco_root=/home/me/coco;')
-    assert machine_paths(tmp_path/'reports/out') == ['coco_root=/home/me/coco']
+    assert done.returncode == 0 and done.stderr.startswith('note: the publication shows coco_root=/data/of/mine/coco;')
+    assert machine_paths(tmp_path/'reports/out') == ['coco_root=/data/of/mine/coco']
 
 
 def test_record_of_the_first_version(tmp_path):
